@@ -1,0 +1,1 @@
+# What is built: one line per shared library.
