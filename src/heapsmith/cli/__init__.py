@@ -6,6 +6,7 @@ here as one line and an exit code (2 = wrong usage or bad input), never as a tra
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +17,9 @@ from cyclopts import App, CycloptsError
 import heapsmith
 from heapsmith.errors import EXIT_USAGE, HeapsmithError
 
-# A verb is a function of its own name in the module of that name: `heapsmith.cli.run:run`.
-VERBS: Final = (
-    "osmem",
-)
+# A verb is a function (or, where it has verbs of its own, an `App`) of its own name in the module of that name:
+# `heapsmith.cli.run:run`.
+VERBS: Final[tuple[str, ...]] = ()
 
 app = App(
     name="heapsmith",
@@ -27,7 +27,7 @@ app = App(
     version=heapsmith.__version__,
 )
 for _verb in VERBS:
-    app.command(f"heapsmith.cli.{_verb}:{'app' if _verb == 'osmem' else _verb}", name=_verb)
+    app.command(f"heapsmith.cli.{_verb}:{_verb}", name=_verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
+        near = difflib.get_close_matches(tokens[0], VERBS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else "see `heapsmith --help`"
+        return _refuse(f"there is no verb {tokens[0]!r} ({hint})", EXIT_USAGE)
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error), error.exit_code)
     except CycloptsError as error:
         verb = f" {tokens[0]}" if tokens and tokens[0] in VERBS else ""
-        return _refuse(f"{_one_line(error)} (see `heapsmith{verb} --help`)", EXIT_USAGE)
+        return _refuse(f"{' '.join(str(error).split())} (see `heapsmith{verb} --help`)", EXIT_USAGE)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -56,10 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return result if isinstance(result, int) else 0
-
-
-def _one_line(error: CycloptsError) -> str:
-    return " ".join(str(error).split())
 
 
 def _refuse(message: str, exit_code: int) -> int:
