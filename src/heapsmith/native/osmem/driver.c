@@ -278,7 +278,8 @@ static void set_limits(void) {
 
 int main(int argc, char** argv) {
   if (argc != 2 || !map_shared(atoi(argv[1]))) return 2;
-  if (!os_malloc || !os_calloc || !os_realloc || !os_free) {
+  head->error = (uint32_t)((!os_malloc) | (!os_calloc) << 1 | (!os_realloc) << 2 | (!os_free) << 3);
+  if (head->error) {
     head->state = SYMBOL_MISSING;
     return 2;
   }

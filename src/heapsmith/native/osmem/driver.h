@@ -11,7 +11,7 @@ enum { DRIVER_MAGIC = 0x6f736d31 };
 
 enum driver_state {
   NOT_STARTED = 0,
-  SYMBOL_MISSING = 1, /* the library under test lacks a function */
+  SYMBOL_MISSING = 1, /* `error` has a bit for each function that the library lacks */
   NO_FILTER = 2,      /* the kernel refuses a seccomp filter; `error` says why */
   RUNNING = 3,
   FINISHED = 4,
@@ -20,7 +20,7 @@ enum driver_state {
 struct head {
   uint32_t magic;
   uint32_t state;
-  uint32_t error;      /* errno of what went wrong before the first operation */
+  uint32_t error;      /* what went wrong before the first operation: see `state` */
   uint32_t meta_bytes; /* size of the library's block header; 0: do not walk its heap */
   uint32_t operation_count;
   uint32_t system_call_room; /* how many records there is room for */
