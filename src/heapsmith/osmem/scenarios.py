@@ -179,6 +179,12 @@ def no_split_of_a_small_rest(header: int) -> Lines:
 
 
 @_scenario(2)
+def no_split_at_the_end_of_the_heap(header: int) -> Lines:
+    """A rest as large as a header alone is no block: the heap ends with the used block, and the next is appended."""
+    yield from [f"a = malloc {PREALLOCATION_BYTES - 2 * header}", "b = malloc 1000", "free b", "free a"]
+
+
+@_scenario(2)
 def split_in_many(header: int) -> Lines:
     """One free block serves many requests, split after split, up to its last byte."""
     size = 40 * (64 + header)
@@ -284,7 +290,7 @@ def expand_after_coalescing(header: int) -> Lines:
 @_scenario(3)
 def append_behind_a_used_block(header: int) -> Lines:
     """If nothing fits and the last block is in use, the heap grows by exactly a header and the payload."""
-    yield from [_fill(header), "a = malloc 1", "b = malloc 4097", "c = malloc 100000", "free a", "d = malloc 5000"]
+    yield from [_fill(header, leave=16), "a = malloc 1", "b = malloc 4097", "c = malloc 100000", "free a", "d = malloc 5000"]
 
 
 # ---- calloc -------------------------------------------------------------------------------------------------------------
@@ -430,8 +436,10 @@ def realloc_merges_one_at_a_time(header: int) -> Lines:
 @_scenario(2)
 def realloc_stays_merged(header: int) -> Lines:
     """What was merged in vain stays merged: the block that is left behind is the larger one."""
-    yield from ["a = malloc 1000", "b = malloc 1000", "w = malloc 8", "c = malloc 8000", "v = malloc 8"]
-    yield from ["free b", "free c", "d = realloc a 5000", f"e = malloc {2000 + header}"]
+    yield from ["z = malloc 1000", "a = malloc 1000", "b = malloc 1000", "w = malloc 8", "c = malloc 8000"]
+    yield from ["v = malloc 8", "free b", "free c", "a = realloc a 5000"]
+    # With b still apart, z would swallow a alone and keep the 8 bytes that are too few for a block.
+    yield from [f"z = realloc z {2000 + header - 8}", "d = malloc 1008"]
 
 
 # ---- realloc: moving ----------------------------------------------------------------------------------------------------
@@ -441,6 +449,7 @@ def realloc_stays_merged(header: int) -> Lines:
 def realloc_moves_when_it_must(header: int) -> Lines:
     """A block with a used block behind it moves with its content; the old one becomes free."""
     yield from ["a = malloc 1000", "b = malloc 8", "a = realloc a 2000", "c = malloc 1000", "b = realloc b 50"]
+    yield from ["w = malloc 8", "a = realloc a 9000", "a = realloc a 9000", "v = malloc 8", "a = realloc a 20000"]
 
 
 @_scenario(3)

@@ -41,8 +41,7 @@ static struct system_call* system_calls;
 static struct heap_block* heap_blocks;
 static uint32_t current; /* the operation under way */
 
-/* ---- One door to the kernel
- * ---------------------------------------------------------------------------------------- */
+/* ---- One door to the kernel -------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 #define FILTER_ARCHITECTURE AUDIT_ARCH_X86_64
@@ -131,8 +130,7 @@ static int install_filter(void) {
   return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0 ? 0 : errno;
 }
 
-/* ---- The contents of payloads
- * ---------------------------------------------------------------------------------------- */
+/* ---- The contents of payloads ------------------------------------------------------------------------ */
 
 /* Of a very large payload only the beginning and the last byte are used: a mapping's untouched pages cost
  * nothing. */
@@ -164,8 +162,7 @@ static uint32_t checksum(const unsigned char* payload, uint64_t bytes) {
   return sums << 16 | sum;
 }
 
-/* ---- Carrying out the operations
- * --------------------------------------------------------------------------------------- */
+/* ---- Carrying out the operations --------------------------------------------------------------------- */
 
 static uint64_t* requested_bytes; /* of each operation's result while it is live, else 0 */
 

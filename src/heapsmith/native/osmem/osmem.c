@@ -29,8 +29,7 @@ enum {
   PREALLOCATION = 128 * 1024,  /* the first growth of the heap, header included */
 };
 
-/* ---- The block
- * ------------------------------------------------------------------------------------------------- */
+/* ---- The block --------------------------------------------------------------------------------------- */
 
 enum status { FREE = 0, ALLOCATED = 1, MAPPED = 2 };
 
@@ -52,8 +51,7 @@ static void* payload_of(block* b) { return b + 1; }
 static block* block_of(void* payload) { return (block*)payload - 1; }
 static char* end_of(block* b) { return (char*)(b + 1) + b->size; }
 
-/* ---- The list: every block of the heap by address; mapped blocks are not in it
- * ----------------------------------- */
+/* ---- The list: every block of the heap by address; mapped blocks are not in it ----------------------- */
 
 static block *first, *last;
 
@@ -79,8 +77,7 @@ static void unlink_next(block* b) {
   if (last == gone) last = b;
 }
 
-/* ---- Growing the heap
- * -------------------------------------------------------------------------------------------- */
+/* ---- Growing the heap -------------------------------------------------------------------------------- */
 
 /* `bytes` more of heap, at an aligned address; NULL if the system has no more. Others move the break too (the
  * C library's own malloc does), so the new memory need not follow our last block, and need not be aligned. */
@@ -129,8 +126,7 @@ static int extend_last(size_t payload_bytes) {
   return 0;
 }
 
-/* ---- Split, merge, find
- * ------------------------------------------------------------------------------------------ */
+/* ---- Split, merge, find ------------------------------------------------------------------------------ */
 
 /* Cut the block down to `payload_bytes` if the rest can hold a header and at least one (aligned) byte. */
 static void split(block* b, size_t payload_bytes) {
@@ -164,8 +160,7 @@ static block* find_best(size_t payload_bytes) {
   return best;
 }
 
-/* ---- Allocate and release
- * ---------------------------------------------------------------------------------------- */
+/* ---- Allocate and release ---------------------------------------------------------------------------- */
 
 static void* allocate_mapped(size_t payload_bytes) {
   block* b = mmap(NULL, META + payload_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
@@ -247,8 +242,7 @@ static void* reallocate(block* b, size_t bytes) {
   return payload_of(b);
 }
 
-/* ---- The four functions, one at a time
- * --------------------------------------------------------------------------- */
+/* ---- The four functions, one at a time --------------------------------------------------------------- */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
