@@ -95,7 +95,7 @@ EventKind = Literal[
     "preallocated",  # the first growth of the heap: one free block
     "merged",  # `address` swallowed the free block behind it, at `other`
     "searched",  # `bytes` wanted; `address` is the block found or None; `steps` blocks were looked at
-    "taken",  # the free block at `address` becomes the program's
+    "taken",  # the free block at `address`, of `bytes`, becomes the program's
     "split",  # `address` keeps `bytes`; the rest begins at `other`
     "unsplit",  # `bytes` are left over in `address`: too few for a block of their own
     "grown",  # brk moved: the last block, at `address`, got `bytes` more
@@ -104,7 +104,7 @@ EventKind = Literal[
     "unmapped",
     "freed",
     "copied",  # `bytes` of content from the block at `address` to the block at `other`
-    "blocked",  # realloc cannot grow `address` where it is; `reason` says why
+    "blocked",  # realloc cannot grow `address` to `bytes` where it is; `other` is behind it; `reason` says why
     "refused",  # the system has no more memory, or the request is larger than any
     "kept",  # realloc needs no more than `address` has already
 ]

@@ -284,7 +284,7 @@ class Model:
                 return 0
             index = len(self._blocks) - 1
         block = self._blocks[index]
-        self._say("taken", block.address)
+        self._say("taken", block.address, block.size_bytes)
         self._blocks[index] = Block(
             block.address, block.header_bytes, block.size_bytes, "allocated", requested_bytes, self._calls_made
         )
@@ -382,12 +382,13 @@ class Model:
         if merged_bytes >= size_bytes:
             self._split(index, size_bytes)
             return self._request(index, requested_bytes)
-        self._say("blocked", block.address, reason=self._what_stops(index, size_bytes))
+        behind = self._blocks[index + 1].address if index + 1 < len(self._blocks) else None
+        self._say("blocked", block.address, size_bytes, behind, reason=self._what_stops(index, size_bytes))
         return self._move(self._blocks[index], requested_bytes)
 
     def _what_stops(self, index: int, size_bytes: int) -> str:
         block = self._blocks[index]
-        has = f"it has room for {format_count(block.size_bytes)} bytes, {format_count(size_bytes)} are needed"
+        has = f"it has room for {format_count(block.size_bytes)} bytes, needs {format_count(size_bytes)}"
         if index + 1 == len(self._blocks):
             return f"{has}, and the heap ends behind it"
         if self._blocks[index + 1].status == "free":
