@@ -1,8 +1,9 @@
 """Where an address stands in a picture: the same for all steps of a run, so that a block that stays is seen to stay.
 
-The heap is 128 KiB from the start and a header is 24 bytes: drawn to scale in one line, the header would be a fifth of a
-pixel wide. So the axis is to scale with one exception: a stretch that no step of the run ever divides may be *torn*,
-that is, drawn shorter, with a mark that says so. And a piece too small to be seen gets a smallest width.
+The heap is 128 KiB from the start and a header is 24 bytes: drawn to scale in one line, the header would be
+a fifth of a pixel wide. So the axis is to scale with one exception: a stretch that no step of the run ever
+divides may be *torn*, that is, drawn shorter, with a mark that says so. And a piece too small to be seen
+gets a smallest width.
 """
 
 from __future__ import annotations

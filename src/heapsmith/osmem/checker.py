@@ -54,7 +54,9 @@ class Verdict:
     def diff(self) -> list[str]:
         """Return the unified diff from the model's trace to the library's."""
         name = self.scenario.name
-        return list(difflib.unified_diff(self.expected, self.actual, f"{name}.model", f"{name}.library", lineterm=""))
+        return list(
+            difflib.unified_diff(self.expected, self.actual, f"{name}.model", f"{name}.library", lineterm="")
+        )
 
 
 def choose_scenarios(names: Sequence[str]) -> list[Scenario]:
@@ -79,7 +81,11 @@ def choose_scenarios(names: Sequence[str]) -> list[Scenario]:
 
 
 def check_library(
-    library_path: Path, layout: Layout = "v1", names: Sequence[str] = (), *, time_limit_s: float = TIME_LIMIT_S
+    library_path: Path,
+    layout: Layout = "v1",
+    names: Sequence[str] = (),
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[Verdict]:
     """Run scenarios against a library, each in a process of its own.
 
@@ -161,7 +167,9 @@ def _overlaps(script: Script, played: Sequence[Played], steps: Sequence[Step]) -
     live: dict[int, tuple[int, int]] = {}  # by operation: beginning and end
     for index, (one, step) in enumerate(zip(played, steps, strict=False)):
         numbers = one.operation.numbers
-        if step.function == "os_free" or (step.function == "os_realloc" and (step.pointer or not numbers[-1])):
+        if step.function == "os_free" or (
+            step.function == "os_realloc" and (step.pointer or not numbers[-1])
+        ):
             live.pop(one.source, None)
         if not step.pointer:
             continue

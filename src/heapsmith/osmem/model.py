@@ -1,8 +1,8 @@
 """The teaching allocator in plain Python: the rules of libosmem.so, one short method each.
 
-Read it from the bottom: ``malloc``, ``calloc``, ``realloc`` and ``free`` are what a program calls; above them stand the
-steps that they are made of (find, split, merge, grow). Nothing here touches real memory: a heap is a list of ``Block``
-values in order of address, and moving the break is adding to a number.
+Read it from the bottom: ``malloc``, ``calloc``, ``realloc`` and ``free`` are what a program calls; above
+them stand the steps that they are made of (find, split, merge, grow). Nothing here touches real memory: a
+heap is a list of ``Block`` values in order of address, and moving the break is adding to a number.
 """
 
 from __future__ import annotations
@@ -50,15 +50,17 @@ class Model:
 
     Args:
         layout: The header: ``v1`` (24 bytes) or ``v2`` (32 bytes).
-        fit: Which free block to take: the smallest that fits (``best``), the lowest (``first``), the next one after
-            the last taken (``next``) or the largest (``worst``).
+        fit: Which free block to take: the smallest that fits (``best``), the lowest (``first``), the next
+            one after the last taken (``next``) or the largest (``worst``).
         coalesce: When free neighbours become one block: all of them ``before-search``, only the freed one's
             neighbours ``on-free``, or ``never`` (then realloc swallows no neighbour either).
         split: Whether what a block has too much becomes a block of its own.
-        preallocation_bytes: How much heap the first request gets at once, header included; 0: only what it needs.
+        preallocation_bytes: How much heap the first request gets at once, header included; 0: only what it
+            needs.
 
     Raises:
-        HeapsmithError: A policy is unknown, or the preallocation is negative, unaligned, or smaller than a block.
+        HeapsmithError: A policy is unknown, or the preallocation is negative, unaligned, or smaller than a
+            block.
 
     Example:
         >>> heap = Model()
@@ -123,7 +125,8 @@ class Model:
         """How far the break has moved."""
         return self._break - HEAP_START
 
-    # ---- The system ---------------------------------------------------------------------------------------------
+    # ---- The system
+    # ---------------------------------------------------------------------------------------------
 
     def _system(self, name: str, arguments: tuple[int, ...], result: int) -> None:
         self._system_calls.append(SystemCall(name, arguments, result))
@@ -157,7 +160,8 @@ class Model:
         self._system("brk", (self._break,), self._break)
         return True
 
-    # ---- The parts of every call --------------------------------------------------------------------------------
+    # ---- The parts of every call
+    # --------------------------------------------------------------------------------
 
     def _replace(self, index: int, size_bytes: int) -> Block:
         old = self._blocks[index]
@@ -260,7 +264,8 @@ class Model:
         self._say("appended", start, self.header_bytes + size_bytes)
         return True
 
-    # ---- Allocate and release -----------------------------------------------------------------------------------
+    # ---- Allocate and release
+    # -----------------------------------------------------------------------------------
 
     def _allocate(self, requested_bytes: int, threshold_bytes: int) -> int:
         """Find memory for a request: the payload's address, 0 for NULL."""
@@ -286,7 +291,12 @@ class Model:
         block = self._blocks[index]
         self._say("taken", block.address, block.size_bytes)
         self._blocks[index] = Block(
-            block.address, block.header_bytes, block.size_bytes, "allocated", requested_bytes, self._calls_made
+            block.address,
+            block.header_bytes,
+            block.size_bytes,
+            "allocated",
+            requested_bytes,
+            self._calls_made,
         )
         self._split(index, size_bytes)
         return block.payload
@@ -324,7 +334,9 @@ class Model:
                     inside_bytes = payload - block.payload
                     why = f"it points {inside_bytes:+} bytes into the block at {self.name_of(block.payload)}"
                 raise BadPointer(f"{self.name_of(payload)} is not the start of a live block", why)
-        raise BadPointer(f"{self.name_of(payload)} is not a block of this heap", "nothing was ever allocated there")
+        raise BadPointer(
+            f"{self.name_of(payload)} is not a block of this heap", "nothing was ever allocated there"
+        )
 
     def _release(self, payload: int) -> None:
         index = self._locate(payload)
@@ -352,14 +364,21 @@ class Model:
     def _request(self, index: int, requested_bytes: int) -> int:
         block = self._blocks[index]
         self._blocks[index] = Block(
-            block.address, block.header_bytes, block.size_bytes, "allocated", requested_bytes, self._calls_made
+            block.address,
+            block.header_bytes,
+            block.size_bytes,
+            "allocated",
+            requested_bytes,
+            self._calls_made,
         )
         return block.payload
 
     def _reallocate(self, payload: int, requested_bytes: int) -> int:
         index = self._locate(payload, freed_is_fine=True)
         if index is None:
-            self._say("blocked", self._mappings[payload].address, reason="a mapping of its own is never resized")
+            self._say(
+                "blocked", self._mappings[payload].address, reason="a mapping of its own is never resized"
+            )
             return self._move(self._mappings[payload], requested_bytes)
         block = self._blocks[index]
         if block.status == "free":
@@ -395,7 +414,8 @@ class Model:
             return f"{has}, and free neighbours are never joined under this policy"
         return f"{has}, and the block right behind it is in use"
 
-    # ---- The four functions -------------------------------------------------------------------------------------
+    # ---- The four functions
+    # -------------------------------------------------------------------------------------
 
     def malloc(self, size_bytes: int) -> Step:
         """Carry out ``os_malloc(size_bytes)``.

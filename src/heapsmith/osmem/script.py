@@ -165,7 +165,11 @@ def _parse_line(source: str, line: str, words: list[Word]) -> Operation:
     wanted = len(usage.split()) - 1
     if len(arguments) != wanted:
         word = arguments[wanted] if len(arguments) > wanted else call
-        raise refuse(word, f"{verb} takes {wanted} argument{'s'[: wanted - 1]}, not {len(arguments)}", f"write: {usage}")
+        raise refuse(
+            word,
+            f"{verb} takes {wanted} argument{'s'[: wanted - 1]}, not {len(arguments)}",
+            f"write: {usage}",
+        )
     if verb == "free" and target:
         raise refuse(start, "free returns nothing, so nothing can be named")
     pointer = arguments[0] if verb in {"realloc", "free"} else None
@@ -286,7 +290,13 @@ def play(script: Script, model: Model) -> list[Played]:
             elif step.pointer:
                 names.forget(source, f"realloc took it on line {operation.line}")
         target = operation.target
-        if target is None and operation.verb == "realloc" and step.pointer and source >= 0 and operation.pointer:
+        if (
+            target is None
+            and operation.verb == "realloc"
+            and step.pointer
+            and source >= 0
+            and operation.pointer
+        ):
             target = operation.pointer.text
         if target is not None:
             names.bind(target, index)

@@ -122,7 +122,9 @@ class _Teller:
         self.blocks = {block.address: block for block in (*before, *mappings_before)}
         self.blocks |= {block.address: block for block in (*self.step.heap, *self.step.mappings)}
         pointer = self.operation.pointer.text if self.operation.pointer else ""
-        self.subject = names.get(index) or self.operation.target or pointer or f"the block of line {self.operation.line}"
+        self.subject = (
+            names.get(index) or self.operation.target or pointer or f"the block of line {self.operation.line}"
+        )
 
     def _name_at(self, address: int | None) -> str:
         block = self.blocks.get(address or 0)
@@ -135,11 +137,17 @@ class _Teller:
         step, subject, kinds = self.step, self.subject, self.kinds
         if "refused" in kinds and not step.pointer:
             return "no memory: the answer is NULL"
-        if step.function == "os_free" or (step.function == "os_realloc" and not step.arguments[1] and step.arguments[0]):
+        if step.function == "os_free" or (
+            step.function == "os_realloc" and not step.arguments[1] and step.arguments[0]
+        ):
             gone = self.operation.pointer.text if self.operation.pointer else subject
             if "unmapped" in kinds:
                 return f"{gone} is freed: its mapping goes back to the system"
-            return f"{gone} is freed: its block stays, ready for reuse" if "freed" in kinds else "nothing to free"
+            return (
+                f"{gone} is freed: its block stays, ready for reuse"
+                if "freed" in kinds
+                else "nothing to free"
+            )
         if not step.pointer:
             return "the answer is NULL"
         if "copied" in kinds:
@@ -248,8 +256,12 @@ class _Teller:
                 return ""
 
     def _rounded(self, size_bytes: int) -> str:
-        requested = self.step.arguments[-1] * (self.step.arguments[0] if self.step.function == "os_calloc" else 1)
-        return "" if requested == size_bytes else f" ({format_count(requested)}, rounded up to a multiple of 8)"
+        requested = self.step.arguments[-1] * (
+            self.step.arguments[0] if self.step.function == "os_calloc" else 1
+        )
+        return (
+            "" if requested == size_bytes else f" ({format_count(requested)}, rounded up to a multiple of 8)"
+        )
 
     def _pointer(self) -> str:
         return self.operation.pointer.text if self.operation.pointer else self.subject
@@ -262,7 +274,9 @@ class _Teller:
         if event.other is not None:
             behind = self.blocks.get(event.other)
             if behind is not None and behind.status == "allocated":
-                reason = reason.replace("the block right behind it", f"{self._name_at(event.other)}, right behind it,")
+                reason = reason.replace(
+                    "the block right behind it", f"{self._name_at(event.other)}, right behind it,"
+                )
         return f"{self._pointer()} cannot grow where it is: {reason}."
 
     def _nothing_happened(self) -> str:

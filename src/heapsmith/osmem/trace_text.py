@@ -142,6 +142,8 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def format_trace(steps: Sequence[Step], *, heap_start: int = HEAP_START, return_code: int | None = 0) -> list[str]:
+def format_trace(
+    steps: Sequence[Step], *, heap_start: int = HEAP_START, return_code: int | None = 0
+) -> list[str]:
     """Write a whole run, its end included."""
     return [*format_calls(steps, Labels(heap_start)), format_end(return_code)]

@@ -88,7 +88,9 @@ class _Drawer:
 
     def _whole_heap(self, y: float) -> float:
         heap_bytes = self.heap_end - HEAP_START
-        caption = f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        caption = (
+            f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        )
         self.sheet.add(Label(0, y + 10, caption, "muted", 10.5))
         y += 15
         self.sheet.add(Rect(0, y, self.width, _WHOLE_HEIGHT, None, "grid", 1, dashed=True))
@@ -113,7 +115,9 @@ class _Drawer:
         """How much room the notes and arrows of this step need above each row."""
         notes = list(self._notes())
         return [
-            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT + self._arc_room(row) + 6
+            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT
+            + self._arc_room(row)
+            + 6
             for row in self._rows_shown()
         ]
 
@@ -138,7 +142,9 @@ class _Drawer:
     def _row_of_blocks(self, row: int, top: float) -> None:
         for block in self.heap:
             live = block.status != "free"
-            parts: list[tuple[int, int, Ink]] = [(block.address, block.payload, "header" if live else "free-header")]
+            parts: list[tuple[int, int, Ink]] = [
+                (block.address, block.payload, "header" if live else "free-header")
+            ]
             used_end = block.payload + block.requested_bytes if live else block.payload
             if live:
                 parts.append((block.payload, used_end, "used"))
@@ -168,8 +174,13 @@ class _Drawer:
         inset = width / 2 if width > 1 else 0
         self.sheet.add(
             Rect(
-                span.start + inset, top + inset, span.end - span.start - 2 * inset, _BAR_HEIGHT - 2 * inset,
-                None, edge, width,
+                span.start + inset,
+                top + inset,
+                span.end - span.start - 2 * inset,
+                _BAR_HEIGHT - 2 * inset,
+                None,
+                edge,
+                width,
             )  # fmt: skip
         )
 
@@ -246,7 +257,8 @@ class _Drawer:
 
     def _is_in_the_way(self, block: Block) -> bool:
         return any(
-            event.other == block.address and block.status == "allocated" for event in self.scene.step.happened("blocked")
+            event.other == block.address and block.status == "allocated"
+            for event in self.scene.step.happened("blocked")
         )
 
     def _notes(self) -> Iterator[_Note]:
@@ -254,10 +266,15 @@ class _Drawer:
             address = event.address or 0
             match event.kind:
                 case "preallocated" | "appended":
-                    yield from self._over(f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes)
+                    yield from self._over(
+                        f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes
+                    )
                 case "grown":
                     yield from self._over(
-                        f"brk: + {format_count(event.bytes)} B", "new", self.heap_end - event.bytes, self.heap_end
+                        f"brk: + {format_count(event.bytes)} B",
+                        "new",
+                        self.heap_end - event.bytes,
+                        self.heap_end,
                     )
                 case "split":
                     yield self._at("split", "move", event.other or 0)
@@ -300,7 +317,9 @@ class _Drawer:
         if self.old is None:
             return False
         new = self._block_at(self.scene.step.pointer)
-        rows = {self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"}
+        rows = {
+            self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"
+        }
         return row in rows
 
     def _block_at(self, payload: int) -> Block | None:
@@ -318,7 +337,16 @@ class _Drawer:
             for span in self.axis.spans(self.old.address, self.old.end):
                 top = self.bar_tops[span.row]
                 self.sheet.add(
-                    Rect(span.start + 1, top + 1, span.end - span.start - 2, _BAR_HEIGHT - 2, None, "move", 2, dashed=True)
+                    Rect(
+                        span.start + 1,
+                        top + 1,
+                        span.end - span.start - 2,
+                        _BAR_HEIGHT - 2,
+                        None,
+                        "move",
+                        2,
+                        dashed=True,
+                    )
                 )
         lift = min(start[1], end[1]) - _ARC_HEIGHT
         curve = _curve(start, (start[0], lift), (end[0], lift), (end[0], end[1] - 5))
@@ -365,16 +393,32 @@ class _Drawer:
             gone, fresh = address not in now, block.payload == self.scene.step.pointer
             edge: Ink = "move" if gone else "new" if fresh else "edge"
             self.sheet.add(
-                Rect(x, y, wide, _CARD_HEIGHT, None if gone else "mapped", edge, 2.5 if fresh else 1.2, gone, text)
+                Rect(
+                    x,
+                    y,
+                    wide,
+                    _CARD_HEIGHT,
+                    None if gone else "mapped",
+                    edge,
+                    2.5 if fresh else 1.2,
+                    gone,
+                    text,
+                )
             )
             if not gone:
                 header = max(3.0, block.header_bytes / block.total_bytes * wide)
-                self.sheet.add(Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes"))
+                self.sheet.add(
+                    Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes")
+                )
             self.sheet.add(
                 Label(x + wide / 2, y + 15, f"{name}", "muted" if gone else "text", 12, "middle", bold=True),
                 Label(
-                    x + wide / 2, y + 28,
-                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B", "muted" if gone else "text", 10, "middle",
+                    x + wide / 2,
+                    y + 28,
+                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B",
+                    "muted" if gone else "text",
+                    10,
+                    "middle",
                 ),  # fmt: skip
             )
             x += wide + gap
@@ -420,4 +464,8 @@ def _arrow_head(curve: tuple[_Point, ...]) -> Path:
     length = math.hypot(x - x0, y - y0) or 1.0
     dx, dy = (x - x0) / length, (y - y0) / length
     tip = (x + dx * 5, y + dy * 5)
-    return Path((tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)), None, fill="move")
+    return Path(
+        (tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)),
+        None,
+        fill="move",
+    )

@@ -42,7 +42,9 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
         f"{_remark(scene.played.operation.comment)}</a></li>"
         for scene in scenes
     )
-    legend = "".join(f'<span><i style="background:var(--{ink})"></i>{escape(text)}</span>' for ink, text in LEGEND)
+    legend = "".join(
+        f'<span><i style="background:var(--{ink})"></i>{escape(text)}</span>' for ink, text in LEGEND
+    )
     charts = "".join(
         f'<div class="{name}">{render_svg(draw_chart(scenes, axis.row_units), alone=False, label="The run in figures")}</div>'
         for name, axis, _ in sizes
@@ -80,10 +82,13 @@ def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int) -
         f'<div title="{escape(meaning)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
         for name, value, meaning in figures_of(scene.measures, scene.system_calls_so_far)
     )
-    trace = "\n".join(" ".join(line.split()) if not line.startswith(" ") else f"  {' '.join(line.split())}" for line in scene.trace)
+    trace = "\n".join(
+        " ".join(line.split()) if not line.startswith(" ") else f"  {' '.join(line.split())}"
+        for line in scene.trace
+    )
     return (
         f'<section class="step" id="step-{scene.number}" data-step="{scene.number}">'
-        f'<h2><b>{scene.number}</b><code>{escape(scene.played.operation.text)}</code></h2>'
+        f"<h2><b>{scene.number}</b><code>{escape(scene.played.operation.text)}</code></h2>"
         f'<p class="headline">{escape(capitalised(scene.headline))}</p>{pictures}'
         f'<div class="below"><ol class="reasons">{reasons}</ol><dl>{figures}</dl></div>'
         f"<pre>{escape(trace)}</pre></section>"

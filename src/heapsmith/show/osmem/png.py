@@ -27,7 +27,9 @@ def render_png(picture: Picture) -> bytes:
     Raises:
         HeapsmithError: The sheet is too long for a picture of pixels.
     """
-    scale = next((scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None)
+    scale = next(
+        (scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None
+    )
     if scale is None:
         raise HeapsmithError(
             f"a picture of {picture.width:.0f} x {picture.height:.0f} pixels is too long for a PNG",

@@ -99,8 +99,15 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
             case Rect():
                 shifted.append(
                     Rect(
-                        shape.x + dx, shape.y + dy, shape.width, shape.height,
-                        shape.fill, shape.edge, shape.edge_width, shape.dashed, shape.title,
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.width,
+                        shape.height,
+                        shape.fill,
+                        shape.edge,
+                        shape.edge_width,
+                        shape.dashed,
+                        shape.title,
                     )  # fmt: skip
                 )
             case Path():
@@ -109,8 +116,14 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
             case Label():
                 shifted.append(
                     Label(
-                        shape.x + dx, shape.y + dy, shape.text, shape.ink, shape.size,
-                        shape.anchor, shape.mono, shape.bold,
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.text,
+                        shape.ink,
+                        shape.size,
+                        shape.anchor,
+                        shape.mono,
+                        shape.bold,
                     )  # fmt: skip
                 )
     return shifted

@@ -44,7 +44,11 @@ def render_svg(picture: Picture, *, alone: bool = True, label: str = "The heap")
     if alone:
         size += f' width="{_number(picture.width)}" height="{_number(picture.height)}"'
     style = f"<style>{colour_rules()}{shape_rules()}</style>" if alone else ""
-    ground = f'<rect class="f-ground" width="{_number(picture.width)}" height="{_number(picture.height)}"/>' if alone else ""
+    ground = (
+        f'<rect class="f-ground" width="{_number(picture.width)}" height="{_number(picture.height)}"/>'
+        if alone
+        else ""
+    )
     body = "".join(_elements(picture.shapes))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="heap" {size} role="img" '
