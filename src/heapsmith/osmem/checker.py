@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -105,7 +106,9 @@ def check_library(
     require_layout(library_path, layout)
     workers = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
     try:
-        yield from workers.map(lambda one: run_scenario(one, library_path, layout, time_limit_s), scenarios)
+        yield from workers.map(
+            run_scenario, scenarios, repeat(library_path), repeat(layout), repeat(time_limit_s)
+        )
     finally:
         workers.shutdown(cancel_futures=True)
 
@@ -124,7 +127,7 @@ def run_scenario(scenario: Scenario, library_path: Path, layout: Layout, time_li
 
 
 def find_offences(script: Script, played: Sequence[Played], run: NativeRun) -> Iterator[str]:
-    """Name everything that is wrong with a run apart from its trace: how it ended, its memory, its system calls."""
+    """Name all that is wrong with a run apart from its trace: its end, its memory, its system calls."""
 
     def where(index: int) -> str:
         operation = script.operations[min(index, len(script.operations) - 1)]
@@ -176,8 +179,9 @@ def _overlaps(script: Script, played: Sequence[Played], steps: Sequence[Step]) -
         size = numbers[0] * numbers[1] if step.function == "os_calloc" else numbers[-1]
         for other, (start, end) in live.items():
             if step.pointer < end and start < step.pointer + size:
-                lines = script.operations
-                yield f"overlap: line {lines[index].line}, {lines[index].text}, answers memory that line {lines[other].line} still has"
+                operation, owner = script.operations[index], script.operations[other]
+                where = f"line {operation.line}, {operation.text}"
+                yield f"overlap: {where}, answers memory that line {owner.line} still has"
                 break
         live[index] = (step.pointer, step.pointer + size)
 

@@ -43,47 +43,71 @@ _FINDINGS: Final = {
 }
 _NAMES_OF_NUMBERS: Final[dict[str, dict[int, str]]] = {
     "x86_64": {
-        0: "read", 1: "write", 2: "open", 3: "close", 5: "fstat", 9: "mmap", 10: "mprotect", 11: "munmap",
-        12: "brk", 13: "rt_sigaction", 14: "rt_sigprocmask", 16: "ioctl", 24: "sched_yield", 25: "mremap",
-        28: "madvise", 35: "nanosleep", 39: "getpid", 56: "clone", 57: "fork", 58: "vfork", 59: "execve",
-        60: "exit", 186: "gettid", 200: "tkill", 202: "futex", 228: "clock_gettime", 231: "exit_group",
-
-            234: "tgkill",
-            257: "openat",
-            262: "newfstatat",
-            302: "prlimit64",
-            318: "getrandom",
-            435: "clone3"
-        ,
+        0: "read",
+        1: "write",
+        2: "open",
+        3: "close",
+        5: "fstat",
+        9: "mmap",
+        10: "mprotect",
+        11: "munmap",
+        12: "brk",
+        13: "rt_sigaction",
+        14: "rt_sigprocmask",
+        16: "ioctl",
+        24: "sched_yield",
+        25: "mremap",
+        28: "madvise",
+        35: "nanosleep",
+        39: "getpid",
+        56: "clone",
+        57: "fork",
+        58: "vfork",
+        59: "execve",
+        60: "exit",
+        186: "gettid",
+        200: "tkill",
+        202: "futex",
+        228: "clock_gettime",
+        231: "exit_group",
+        234: "tgkill",
+        257: "openat",
+        262: "newfstatat",
+        302: "prlimit64",
+        318: "getrandom",
+        435: "clone3",
     },
     "aarch64": {
-        29: "ioctl", 56: "openat", 57: "close", 63: "read", 64: "write", 79: "newfstatat", 80: "fstat",
-
-            93: "exit",
-            94: "exit_group",
-            98: "futex",
-            101: "nanosleep",
-            113: "clock_gettime",
-            124: "sched_yield"
-        ,
-
-            130: "tkill",
-            131: "tgkill",
-            134: "rt_sigaction",
-            135: "rt_sigprocmask",
-            172: "getpid",
-            178: "gettid"
-        ,
-
-            214: "brk",
-            215: "munmap",
-            216: "mremap",
-            220: "clone",
-            221: "execve",
-            222: "mmap",
-            226: "mprotect"
-        ,
-        233: "madvise", 261: "prlimit64", 278: "getrandom", 435: "clone3",
+        29: "ioctl",
+        56: "openat",
+        57: "close",
+        63: "read",
+        64: "write",
+        79: "newfstatat",
+        80: "fstat",
+        93: "exit",
+        94: "exit_group",
+        98: "futex",
+        101: "nanosleep",
+        113: "clock_gettime",
+        124: "sched_yield",
+        130: "tkill",
+        131: "tgkill",
+        134: "rt_sigaction",
+        135: "rt_sigprocmask",
+        172: "getpid",
+        178: "gettid",
+        214: "brk",
+        215: "munmap",
+        216: "mremap",
+        220: "clone",
+        221: "execve",
+        222: "mmap",
+        226: "mprotect",
+        233: "madvise",
+        261: "prlimit64",
+        278: "getrandom",
+        435: "clone3",
     },
 }
 _ARGUMENT_COUNTS: Final = {"brk": 1, "munmap": 2}
@@ -93,7 +117,7 @@ Ending = Literal["finished", "exited", "killed", "out of time"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation for the driver: ``source`` is the operation whose result is the pointer argument, -1 for NULL."""
+    """An operation; ``source`` is the one whose result is the pointer argument, -1 for NULL."""
 
     function: str
     source: int
@@ -204,7 +228,7 @@ def run_native(
 
 
 def _preload_name(path: Path) -> tuple[str, list[int]]:
-    """Name a library for LD_PRELOAD, which splits at spaces and colons: such a path goes in as an open file."""
+    """Name a library for LD_PRELOAD, which splits at spaces and colons: such a path goes as an open file."""
     name = str(path.resolve())
     if not any(character in name for character in " :\t\n$"):
         return name, []

@@ -1,4 +1,4 @@
-"""Shared objects with the four functions: ours, made ready to link, and anybody's, looked at before it is run."""
+"""Shared objects with the four functions: ours, ready to link, and anybody's, looked at before it is run."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def inspect_library(path: Path) -> None:
 
 
 def header_bytes_of(path: Path) -> int | None:
-    """Find how long a library's headers are: how far its payloads are from where the heap and a mapping begin.
+    """Find how long a library's headers are: how far its payloads are from where heap and mapping begin.
 
     Returns:
         Bytes; None if it does not behave enough like a libosmem.so to tell.

@@ -41,7 +41,7 @@ PROT_READ_WRITE: Final = 0x1 | 0x2
 MAP_PRIVATE_ANON: Final = 0x02 | 0x20
 
 
-class BadPointer(HeapsmithError):
+class BadPointerError(HeapsmithError):
     """A pointer was given back that no live block has. In C this is undefined; here it is said."""
 
 
@@ -325,7 +325,7 @@ class Model:
         for index, block in enumerate(self._blocks):
             if block.payload == payload:
                 if block.status == "free" and not freed_is_fine:
-                    raise BadPointer(f"{self.name_of(payload)} is free already", "this is a double free")
+                    raise BadPointerError(f"{self.name_of(payload)} is free already", "this is a double free")
                 return index
             if block.address <= payload < block.end:
                 if block.status == "free":
@@ -333,8 +333,8 @@ class Model:
                 else:
                     inside_bytes = payload - block.payload
                     why = f"it points {inside_bytes:+} bytes into the block at {self.name_of(block.payload)}"
-                raise BadPointer(f"{self.name_of(payload)} is not the start of a live block", why)
-        raise BadPointer(
+                raise BadPointerError(f"{self.name_of(payload)} is not the start of a live block", why)
+        raise BadPointerError(
             f"{self.name_of(payload)} is not a block of this heap", "nothing was ever allocated there"
         )
 
@@ -430,7 +430,7 @@ class Model:
         return self._finish("os_malloc", (size_bytes,), payload)
 
     def calloc(self, count: int, size_bytes: int) -> Step:
-        """Carry out ``os_calloc(count, size_bytes)``: mapped from one page up; NULL where the product overflows.
+        """Carry out ``os_calloc(count, size_bytes)``: mapped from one page up; NULL where it overflows.
 
         Example:
             >>> [call.name for call in Model().calloc(4080, 1).system_calls]
@@ -444,7 +444,7 @@ class Model:
         """Carry out ``os_realloc(pointer, size_bytes)``.
 
         Raises:
-            BadPointer: No block has this payload. (A block that is free answers NULL, as in C.)
+            BadPointerError: No block has this payload. (A block that is free answers NULL, as in C.)
 
         Example:
             >>> heap = Model()
@@ -465,7 +465,7 @@ class Model:
         """Carry out ``os_free(pointer)``.
 
         Raises:
-            BadPointer: No live block has this payload, or it is free already.
+            BadPointerError: No live block has this payload, or it is free already.
 
         Example:
             >>> heap = Model()

@@ -1,8 +1,8 @@
 """The scenarios of the checker: for every rule a small script that goes wrong when the rule is broken.
 
-Each is a function of the header's size, because many of them are about one byte more or less. Its docstring is the rule,
-in words that the checker can print. What the papers of the course leave open (a threshold a few bytes higher, growing in
-place before mapping, joining neighbours already in ``os_free``) is not probed.
+Each is a function of the header's size, because many of them are about one byte more or less. Its docstring
+is the rule, in words that the checker can print. What the papers of the course leave open (a threshold a few
+bytes higher, growing in place before mapping, joining neighbours already in ``os_free``) is not probed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _holes(sizes: Iterable[int]) -> Lines:
         yield f"free hole{number}"
 
 
-# ---- malloc: nothing, the first use, alignment ------------------------------------------------------------------------
+# ---- malloc: nothing, the first use, alignment ------------------------------------------------------
 
 
 @_scenario(1)
@@ -112,7 +112,7 @@ def malloc_aligns(header: int) -> Lines:
 
 @_scenario(2)
 def malloc_threshold(header: int) -> Lines:
-    """Header and payload of less than 128 KiB come from the heap, of more from mmap, whose length is not rounded."""
+    """Header and payload of less than 128 KiB are heap, more is mmap, its length not rounded."""
     yield f"a = malloc {MMAP_THRESHOLD_BYTES - header - 24}"
     yield f"b = malloc {MMAP_THRESHOLD_BYTES + 8}"
     yield f"c = malloc {MMAP_THRESHOLD_BYTES - header - 1000}"
@@ -135,7 +135,7 @@ def malloc_mapped_stays_apart(header: int) -> Lines:
     ]
 
 
-# ---- Reuse, split, no split ---------------------------------------------------------------------------------------------
+# ---- Reuse, split, no split -------------------------------------------------------------------------
 
 
 @_scenario(2)
@@ -201,7 +201,7 @@ def no_split_of_a_small_rest(header: int) -> Lines:
 
 @_scenario(2)
 def no_split_at_the_end_of_the_heap(header: int) -> Lines:
-    """A rest as large as a header alone is no block: the heap ends with the used block, and the next is appended."""
+    """A rest as large as a header alone is no block: the heap ends with the used block."""
     yield from [f"a = malloc {PREALLOCATION_BYTES - 2 * header}", "b = malloc 1000", "free b", "free a"]
 
 
@@ -216,7 +216,7 @@ def split_in_many(header: int) -> Lines:
     yield "c = malloc 64"
 
 
-# ---- Best fit -----------------------------------------------------------------------------------------------------------
+# ---- Best fit ---------------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -242,11 +242,11 @@ def best_fit_takes_the_lowest_of_equals(header: int) -> Lines:
 
 @_scenario(2)
 def best_fit_before_the_untouched_rest(header: int) -> Lines:
-    """The unused end of the preallocated heap is a free block like any other: the last resort only by its size."""
+    """The unused end of the preallocated heap is a free block like any other, only the largest."""
     yield from ["a = malloc 100000", "b = malloc 8", "free a", "c = malloc 20000", "d = malloc 20000"]
 
 
-# ---- Coalesce -----------------------------------------------------------------------------------------------------------
+# ---- Coalesce ---------------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -291,7 +291,7 @@ def coalesce_then_split(header: int) -> Lines:
     yield from ["d = malloc 1500", "e = malloc 1000", "f = malloc 300"]
 
 
-# ---- Growing the heap ---------------------------------------------------------------------------------------------------
+# ---- Growing the heap -------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -321,7 +321,7 @@ def append_behind_a_used_block(header: int) -> Lines:
     ]
 
 
-# ---- calloc -------------------------------------------------------------------------------------------------------------
+# ---- calloc -----------------------------------------------------------------------------------------
 
 
 @_scenario(1)
@@ -374,7 +374,7 @@ def calloc_reuses_splits_and_merges(header: int) -> Lines:
     ]
 
 
-# ---- free ---------------------------------------------------------------------------------------------------------------
+# ---- free -------------------------------------------------------------------------------------------
 
 
 @_scenario(1)
@@ -399,7 +399,7 @@ def free_unmaps(header: int) -> Lines:
     yield from ["a = malloc 200000", "b = malloc 300001", "free a", "c = malloc 200000", "free b", "free c"]
 
 
-# ---- realloc: in place --------------------------------------------------------------------------------------------------
+# ---- realloc: in place ------------------------------------------------------------------------------
 
 
 @_scenario(1)
@@ -499,7 +499,7 @@ def realloc_stays_merged(header: int) -> Lines:
     yield from [f"z = realloc z {2000 + header - 8}", "d = malloc 1008"]
 
 
-# ---- realloc: moving ----------------------------------------------------------------------------------------------------
+# ---- realloc: moving --------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -543,7 +543,7 @@ def realloc_leaves_the_old_payload_alone(header: int) -> Lines:
 
 @_scenario(2)
 def realloc_does_not_grow_a_merged_end(header: int) -> Lines:
-    """Merging may make a block the last one; it still moves to where there is room rather than grow the heap."""
+    """Merging may make a block the last one; it still moves to where there is room."""
     yield from [
         "hole = malloc 6000",
         "wall = malloc 8",
@@ -565,7 +565,7 @@ def realloc_of_a_mapping_moves(header: int) -> Lines:
     yield from ["a = realloc a 1000", "b = calloc 1000 5", "b = realloc b 4000", "b = realloc b 5000"]
 
 
-# ---- All of it ----------------------------------------------------------------------------------------------------------
+# ---- All of it --------------------------------------------------------------------------------------
 
 
 def random_lines(seed: int, count: int, header: int) -> Lines:

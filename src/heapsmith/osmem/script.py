@@ -6,8 +6,8 @@
     free q
     free NULL
 
-Sizes may carry a unit (``128KiB``). ``realloc p 10`` without a name keeps the name ``p``. C's own spelling is fine too:
-``p = os_malloc(1000);``.
+Sizes may carry a unit (``128KiB``). ``realloc p 10`` without a name keeps the name ``p``. C's own spelling
+is fine too: ``p = os_malloc(1000);``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.osmem.blocks import Step
-from heapsmith.osmem.model import BadPointer, Model
+from heapsmith.osmem.model import BadPointerError, Model
 from heapsmith.units import parse_bytes
 
 Verb = Literal["malloc", "calloc", "realloc", "free"]
@@ -186,7 +186,8 @@ def _parse_number(source: str, word: Word) -> int:
     try:
         value = int(word.text, 0) if word.text.lower().startswith("0x") else parse_bytes(word.text)
     except (HeapsmithError, ValueError):
-        # A plain number may be as large as a size_t, which is more than a number of bytes can be anywhere else.
+        # A plain number may be as large as a size_t, which is more than a number of bytes can be anywhere
+        # else.
         if not (word.text.isascii() and word.text.isdigit()):
             raise ScriptError(
                 source,
@@ -252,7 +253,7 @@ class _Names:
 
 
 def play(script: Script, model: Model) -> list[Played]:
-    """Carry out a script on a model.
+    r"""Carry out a script on a model.
 
     Args:
         script: What to do.
@@ -262,7 +263,8 @@ def play(script: Script, model: Model) -> list[Played]:
         One entry per operation.
 
     Raises:
-        ScriptError: A name is unknown, a block is freed twice, or a pointer is none of this heap's; with its place.
+        ScriptError: A name is unknown, a block is freed twice, or a pointer is none of this heap's; with its
+            place.
 
     Example:
         >>> run = play(parse_script("p = malloc 10\\nfree p"), Model())
@@ -316,7 +318,7 @@ def _carry_out(script: Script, model: Model, operation: Operation, address: int)
                 return model.realloc(address, numbers[0])
             case "free":
                 return model.free(address)
-    except BadPointer as error:
+    except BadPointerError as error:
         word = operation.pointer
         assert word is not None, "only a pointer argument can be a bad one"
         raise ScriptError(

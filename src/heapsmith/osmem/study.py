@@ -34,7 +34,8 @@ class Policy:
         if not self.split:
             words.append("no split")
         if self.preallocation_bytes != PREALLOCATION_BYTES:
-            words.append("no preallocation" if not self.preallocation_bytes else "other preallocation")
+            none = not self.preallocation_bytes
+            words.append("no preallocation" if none else "other preallocation")
         return ", ".join(words)
 
     def model(self, layout: Layout = "v1") -> Model:
@@ -56,7 +57,7 @@ STUDIED: Final[tuple[Policy, ...]] = (
     Policy(split=False),
     Policy(preallocation_bytes=0),
 )
-"""All fits under all ways to coalesce; then the course's rules without splitting, and without preallocation."""
+"""All fits under all ways to coalesce; then the course's rules without splitting, or preallocation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Outcome:
 
 
 def compute_outcome(script: Script, policy: Policy, layout: Layout = "v1") -> Outcome:
-    """Run a script under a policy.
+    r"""Run a script under a policy.
 
     Raises:
         ScriptError: The script cannot be run.
@@ -149,7 +150,7 @@ def study(
 
 
 def random_workload(count: int, seed: int = 0) -> str:
-    """Write a program with a steady number of live blocks: mostly small ones, some large, lifetimes short and long.
+    """Write a program with a steady number of live blocks: most small, some large, lifetimes of all kinds.
 
     Args:
         count: How many calls.

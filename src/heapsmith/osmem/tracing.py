@@ -85,7 +85,8 @@ def trace_script(
     """Run a script.
 
     Args:
-        script: What to do. The model always plays it first: it finds the mistakes that would corrupt a native heap.
+        script: What to do. The model always plays it first: it finds the mistakes that would corrupt a
+            native heap.
         layout: The header layout.
         on: Whose trace is wanted.
         library_path: The library; the one that came with heapsmith when left out.

@@ -77,7 +77,8 @@ class HeapDrawing:
         """Write a file; its suffix says which kind.
 
         Raises:
-            HeapsmithError: The suffix is none of ``.html``, ``.svg``, ``.png``, or the file cannot be written.
+            HeapsmithError: The suffix is none of ``.html``, ``.svg``, ``.png``, or the file cannot be
+                written.
         """
         match path.suffix.lower():
             case ".html":

@@ -1,4 +1,4 @@
-"""One step of a run as a picture: the whole heap to scale, and below it the blocks, with what happened marked on them."""
+"""One step as a picture: the whole heap to scale, and below it the blocks, with what happened marked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def draw_heap(scene: Scene, axis: Axis, heap_bytes_peak: int, headroom: Sequence
     Args:
         scene: The step.
         axis: Where addresses stand; the same for all steps, made for the width that is wanted.
-        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to scale to.
+        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to
+            scale to.
         headroom: How much room to leave above each row, at least; for pictures that replace each other.
     """
     return _Drawer(scene, axis, heap_bytes_peak, headroom).draw()
@@ -84,7 +85,8 @@ class _Drawer:
         self._moves()
         return Picture(self.width, math.ceil(y + 4), tuple(self.sheet.shapes))
 
-    # ---- The whole heap, to scale ---------------------------------------------------------------------------------
+    # ---- The whole heap, to scale
+    # ---------------------------------------------------------------------------------
 
     def _whole_heap(self, y: float) -> float:
         heap_bytes = self.heap_end - HEAP_START
@@ -106,7 +108,8 @@ class _Drawer:
         self.sheet.add(Label(0, y + 14, "no block yet: nothing was asked of the heap so far", "muted", 12))
         return y + 22
 
-    # ---- The blocks -------------------------------------------------------------------------------------------------
+    # ---- The blocks
+    # -------------------------------------------------------------------------------------------------
 
     def _rows_shown(self) -> range:
         return range(self.axis.point(self.heap_end - 1)[0] + 1 if self.heap else 0)
@@ -181,7 +184,7 @@ class _Drawer:
                 None,
                 edge,
                 width,
-            )  # fmt: skip
+            )
         )
 
     def _title(self, block: Block, part: Ink) -> str:
@@ -194,7 +197,7 @@ class _Drawer:
         return f"{self.scene.name_of(block)}: {format_count(block.requested_bytes)} bytes {at}{slack}"
 
     def _block_label(self, block: Block, row: int, top: float) -> None:
-        spans = [span for span in self.axis.spans(block.payload, block.end)]
+        spans = list(self.axis.spans(block.payload, block.end))
         widest = max(spans, key=lambda span: span.end - span.start)
         if widest.row != row:
             return
@@ -245,7 +248,8 @@ class _Drawer:
             if x - text_width(text, 9.5, mono=True) > taken or anchor == "start":
                 self.sheet.add(Label(x, y + 13, text, "muted", 9.5, anchor, mono=True))
 
-    # ---- What happened ----------------------------------------------------------------------------------------------
+    # ---- What happened
+    # ----------------------------------------------------------------------------------------------
 
     def _block_left(self) -> Block | None:
         """The block that a realloc has moved away from, if it has."""
@@ -370,7 +374,8 @@ class _Drawer:
             return None
         return (widest.start + widest.end) / 2, self.bar_tops[widest.row]
 
-    # ---- Mapped blocks ----------------------------------------------------------------------------------------------
+    # ---- Mapped blocks
+    # ----------------------------------------------------------------------------------------------
 
     def _mappings(self, y: float) -> float:
         now = {block.address: block for block in self.scene.step.mappings}
@@ -419,7 +424,7 @@ class _Drawer:
                     "muted" if gone else "text",
                     10,
                     "middle",
-                ),  # fmt: skip
+                ),
             )
             x += wide + gap
         return y + _CARD_HEIGHT + 4

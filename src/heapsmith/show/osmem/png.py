@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Final
 
@@ -99,7 +100,7 @@ class _Pen:
 
 def _dashes(points: tuple[_Point, ...]) -> list[tuple[_Point, ...]]:
     pieces: list[tuple[_Point, ...]] = []
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         at = 0.0
         while at < length:

@@ -1,6 +1,7 @@
-"""What a picture of a heap is made of: three kinds of shapes and one table of colours, drawn by `svg.py` and `png.py`.
+"""What a picture is made of: three kinds of shapes and one table of colours, drawn by `svg` and `png`.
 
-The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
+The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision
+tell apart.
 """
 
 from __future__ import annotations
@@ -9,9 +10,23 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Ink = Literal[
-    "ground", "text", "muted", "grid", "header", "used", "used-text", "slack", "free-header", "free", "free-text",
-    "edge", "move", "stop", "new", "mapped",
-]  # fmt: skip
+    "ground",
+    "text",
+    "muted",
+    "grid",
+    "header",
+    "used",
+    "used-text",
+    "slack",
+    "free-header",
+    "free",
+    "free-text",
+    "edge",
+    "move",
+    "stop",
+    "new",
+    "mapped",
+]
 
 INKS: Final[dict[Ink, tuple[str, str]]] = {
     "ground": ("#ffffff", "#141b23"),
@@ -108,7 +123,7 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
                         shape.edge_width,
                         shape.dashed,
                         shape.title,
-                    )  # fmt: skip
+                    )
                 )
             case Path():
                 points = tuple((x + dx, y + dy) for x, y in shape.points)
@@ -124,6 +139,6 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
                         shape.anchor,
                         shape.mono,
                         shape.bold,
-                    )  # fmt: skip
+                    )
                 )
     return shifted

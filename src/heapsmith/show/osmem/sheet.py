@@ -1,4 +1,4 @@
-"""A whole run on one sheet: step under step, each with its code, its outcome, its reasons, its picture and its figures."""
+"""A run on one sheet: step under step, each with its code, outcome, reasons, picture and figures."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def draw_sheet(scenes: Sequence[Scene], title: str, subtitle: str) -> Picture:
 
 
 SCALE_NOTE: Final = (
-    "Blocks are to scale, at the same place in every step; the mark // says that a long piece is drawn shorter, "
+    "Blocks are to scale, at the same place in every step; the mark // says that a piece is drawn shorter, "
     "and the smallest are drawn 3 wide."
 )
 

@@ -140,7 +140,8 @@ def save_study(outcomes: Sequence[Outcome], title: str, path: FilePath) -> None:
             figure = render_svg(picture, alone=False, label=title)
             content = (
                 '<!doctype html><html lang="en"><meta charset="utf-8">'
-                '<meta name="viewport" content="width=device-width, initial-scale=1"><title>The policies compared</title>'
+                '<meta name="viewport" content="width=device-width, initial-scale=1">'
+                "<title>The policies compared</title>"
                 f"<style>{colour_rules()}{shape_rules()}body{{margin:0;background:var(--ground);overflow-x:auto}}"
                 f".heap{{display:block;width:100%;min-width:820px;max-width:{picture.width:.0f}px;margin:auto}}</style>"
                 f"<body>{figure}</body></html>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def print_json(document: Any) -> None:
 
 
 @contextmanager
-def progress(what: str, count: int) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, count: int) -> Generator[Callable[[int, int], None]]:
     """Show how far long work is, on standard error, where a person is looking."""
     console = _console(errors=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
