@@ -13,6 +13,7 @@ from heapsmith.osmem.blocks import PREALLOCATION_BYTES, Layout
 from heapsmith.osmem.checker import Verdict, check_library, choose_scenarios
 from heapsmith.osmem.libraries import build_library, built_library, linking_flags
 from heapsmith.osmem.model import Coalesce, Fit, Model
+from heapsmith.osmem.scenarios import random_scenario
 from heapsmith.osmem.script import Script, parse_script
 from heapsmith.osmem.study import STUDIED, random_workload
 from heapsmith.osmem.study import study as run_study
@@ -86,6 +87,10 @@ def check(
     lib: Annotated[Path | None, Parameter(help="The libosmem.so to check; ours when left out.")] = None,
     layout: LayoutOption = "v1",
     verbose: Annotated[bool, Parameter(alias="-v", negative="", help="Show where the traces part.")] = False,
+    random: Annotated[
+        int, Parameter(help="Instead of the scenarios: so many random programs of 120 calls each.")
+    ] = 0,
+    seed: Annotated[int, Parameter(help="Which random programs.")] = 0,
     list_: Annotated[
         bool, Parameter(name="--list", negative="", help="Show the scenarios and their rules.")
     ] = False,
@@ -99,11 +104,16 @@ def check(
         text.print_scenarios(choose_scenarios(names))
         return 0
     library = lib or built_library(layout)
+    if names and random:
+        raise HeapsmithError("check runs either named scenarios or random programs", "both were asked for")
+    scenarios = [random_scenario(seed + number) for number in range(random)] or choose_scenarios(names)
     verdicts: list[Verdict] = []
-    for verdict in check_library(library, layout, names):
-        verdicts.append(verdict)
-        if not json:
-            text.print_verdict(verdict, verbose=verbose)
+    with text.progress("scenarios", len(scenarios)) as on_progress:
+        for verdict in check_library(library, layout, scenarios):
+            verdicts.append(verdict)
+            on_progress(len(verdicts), len(scenarios))
+            if not json and not (random and verdict.passed):
+                text.print_verdict(verdict, verbose=verbose)
     if json:
         text.print_json(text.check_document(verdicts, library, layout))
     else:

@@ -84,7 +84,7 @@ def choose_scenarios(names: Sequence[str]) -> list[Scenario]:
 def check_library(
     library_path: Path,
     layout: Layout = "v1",
-    names: Sequence[str] = (),
+    scenarios: Sequence[Scenario] = tuple(SCENARIOS),
     *,
     time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[Verdict]:
@@ -93,16 +93,15 @@ def check_library(
     Args:
         library_path: Any shared object with the four functions.
         layout: The headers that it should have.
-        names: Which scenarios, by name or pattern; all when empty.
+        scenarios: Which; see `choose_scenarios` and `random_scenario`.
         time_limit_s: For each scenario.
 
     Yields:
         One verdict per scenario, in their order, as they come.
 
     Raises:
-        CheckError: A name is unknown, the file is no usable library, or has the other layout.
+        CheckError: The file is no usable library, or has the other layout.
     """
-    scenarios = choose_scenarios(names)
     require_layout(library_path, layout)
     workers = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
     try:
@@ -162,7 +161,7 @@ def find_offences(script: Script, played: Sequence[Played], run: NativeRun) -> I
 
 def _last_words(run: NativeRun) -> str:
     lines = [line.strip() for line in run.messages.splitlines() if line.strip()]
-    return f": it said {lines[-1][:160]!r}" if lines else ""
+    return f": it said {lines[-1][-200:]!r}" if lines else ""
 
 
 def _overlaps(script: Script, played: Sequence[Played], steps: Sequence[Step]) -> Iterator[str]:

@@ -603,6 +603,17 @@ def random_lines(seed: int, count: int, header: int) -> Lines:
             yield f"free {live.pop(rng.randrange(len(live)))}"
 
 
+def random_scenario(seed: int, count: int = 120) -> Scenario:
+    """Make a scenario of a random program.
+
+    Example:
+        >>> random_scenario(7).name
+        'random-7'
+    """
+    rule = f"A random program of {count} calls does what the model does."
+    return Scenario(f"random-{seed}", 1, rule, lambda header: "\n".join(random_lines(seed, count, header)))
+
+
 @_scenario(5)
 def all_small(header: int) -> Lines:
     """A long mix of all functions with small blocks."""

@@ -267,10 +267,10 @@ def play(script: Script, model: Model) -> list[Played]:
             place.
 
     Example:
-        >>> run = play(parse_script("p = malloc 10\\nfree p"), Model())
+        >>> run = play(parse_script("p = malloc 10\nfree p"), Model())
         >>> [played.step.function for played in run]
         ['os_malloc', 'os_free']
-        >>> play(parse_script("p = malloc 10\\nfree p\\nfree p"), Model())
+        >>> play(parse_script("p = malloc 10\nfree p\nfree p"), Model())
         Traceback (most recent call last):
         heapsmith.osmem.script.ScriptError: script:3:6: double free of p: it was freed on line 2
     """

@@ -69,7 +69,7 @@ def tell(run: Sequence[Played], fit: Fit = "best") -> list[Scene]:
 
     Example:
         >>> from heapsmith.osmem import Model, parse_script, play
-        >>> script = parse_script("p = malloc 1000\\nq = malloc 8\\nr = realloc p 2000")
+        >>> script = parse_script("p = malloc 1000\nq = malloc 8\nr = realloc p 2000")
         >>> tell(play(script, Model()))[-1].headline
         'r moved: q is in the way'
     """

@@ -97,7 +97,7 @@ def compute_outcome(script: Script, policy: Policy, layout: Layout = "v1") -> Ou
 
     Example:
         >>> from heapsmith.osmem.script import parse_script
-        >>> script = parse_script("p = malloc 10\\nfree p\\nq = malloc 10")
+        >>> script = parse_script("p = malloc 10\nfree p\nq = malloc 10")
         >>> compute_outcome(script, RULES).system_calls, compute_outcome(script, RULES).heap_bytes_peak
         (2, 131072)
     """
