@@ -33,10 +33,14 @@ def expected_contents(played: Sequence[Played]) -> dict[int, Kept]:
         if step.function == "os_realloc" and step.pointer and old:
             content = pattern(one.source, min(old, step.arguments[1]))
             kept[index] = Kept(len(content), zlib.adler32(content))
-        if step.function == "os_free" or (step.function == "os_realloc" and (step.pointer or not step.arguments[1])):
+        if step.function == "os_free" or (
+            step.function == "os_realloc" and (step.pointer or not step.arguments[1])
+        ):
             requested.pop(one.source, None)
         if step.pointer:
-            requested[index] = step.arguments[0] * step.arguments[1] if step.function == "os_calloc" else step.arguments[-1]
+            requested[index] = (
+                step.arguments[0] * step.arguments[1] if step.function == "os_calloc" else step.arguments[-1]
+            )
     return kept
 
 

@@ -33,7 +33,9 @@ def test_our_own_library_passes_every_scenario_within_the_time_promised(layout: 
 
 @pytest.mark.parametrize("layout", [1, 2])
 @pytest.mark.parametrize("mutant", WRONG, ids=lambda one: one.name)
-def test_a_library_with_one_mistake_fails_the_scenario_about_it(mutant: Mutant, layout: int, tmp_path: Path) -> None:
+def test_a_library_with_one_mistake_fails_the_scenario_about_it(
+    mutant: Mutant, layout: int, tmp_path: Path
+) -> None:
     failed = failures(build(mutant, tmp_path, layout), LAYOUTS[layout])
     assert mutant.caught_by in failed
     assert mutant.saying in " ".join(failed[mutant.caught_by].offences)
@@ -41,15 +43,23 @@ def test_a_library_with_one_mistake_fails_the_scenario_about_it(mutant: Mutant, 
 
 @pytest.mark.parametrize("layout", [1, 2])
 @pytest.mark.parametrize("mutant", FREE_CHOICES, ids=lambda one: one.name)
-def test_what_the_course_leaves_open_is_not_held_against_a_library(mutant: Mutant, layout: int, tmp_path: Path) -> None:
+def test_what_the_course_leaves_open_is_not_held_against_a_library(
+    mutant: Mutant, layout: int, tmp_path: Path
+) -> None:
     assert failures(build(mutant, tmp_path, layout), LAYOUTS[layout]) == {}
 
 
 @pytest.mark.parametrize(
     ("name", "survivors"),
-    [("crashes in calloc", "malloc-aligns"), ("hangs on free(NULL)", "coalesce-two"), ("mremap", "realloc-same-size")],
+    [
+        ("crashes in calloc", "malloc-aligns"),
+        ("hangs on free(NULL)", "coalesce-two"),
+        ("mremap", "realloc-same-size"),
+    ],
 )
-def test_a_scenario_that_goes_wrong_leaves_the_others_alone(name: str, survivors: str, tmp_path: Path) -> None:
+def test_a_scenario_that_goes_wrong_leaves_the_others_alone(
+    name: str, survivors: str, tmp_path: Path
+) -> None:
     mutant = next(one for one in WRONG if one.name == name)
     failed = failures(build(mutant, tmp_path), "v1")
     assert failed
@@ -71,7 +81,11 @@ def test_an_unwritten_library_scores_what_null_answers_earn(tmp_path: Path) -> N
 
 
 def test_system_calls_are_seen_however_they_are_made(tmp_path: Path) -> None:
-    source = FOUR_STUBS.replace("{ return NULL; }", '{ long r; __asm__ volatile("syscall" : "=a"(r) : "a"(12L), "D"(0L) : "rcx", "r11", "memory"); return NULL; }', 1)
+    source = FOUR_STUBS.replace(
+        "{ return NULL; }",
+        '{ long r; __asm__ volatile("syscall" : "=a"(r) : "a"(12L), "D"(0L) : "rcx", "r11", "memory"); return NULL; }',
+        1,
+    )
     library = compile_c(source, tmp_path / "inline.so")
     verdict = next(iter(check_library(library, "v1", choose_scenarios(["malloc-nothing"]))))
     assert any("brk (['0'])" in line for line in verdict.actual)
@@ -128,7 +142,9 @@ def test_a_library_that_cannot_be_loaded_is_refused_with_the_loaders_reason(tmp_
 
 
 def test_a_missing_symbol_of_the_library_is_an_offence_that_quotes_the_loader(tmp_path: Path) -> None:
-    source = "void *nobody_has_this(void);\n" + FOUR_STUBS.replace("{ return NULL; }", "{ return nobody_has_this(); }", 1)
+    source = "void *nobody_has_this(void);\n" + FOUR_STUBS.replace(
+        "{ return NULL; }", "{ return nobody_has_this(); }", 1
+    )
     library = compile_c(source, tmp_path / "lazy.so")
     verdict = next(iter(check_library(library, "v1", choose_scenarios(["malloc-aligns"]))))
     assert "exited with status 127" in verdict.offences[0]

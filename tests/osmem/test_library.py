@@ -22,23 +22,31 @@ ALLOWED_UNDEFINED = {
 }
 
 
-def run_c(tmp_path: Path, source: str, layout: Layout = "v1", *, compiler: str = "cc", options: str = "") -> str:
+def run_c(
+    tmp_path: Path, source: str, layout: Layout = "v1", *, compiler: str = "cc", options: str = ""
+) -> str:
     library = build_library(tmp_path / "libosmem.so", layout)
     program = tmp_path / "program"
     suffix = "c" if compiler == "cc" else "c++"
-    command = f"{compiler} -g -Wall -Werror {options} -x {suffix} - -o {program} {linking_flags(library)} -pthread"
+    command = (
+        f"{compiler} -g -Wall -Werror {options} -x {suffix} - -o {program} {linking_flags(library)} -pthread"
+    )
     subprocess.run(command, shell=True, input=source, text=True, check=True)
     return subprocess.run([program], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @pytest.mark.parametrize("layout", ["v1", "v2"])
 def test_the_library_exports_the_four_functions_and_needs_only_the_c_library(layout: Layout) -> None:
-    names = subprocess.run(["nm", "-D", built_library(layout)], capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["nm", "-D", built_library(layout)], capture_output=True, text=True, check=True
+    ).stdout
     defined = set(re.findall(r" T (\w+)", names))
     undefined = {name.split("@")[0] for name in re.findall(r" [Uw] ([\w@.]+)", names)}
     assert defined == {"os_malloc", "os_calloc", "os_realloc", "os_free"}
     assert undefined <= ALLOWED_UNDEFINED
-    dynamic = subprocess.run(["readelf", "-d", built_library(layout)], capture_output=True, text=True, check=True).stdout
+    dynamic = subprocess.run(
+        ["readelf", "-d", built_library(layout)], capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(r"NEEDED.*\[(.*)\]", dynamic) == ["libc.so.6"]
     assert "SONAME" not in dynamic  # whatever it is copied to, it is found by that name
 
@@ -216,7 +224,9 @@ def test_a_build_with_options_is_the_same_allocator(layout: Layout, tmp_path: Pa
     assert header_bytes_of(library) == HEADER_BYTES[layout]
 
 
-def test_a_build_without_a_compiler_copies_the_ready_made_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_a_compiler_copies_the_ready_made_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert build_library(tmp_path / "x.so", "v2").read_bytes() == built_library("v2").read_bytes()
 
@@ -232,7 +242,9 @@ def test_driver_and_reader_agree_on_the_bytes_between_them(tmp_path: Path) -> No
     source = '#include <stdio.h>\n#include "driver.h"\nint main(void) { printf("%zu %zu %zu %zu %zu", '
     source += ", ".join(f"sizeof(struct {name})" for name in names) + "); return 0; }"
     program = tmp_path / "sizes"
-    subprocess.run(["cc", f"-I{SOURCES / 'osmem'}", "-x", "c", "-", "-o", program], input=source, text=True, check=True)
+    subprocess.run(
+        ["cc", f"-I{SOURCES / 'osmem'}", "-x", "c", "-", "-o", program], input=source, text=True, check=True
+    )
     sizes = [int(word) for word in subprocess.check_output([program]).split()]
     assert sizes == [one.size for one in (HEAD, OPERATION, ANSWER, SYSTEM_CALL, HEAP_BLOCK)]
 

@@ -30,7 +30,11 @@ osmem = App(
 
 LayoutOption = Annotated[Layout, Parameter(help="Header layout: v1 (24 bytes) or v2 (32 bytes).")]
 ScriptArgument = Annotated[
-    str, Parameter(help="A file of calls like `p = malloc 1000`, one a line; - is standard input.")
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="A file of calls like `p = malloc 1000`, one a line; - is standard input.",
+    ),
 ]
 JsonOption = Annotated[bool, Parameter(negative="", help="Print one JSON document and nothing else.")]
 
@@ -150,7 +154,9 @@ def draw(
 
 @osmem.command
 def study(
-    script: Annotated[str | None, Parameter(help="A script; - is standard input.")] = None,
+    script: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="A script; - is standard input.")
+    ] = None,
     *,
     random: Annotated[int | None, Parameter(help="Instead of a script: so many random calls.")] = None,
     seed: Annotated[int, Parameter(help="Which random calls.")] = 0,

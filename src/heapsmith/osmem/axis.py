@@ -90,7 +90,9 @@ class Axis:
         while right - left > 1e-6:
             row_end = min(right, (row + 1) * self.row_units)
             closes = right - row_end < 1e-6
-            yield Span(row, left - row * self.row_units, row_end - row * self.row_units, opens, closes)
+            yield Span(
+                row, max(0.0, left - row * self.row_units), row_end - row * self.row_units, opens, closes
+            )
             left, row, opens = row_end, row + 1, False
 
     def point(self, address: int) -> tuple[int, float]:
