@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (what a program prints, and C that is compiled, is quoted whole)
 from __future__ import annotations
 
 import io
@@ -21,7 +22,8 @@ from heapsmith.osmem.scenarios import random_lines
 from heapsmith.osmem.story import tell
 from heapsmith.show.osmem.drawing import HeapDrawing
 from heapsmith.show.osmem.heap_picture import draw_heap
-from heapsmith.show.osmem.shapes import Label, Path as Line
+from heapsmith.show.osmem.shapes import Label, marks_of
+from heapsmith.show.osmem.shapes import Path as Line
 from heapsmith.show.osmem.sheet import axis_for
 
 MOVE = "p = malloc 1000\nq = malloc 500\nr = malloc 2000\nfree q\ns = malloc 300\np = realloc p 2400\nm = malloc 200000\nfree m"
@@ -31,7 +33,7 @@ CHROMIUM = shutil.which("chromium") or os.environ.get("CHROMIUM")
 def words(drawing: HeapDrawing, step: int) -> list[str]:
     scene = drawing.scenes[step - 1]
     picture = draw_heap(scene, axis_for(drawing.scenes, 900), 131072)
-    return [shape.text for shape in picture.shapes if isinstance(shape, Label)]
+    return [shape.text for shape in marks_of(picture.shapes) if isinstance(shape, Label)]
 
 
 @given(st.sets(st.integers(0, 10**6), min_size=2, max_size=200), st.floats(200, 2000))
@@ -106,7 +108,9 @@ def test_a_block_that_stays_is_drawn_at_the_same_place_in_every_step() -> None:
     places: set[float] = set()
     for scene in drawing.scenes[2:]:
         picture = draw_heap(scene, axis, 131072)
-        places |= {shape.x for shape in picture.shapes if isinstance(shape, Label) and shape.text == "r"}
+        places |= {
+            shape.x for shape in marks_of(picture.shapes) if isinstance(shape, Label) and shape.text == "r"
+        }
     assert len(places) == 1
 
 
@@ -116,7 +120,7 @@ def test_a_long_random_run_can_be_told_and_drawn() -> None:
     axis = axis_for(scenes, 860)
     for scene in scenes:
         picture = draw_heap(scene, axis, 1 << 18)
-        for shape in picture.shapes:
+        for shape in marks_of(picture.shapes):
             if isinstance(shape, Line):
                 assert all(-8 <= x <= 868 for x, _ in shape.points)
         assert scene.headline
@@ -169,7 +173,7 @@ def test_nothing_to_draw_is_said() -> None:
 
 
 @pytest.fixture
-def page(tmp_path: Path):  # noqa: ANN201
+def page(tmp_path: Path):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine to open the page with")
     path = tmp_path / "heap.html"
