@@ -20,7 +20,7 @@ LAUNCH_MAGIC: Final = int.from_bytes(b"HSLAUNCH", "little")
 
 PAGE_BYTES: Final = 4096
 EVENT_CAPACITY: Final = 64
-SLOT_CAPACITY: Final = 16384
+SLOT_CAPACITY: Final = 16384 - 2
 """Slots of a region: address space only, a page is backed when its thread first allocates."""
 
 RUN_VARIABLE: Final = "HEAPSMITH_RUN"
@@ -221,6 +221,7 @@ LAUNCH: Final = Struct(
         Field("python_objects", "u32", "1: count CPython's own objects"),
         Field("limit_bytes", "u64", "hard limit on live bytes, 0 is none"),
         Field("warn_at_bytes", "u64", "warning threshold, 0 is none"),
+        Field("memory_files", "u32", "1: the directory cannot hold regions, use descriptors"),
     ),
     64,
 )

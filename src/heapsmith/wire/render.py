@@ -18,7 +18,7 @@ _CONSTANTS: Final = {
     "kEventCapacity": ("uint32_t", region.EVENT_CAPACITY),
     "kSlotCapacity": ("uint32_t", region.SLOT_CAPACITY),
     "kSharedSlots": ("uint32_t", region.SHARED_SLOTS),
-    "kSlotsOffsetBytes": ("size_t", region.SLOTS_OFFSET_BYTES),
+    "kHeaderPages": ("uint32_t", region.SLOTS_OFFSET_BYTES // region.PAGE_BYTES),
     "kRegionBytes": ("size_t", region.REGION_BYTES),
     "kRemoteSampleMask": ("uintptr_t", f"0x{region.REMOTE_SAMPLE_MASK:x}"),
     "kFineClasses": ("uint32_t", classes.FINE_CLASSES),

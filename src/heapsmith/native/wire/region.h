@@ -12,10 +12,10 @@ inline constexpr uint64_t kControlMagic = 0x4c52544e4f435348;
 inline constexpr uint64_t kLaunchMagic = 0x48434e55414c5348;
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr uint32_t kEventCapacity = 64;
-inline constexpr uint32_t kSlotCapacity = 16384;
+inline constexpr uint32_t kSlotCapacity = 16382;
 inline constexpr uint32_t kSharedSlots = 4;
-inline constexpr size_t kSlotsOffsetBytes = 8192;
-inline constexpr size_t kRegionBytes = 67117056;
+inline constexpr uint32_t kHeaderPages = 2;
+inline constexpr size_t kRegionBytes = 67108864;
 inline constexpr uintptr_t kRemoteSampleMask = 0x3f0;
 inline constexpr uint32_t kFineClasses = 65;
 inline constexpr size_t kFineLimitBytes = 1032;
@@ -241,7 +241,8 @@ struct LaunchBlock {
   uint32_t python_objects;  // 1: count CPython's own objects
   uint64_t limit_bytes;  // hard limit on live bytes, 0 is none
   uint64_t warn_at_bytes;  // warning threshold, 0 is none
-  uint8_t padding[32];
+  uint32_t memory_files;  // 1: the directory cannot hold regions, use descriptors
+  uint8_t padding[28];
 };
 static_assert(sizeof(LaunchBlock) == 64);
 static_assert(offsetof(LaunchBlock, magic) == 0);
@@ -249,5 +250,6 @@ static_assert(offsetof(LaunchBlock, version) == 8);
 static_assert(offsetof(LaunchBlock, python_objects) == 12);
 static_assert(offsetof(LaunchBlock, limit_bytes) == 16);
 static_assert(offsetof(LaunchBlock, warn_at_bytes) == 24);
+static_assert(offsetof(LaunchBlock, memory_files) == 32);
 
 }  // namespace hs::wire
