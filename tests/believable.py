@@ -1,4 +1,4 @@
-"""Believable watched processes over time, without a program: what the views are tested with besides real programs."""
+"""Believable watched processes over time, without a program: for the tests of the views."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def size_class(index: int, rate: float, time_s: float, phase: float, *, python: 
 
 
 def add(rows: Sequence[SizeClass]) -> list[SizeClass]:
-    """Totals by class; the peak of a total is given as the sum here because the fake's threads breathe together."""
+    """Totals by class; here the peaks may be added, because these threads breathe together."""
     by_class: dict[int | None, list[SizeClass]] = {}
     for row in rows:
         by_class.setdefault(row.class_bytes, []).append(row)
@@ -145,7 +145,7 @@ def process(
 
 
 class Machine:
-    """A watcher over believable processes whose clock the test moves; limits it is told show up in its processes."""
+    """A watcher over believable processes whose clock the test moves; it obeys new limits."""
 
     def __init__(self, processes: Sequence[dict[str, object]] = ({},), time_s: float = 0.0) -> None:
         self.processes = [dict(p) for p in processes]

@@ -147,4 +147,4 @@ def test_a_tree_shows_each_process_once_below_its_parent(rows: list[tuple[int, i
     few = arrange(processes, most)
     shown = [row.process for row in few if isinstance(row, Branch)]
     assert shown == [b.process for b in whole if any(b.process is process for process in shown)]
-    assert len(shown) + sum(row.count for row in few if isinstance(row, Folded)) == len(processes)
+    assert len(shown) + sum(row.processes for row in few if isinstance(row, Folded)) == len(processes)

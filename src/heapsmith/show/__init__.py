@@ -1,1 +1,1 @@
-"""Every view of finished values: text, figures, the live page, the terminal; nothing here measures or decides."""
+"""Every view of finished values: text, figures, the live page, the terminal; nothing here measures."""

@@ -1,4 +1,4 @@
-"""What things are called for a person, once for every view: ends of processes, size classes, threads, processes."""
+"""What things are called for a person, once for every view: ends, size classes, threads, processes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def class_label(class_bytes: int | None, all_classes: Sequence[int | None] = ())
 
 
 def _class_size(class_bytes: int) -> str:
-    # Above 1 KiB a class ends 8 bytes past a round number (glibc's usable sizes do): the round number reads better.
+    # Above 1 KiB a class ends 8 bytes past a round number, as glibc's sizes do: the round one reads better.
     rounded = class_bytes - _OVERHEAD_BYTES
     if rounded < 2 * _ROUND_BYTES or rounded % _ROUND_BYTES:
         return format_bytes(class_bytes) if class_bytes >= 4 * _ROUND_BYTES else f"{class_bytes} B"

@@ -109,7 +109,8 @@ def _facts(process: Process) -> Table:
     if process.mapped_bytes_peak:
         table.add_row(
             "Mapped",
-            f"{format_bytes(process.mapped_bytes)} by the program itself, peak {format_bytes(process.mapped_bytes_peak)}",
+            f"{format_bytes(process.mapped_bytes)} by the program itself, "
+            f"peak {format_bytes(process.mapped_bytes_peak)}",
         )
     table.add_row("Allocations", _allocations(process))
     if process.python is not None:
@@ -194,11 +195,9 @@ def _failures(process: Process) -> Text:
 
 
 def _kernel(process: Process) -> str:
-    resident = f"resident peak {format_bytes(process.resident_bytes_peak)}"
-    if process.alive:
-        resident = f"resident {format_bytes(process.resident_bytes)}, peak {format_bytes(process.resident_bytes_peak)}"
+    now = f"{format_bytes(process.resident_bytes)}, " if process.alive else ""
     return (
-        f"{resident} · page faults {format_count(process.minor_faults)} minor, "
+        f"resident {now}peak {format_bytes(process.resident_bytes_peak)} · page faults {format_count(process.minor_faults)} minor, "
         f"{format_count(process.major_faults)} major"
     )
 
@@ -266,7 +265,7 @@ def _process_table(processes: Sequence[Process], most: int | None, *, ended: boo
         table.add_column("State", no_wrap=True)
     for branch in arrange(processes, most):
         if isinstance(branch, Folded):
-            table.add_row(Text(f"{'  ' * branch.depth}… {format_count(branch.count)} more", style=_QUIET))
+            table.add_row(Text(f"{'  ' * branch.depth}… {format_count(branch.processes)} more", style=_QUIET))
             continue
         process = branch.process
         cells: list[str | Text] = [

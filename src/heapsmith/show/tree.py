@@ -18,7 +18,7 @@ class Branch(NamedTuple):
 class Folded(NamedTuple):
     """How many processes are left out here, those below them included."""
 
-    count: int
+    processes: int
     depth: int
 
 
@@ -57,7 +57,7 @@ def arrange(processes: Sequence[Process], most: int | None = None) -> list[Branc
 
 
 def _find_parents(processes: Sequence[Process]) -> list[int | None]:
-    """The newest program that the parent's pid ran when the child began, so that a pid used again misleads nobody."""
+    """The newest program of the parent's pid when the child began: a pid used again must mislead nobody."""
     parents: list[int | None] = [None] * len(processes)
     newest_of_pid: dict[int, int] = {}
     for index in sorted(range(len(processes)), key=lambda i: (processes[i].start_time_s, i)):
