@@ -197,8 +197,8 @@ def _failures(process: Process) -> Text:
 def _kernel(process: Process) -> str:
     now = f"{format_bytes(process.resident_bytes)}, " if process.alive else ""
     return (
-        f"resident {now}peak {format_bytes(process.resident_bytes_peak)} · page faults {format_count(process.minor_faults)} minor, "
-        f"{format_count(process.major_faults)} major"
+        f"resident {now}peak {format_bytes(process.resident_bytes_peak)} · page faults "
+        f"{format_count(process.minor_faults)} minor, {format_count(process.major_faults)} major"
     )
 
 
