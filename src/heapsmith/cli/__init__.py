@@ -23,6 +23,7 @@ VERBS: Final[tuple[str, ...]] = (
     "run",
     "ps",
     "info",
+    "doctor",
 )
 
 app = App(

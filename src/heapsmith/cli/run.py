@@ -22,7 +22,7 @@ DEFAULT_PORT = 8642
 
 def run(
     *command: Annotated[
-        str, Parameter(allow_leading_hyphen=True, help="The program and its arguments, after `--`.")
+        str, Parameter(help="The program and its arguments, after `--`.")
     ],
     limit: Annotated[
         str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
