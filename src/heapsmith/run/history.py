@@ -113,7 +113,7 @@ class Curve:
         return self._values[: self._length, _COLUMNS.index(name)]
 
     def rates(self, name: str) -> Floats:
-        """``(n_points,)`` how fast a counter grew up to each point, per second; the first is since the start."""
+        """``(n_points,)`` growth of a counter up to each point, per second; at the first, since the start."""
         grown = np.diff(self.column(name), prepend=0.0)
         elapsed = np.diff(self.times_s, prepend=0.0)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -65,6 +65,7 @@ HEAT_STEPS: Final = 160
 """Columns of the heat map: one for each few pixels of a wide screen."""
 _HEAT_DOUBLINGS: Final = 15
 _HEAT_LABEL_PIXELS: Final = 17
+_THRESHOLDS: Final = ("limit_bytes", "warn_at_bytes")
 _LIMIT_IN_VIEW: Final = 3.0
 """A limit farther above everything else than this is not allowed to flatten the curves."""
 _FONT: Final = "-apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
@@ -217,6 +218,7 @@ class MemoryPicture(NamedTuple):
     plot: figure
     y_range: DataRange1d
     lines: dict[str, GlyphRenderer[Any]]
+    legend: dict[str, LegendItem]
 
 
 def memory_figure(
@@ -230,7 +232,7 @@ def memory_figure(
         x_range: `time_range`.
         height: Height in pixels.
     """
-    y_range = DataRange1d(start=0, range_padding=0.08, only_visible=True)
+    y_range = DataRange1d(start=0, range_padding=0.2, only_visible=True)
     plot = _time_figure("memory", x_range, y_range, height)
     area = plot.varea("time_s", 0, "live_bytes", source=source, fill_alpha=0.13)
     themed(area.glyph, fill_color=palette.LIVE)
@@ -255,7 +257,7 @@ def memory_figure(
         ),
         formatter=_formatter("return short(bytes(tick));"),
     )  # fmt: skip
-    _legend(
+    shown = _legend(
         plot,
         [
             (name, [lines[column], area] if name == "Live" else [lines[column]])
@@ -272,18 +274,21 @@ def memory_figure(
             ),
         )
     )
-    return MemoryPicture(plot, y_range, lines)
+    items = {column: shown[-1 - place] for place, column in enumerate(lines)}
+    return MemoryPicture(plot, y_range, lines, items)
 
 
 def fit_memory(picture: MemoryPicture, columns: Columns) -> None:
-    """Let the limit and the warning threshold stretch the scale only where they are near the curves."""
+    """Show limit and warning threshold where they are set; they stretch the scale only where near."""
     always = ["live_bytes", "live_bytes_peak", "mapped_bytes", "resident_bytes"]
     highest = max(float(np.nanmax(columns[name], initial=0.0)) for name in always)
     near = [
-        name
-        for name in ("limit_bytes", "warn_at_bytes")
-        if len(columns[name]) and columns[name][-1] <= _LIMIT_IN_VIEW * highest
+        name for name in _THRESHOLDS if len(columns[name]) and columns[name][-1] <= _LIMIT_IN_VIEW * highest
     ]
+    for name in _THRESHOLDS:
+        known = bool(np.isfinite(columns[name]).any())
+        if picture.legend[name].visible != known:
+            picture.legend[name].visible = known
     wanted = [picture.lines[name] for name in (*always, *near)]
     if picture.y_range.renderers != wanted:
         picture.y_range.renderers = list(wanted)
@@ -291,7 +296,7 @@ def fit_memory(picture: MemoryPicture, columns: Columns) -> None:
 
 def rate_figure(source: ColumnDataSource, x_range: DataRange1d, *, height: int = 130) -> figure:
     """Make the picture of allocations and frees per second, over `time_columns`."""
-    plot = _time_figure("rate", x_range, DataRange1d(start=0, range_padding=0.1, only_visible=True), height)
+    plot = _time_figure("rate", x_range, DataRange1d(start=0, range_padding=0.2, only_visible=True), height)
     area = plot.varea("time_s", 0, "allocation_rate", source=source, fill_alpha=0.13)
     themed(area.glyph, fill_color=palette.ALLOCATIONS)
     allocations = _line(plot, source, "allocation_rate", palette.ALLOCATIONS, line_width=1.8)
@@ -466,9 +471,10 @@ def _line(plot: figure, source: ColumnDataSource, column: str, ink: Ink, **style
     return line
 
 
-def _legend(plot: figure, items: Sequence[tuple[str, list[GlyphRenderer[Any]]]]) -> None:
+def _legend(plot: figure, items: Sequence[tuple[str, list[GlyphRenderer[Any]]]]) -> list[LegendItem]:
+    entries = [LegendItem(label=name, renderers=list(renderers)) for name, renderers in items]
     legend = Legend(
-        items=[LegendItem(label=name, renderers=list(renderers)) for name, renderers in items],
+        items=list(entries),
         orientation="horizontal",
         location="top_left",
         click_policy="hide",
@@ -486,6 +492,7 @@ def _legend(plot: figure, items: Sequence[tuple[str, list[GlyphRenderer[Any]]]])
     )
     themed(legend, label_text_color=palette.TEXT)
     plot.add_layout(legend, "above")
+    return entries
 
 
 def _hover(plot: figure, renderer: GlyphRenderer[Any], rows: str, formats: dict[str, str]) -> None:

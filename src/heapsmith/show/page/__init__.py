@@ -39,7 +39,9 @@ class PageServer:
         note: Why it is not on the port that was asked for; empty if it is.
     """
 
-    def __init__(self, url: str, port: int, note: str, loop: IOLoop, thread: threading.Thread) -> None:
+    def __init__(
+        self, url: str, port: int, note: str, loop: asyncio.AbstractEventLoop, thread: threading.Thread
+    ) -> None:
         self.url = url
         self.port = port
         self.note = note
@@ -49,7 +51,7 @@ class PageServer:
     def stop(self) -> None:
         """End the page; what browsers show stays, with a line that says so."""
         if self._thread.is_alive():
-            self._loop.add_callback(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_STOP_S)
 
 
@@ -66,7 +68,7 @@ def serve(
     Args:
         watcher: Where processes come from; used by that thread alone from now on.
         host: Address or name to listen on.
-        port: Port to listen on; when it is in use the next free one is taken (see `PageServer.note`); 0 is any.
+        port: Port to listen on; when in use, the next free one is taken (see `PageServer.note`); 0 is any.
         on_ready: Called with the address of the page once it answers.
         interval_s: How often it is brought up to date, unless a browser asks otherwise.
 
@@ -74,30 +76,31 @@ def serve(
         RunError: The page cannot be served there.
     """
     for name in _LOGGERS:
-        _keep_quiet(logging.getLogger(name))
-    started: list[tuple[int, IOLoop] | Exception] = []
+        # The terminal belongs to the program under study: what a browser does wrong is no news there.
+        logging.getLogger(name).setLevel(logging.ERROR)
+    started: list[tuple[int, asyncio.AbstractEventLoop] | Exception] = []
     ready = threading.Event()
 
     def run() -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        loop = IOLoop.current()
+        events = asyncio.new_event_loop()
+        asyncio.set_event_loop(events)
         hub = Hub(watcher, interval_s)
         try:
-            server, got = _listen(hub, host, port, loop)
+            server, got = _listen(hub, host, port, IOLoop.current())
         except Exception as error:  # noqa: BLE001 (raised again in the thread that waits)
             started.append(error)
             ready.set()
             return
-        hub.start(loop)
+        hub.start(events)
         server.start()
-        started.append((got, loop))
-        loop.add_callback(ready.set)
+        started.append((got, events))
+        events.call_soon(ready.set)
         try:
-            loop.start()
+            events.run_forever()
         finally:
             hub.stop()
             server.stop()
-            loop.close(all_fds=True)
+            IOLoop.current().close(all_fds=True)
 
     thread = threading.Thread(target=run, name="heapsmith-page", daemon=True)
     thread.start()
@@ -108,18 +111,18 @@ def serve(
         raise RunError(f"cannot serve the page on {host}:{port}", why, "choose another host or port")
     if isinstance(outcome, Exception):
         raise outcome
-    got, loop = outcome
+    got, events = outcome
     shown = "localhost" if host in ("0.0.0.0", "::", "") else f"[{host}]" if ":" in host else host
     note = f"port {port} is in use, so the page is on port {got}" if port not in (0, got) else ""
-    page = PageServer(f"http://{shown}:{got}/", got, note, loop, thread)
+    page = PageServer(f"http://{shown}:{got}/", got, note, events, thread)
     on_ready(page.url)
     return page
 
 
 def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
     hosts = names_of_host(host)
-    # Bokeh cannot spell origins with an IPv6 address, nor a port that is not chosen yet: there, and everywhere
-    # else as well, the doorkeeper compares the origin with the host.
+    # Bokeh cannot spell an IPv6 address as an origin, nor a port that is not chosen yet; the doorkeeper
+    # compares origin and host in any case.
     spelled = port != 0 and not any(name.startswith("[") for name in hosts)
 
     def make_document(document: Any) -> None:
@@ -153,10 +156,3 @@ def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
         f"this port and the {_PORTS_TRIED - 1} after it are in use",
         "choose another with --port or --live HOST:PORT",
     )
-
-
-def _keep_quiet(logger: logging.Logger) -> None:
-    """The terminal belongs to the program under study; what a browser did wrong is the browser's to show."""
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False

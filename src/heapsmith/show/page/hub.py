@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
-
-from tornado.ioloop import IOLoop
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.run.history import History, ProcessSource
@@ -45,18 +44,18 @@ class Hub:
         self.problem = ""
         self._clock = clock
         self._woken_at: dict[Browser, float] = {}
-        self._timer: object | None = None
-        self._loop: IOLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    def start(self, loop: IOLoop) -> None:
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Poll now and from now on, in this event loop."""
         self._loop = loop
         self._tick()
 
     def stop(self) -> None:
         """Poll no more."""
-        if self._loop is not None and self._timer is not None:
-            self._loop.remove_timeout(self._timer)
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop = self._timer = None
 
     def add(self, browser: Browser) -> None:
@@ -71,7 +70,7 @@ class Hub:
     def hurry(self) -> None:
         """Take a changed interval into account at once."""
         if self._loop is not None and self._timer is not None:
-            self._loop.remove_timeout(self._timer)
+            self._timer.cancel()
             self._timer = self._loop.call_later(min(self._period_s(), FASTEST_S), self._tick)
 
     def poll(self) -> None:

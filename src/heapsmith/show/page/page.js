@@ -210,6 +210,12 @@
         }
   }
 
+  function fitLegends() {
+    const columns = innerWidth < 480 ? 3 : "auto";
+    for (const model of link.document._all_models.values())
+      if (model.type === "Legend" && model.ncols !== columns) model.setv({ ncols: columns }, { sync: false });
+  }
+
   function download({ name, type, content }) {
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
     const anchor = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([bytes], { type })), download: name });
@@ -292,6 +298,8 @@
   globalThis.heapsmithPage = (ready) => {
     link = ready;
     paint(root.dataset.theme);
+    fitLegends();
+    addEventListener("resize", fitLegends);
     const update = () => {
       view = JSON.parse(link.view);
       render();

@@ -161,7 +161,8 @@ class Session:
         sent_key, revision, length = self._sent
         if (sent_key, revision) == (key, curve.revision) and length <= len(curve):
             if length < len(curve):
-                self._source.stream(figures.time_columns(curve, length))
+                new = figures.time_columns(curve, length)
+                self._source.stream(new)  # pyright: ignore[reportUnknownMemberType] (in Bokeh's own types)
         else:
             self._source.data = figures.time_columns(curve)
         if self._sent != (key, curve.revision, len(curve)):

@@ -191,7 +191,8 @@ def compute_view(
 
 def _nothing(entries: list[Entry], problem: str) -> View:
     return View(
-        key="", processes=entries, name="", pid="", command="", state="", tone="", ended="", facts="", tiles=[],
+        key="", processes=entries, name="", pid="", command="", state="", tone="", ended="", facts="",
+        tiles=[],
         limit="", warn_at="", alive=False, threads=[], thread=ALL_THREADS, columns=[], rows=[], total=[],
         empty="", since="", events=[], notes=[], problem=problem,
     )  # fmt: skip
@@ -255,7 +256,7 @@ def _tiles(process: Process, counted: Process, curve: Curve, since: bool) -> lis
             "Live",
             format_bytes(process.live_bytes),
             growth if since else f"{format_count(process.live_blocks)} blocks",
-            title=f"Allocated and not yet freed. Asked for: about {format_bytes(process.requested_live_bytes)}",
+            title=f"Not yet freed. The program asked for about {format_bytes(process.requested_live_bytes)}",
         ),
         Tile(
             "Peak",
