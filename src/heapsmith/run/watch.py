@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Watcher:
         self._searched_s = -_SEARCH_S
         self._problems = dict[Path, str]()
         self._exits = dict[int, Exit]()
+        self._lock = threading.Lock()
 
     @property
     def problems(self) -> list[str]:
@@ -69,8 +71,9 @@ class Watcher:
         Returns:
             Processes in the order in which they were first seen; those that have ended stay, with their last values.
         """
-        self._find_new()
-        return [self._look(watched) for watched in self._watched.values()]
+        with self._lock:  # the launcher and the page look from threads of their own
+            self._find_new()
+            return [self._look(watched) for watched in self._watched.values()]
 
     def note_exit(self, pid: int, exit: Exit) -> None:
         """Say how a child of the launcher ended, which the kernel told only the launcher."""
@@ -94,9 +97,10 @@ class Watcher:
 
     def close(self) -> None:
         """Give the mappings back."""
-        for watched in self._watched.values():
-            watched.region.close()
-        self._watched.clear()
+        with self._lock:
+            for watched in self._watched.values():
+                watched.region.close()
+            self._watched.clear()
 
     def _control(self, pid: int) -> Control:
         images = [watched for watched in self._watched.values() if watched.pid == pid]
