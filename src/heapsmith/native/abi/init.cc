@@ -66,8 +66,10 @@ void after_fork_in_child() {
 __attribute__((constructor(101))) void enter() {
   const os::KeepErrno keep;
   // A program that defines malloc itself comes before any preloaded library: its blocks are not ours to see.
-  void* (*ours)(size_t) = hs::own_malloc;
-  malloc_is_ours = dlsym(RTLD_DEFAULT, "malloc") == reinterpret_cast<void*>(ours);
+  Dl_info first_malloc = {};
+  Dl_info ours = {};
+  malloc_is_ours = dladdr(dlsym(RTLD_DEFAULT, "malloc"), &first_malloc) != 0 &&
+                   dladdr(reinterpret_cast<void*>(enter), &ours) != 0 && first_malloc.dli_fbase == ours.dli_fbase;
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
@@ -80,12 +82,12 @@ __attribute__((constructor(101))) void enter() {
 
 extern "C" {
 
-HS_EXPORT [[noreturn]] void _exit(int code) {
+HS_EXPORT __attribute__((noreturn)) void _exit(int code) {
   note_exit(code);
   os::leave(code);
 }
 
-HS_EXPORT [[noreturn]] void _Exit(int code) noexcept {
+HS_EXPORT __attribute__((noreturn)) void _Exit(int code) noexcept {
   note_exit(code);
   os::leave(code);
 }

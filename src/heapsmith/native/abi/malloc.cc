@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "abi/heap.h"
 
@@ -27,9 +26,6 @@ void* allocate_aligned(size_t alignment, size_t bytes) {
 extern "C" {
 
 HS_EXPORT void* malloc(size_t bytes) { return TheCounted::allocate(bytes); }
-
-// The same function under a name that nobody else can define.
-extern void* own_malloc(size_t) __attribute__((alias("malloc"), copy(malloc), visibility("hidden")));
 
 HS_EXPORT void free(void* block) { TheCounted::deallocate(block); }
 
