@@ -23,6 +23,8 @@ VERBS: Final[tuple[str, ...]] = (
     "run",
     "ps",
     "info",
+    "live",
+    "top",
 )
 
 app = App(
