@@ -23,7 +23,10 @@ VERBS: Final[tuple[str, ...]] = (
     "run",
     "ps",
     "info",
+    "live",
+    "top",
     "doctor",
+    "osmem",
 )
 
 app = App(

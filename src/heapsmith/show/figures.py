@@ -275,6 +275,8 @@ def memory_figure(
         )
     )
     items = {column: shown[-1 - place] for place, column in enumerate(lines)}
+    for name in _THRESHOLDS:
+        items[name].visible = False
     return MemoryPicture(plot, y_range, lines, items)
 
 
@@ -449,7 +451,10 @@ def _time_figure(name: str, x_range: DataRange1d, y_range: Range, height: int) -
             ),
         ]
     )
-    plot.xaxis.formatter = _formatter("return clock(tick);")
+    plot.xaxis.formatter = _formatter(
+        "const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;"
+        "return step < 1 ? `${Number(tick.toFixed(3))} s` : clock(tick);"
+    )
     for axis in (*plot.xaxis, *plot.yaxis):
         axis.update(
             major_label_text_font=_FONT,

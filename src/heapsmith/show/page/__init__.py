@@ -23,8 +23,6 @@ from heapsmith.show.page.door import Doorkeeper, names_of_host
 from heapsmith.show.page.hub import Hub
 from heapsmith.show.page.session import Session
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 4242
 _PORTS_TRIED: Final = 64
 _STOP_S: Final = 5.0
 _LOGGERS: Final = ("bokeh", "tornado")
@@ -57,8 +55,8 @@ class PageServer:
 
 def serve(
     watcher: ProcessSource,
-    host: str = DEFAULT_HOST,
-    port: int = DEFAULT_PORT,
+    host: str,
+    port: int,
     *,
     on_ready: Callable[[str], None],
     interval_s: float = 1.0,
@@ -66,7 +64,7 @@ def serve(
     """Serve the live page of a watcher, in a thread of its own.
 
     Args:
-        watcher: Where processes come from; used by that thread alone from now on.
+        watcher: Where processes come from.
         host: Address or name to listen on.
         port: Port to listen on; when in use, the next free one is taken (see `PageServer.note`); 0 is any.
         on_ready: Called with the address of the page once it answers.

@@ -54,7 +54,7 @@
       button.dataset.key = entry.key;
       button.disabled = !entry.key;
       button.title = entry.key ? `${entry.name} ${entry.pid}: ${entry.state}` : "";
-      button.style.paddingLeft = `${6 + 14 * Math.min(entry.depth, 6)}px`;
+      button.style.paddingLeft = `${6 + 10 * Math.min(entry.depth, 5)}px`;
       button.setAttribute("aria-current", entry.chosen);
       const name = $(".name", button);
       const words = `${entry.name} ${entry.pid}`;
@@ -194,6 +194,8 @@
     $("#pause").disabled = $("#reset").disabled = !view.key;
     renderProcesses();
     if (!view.key) return;
+    put($(".hint"), view.hint);
+    show($(".hint"), Boolean(view.hint));
     renderTiles();
     renderThreads();
     renderTable();

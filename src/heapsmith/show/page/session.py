@@ -16,12 +16,13 @@ from bokeh.models import ColumnDataSource, CustomJS
 from jinja2 import Environment
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import Baseline, Process, ProcessKey, key_of
-from heapsmith.run.values import Event
+from heapsmith.run.history import Baseline, ProcessKey, key_of
+from heapsmith.run.values import Event, Process
 from heapsmith.show import figures, palette
 from heapsmith.show.page.hub import FASTEST_S, SLOWEST_S, Hub
-from heapsmith.show.page.view import ALL_THREADS, compute_view, decode_key, encode_key, find_thread
+from heapsmith.show.page.view import ALL_THREADS, compute_view, decode_key, find_thread
 from heapsmith.show.save import KINDS, Shown, file_name, render_file
+from heapsmith.show.tree import find_first
 from heapsmith.units import format_bytes, parse_bytes
 
 _UNANSWERED: Final = 2
@@ -66,7 +67,6 @@ class Session:
         self._thread = ALL_THREADS
         self._paused = False
         self._baseline: Baseline | None = None
-        self._range_s: float | None = None
         self._sent: tuple[ProcessKey | None, int, int] = (None, 0, 0)
         self._sent_events: Sequence[Event] = ()
         self._frozen: tuple[Process | None, Process | None] = (None, None)
@@ -130,12 +130,8 @@ class Session:
             config.notify_connection_status = False
 
     def _choose(self) -> Process | None:
-        processes = self._hub.history.processes
-        process = self._hub.history.find(self._key)
-        if process is None and processes:
-            process = processes[0]
-            self._key = key_of(process)
-        return process
+        history = self._hub.history
+        return history.find(self._key) or find_first(history.processes)
 
     def _count(self, process: Process | None) -> Process | None:
         if process is None or self._baseline is None or self._baseline.key != key_of(process):
@@ -276,11 +272,6 @@ class Session:
 
     def _leave(self) -> None:
         self._hub.remove(self)
-
-    @property
-    def chosen(self) -> str:
-        """The chosen process, as the browser names it."""
-        return "" if self._key is None else encode_key(self._key)
 
 
 def _with_default(choices: Sequence[tuple[str, str]], default_s: float) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from heapsmith.show.save import shown_rows
 from heapsmith.show.tree import Folded, arrange
 from heapsmith.units import format_bytes, format_count, format_seconds
 
-MOST_PROCESSES: Final = 200
+MOST_PROCESSES: Final = 40
 MOST_THREADS: Final = 300
 MOST_EVENTS: Final = 30
 ALL_THREADS: Final = "total"
@@ -98,6 +98,7 @@ class View(msgspec.Struct, frozen=True):
     total: list[str]
     empty: str
     since: str
+    hint: str
     events: list[Happening]
     notes: list[str]
     problem: str
@@ -183,6 +184,9 @@ def compute_view(
         if since_s is not None
         else "Nothing allocated.",
         since="" if since_s is None else f"counted since {format_seconds(since_s)}",
+        hint=""
+        if process.alive or len(curve) > 2
+        else "It ended too soon for curves: these are its last values.",
         events=_happenings(process),
         notes=process.notes,
         problem=problem,
@@ -194,7 +198,7 @@ def _nothing(entries: list[Entry], problem: str) -> View:
         key="", processes=entries, name="", pid="", command="", state="", tone="", ended="", facts="",
         tiles=[],
         limit="", warn_at="", alive=False, threads=[], thread=ALL_THREADS, columns=[], rows=[], total=[],
-        empty="", since="", events=[], notes=[], problem=problem,
+        empty="", since="", hint="", events=[], notes=[], problem=problem,
     )  # fmt: skip
 
 
