@@ -24,9 +24,7 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "live",
-    "top",
     "doctor",
-    "osmem",
 )
 
 app = App(
