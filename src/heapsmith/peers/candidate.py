@@ -139,13 +139,19 @@ def read_candidates(texts: Iterable[str]) -> list[Candidate]:
     problems: list[str] = []
     for text in texts:
         candidate = _read(text, problems)
-        if candidate is not None and candidate.label not in {other.label for other in candidates}:
-            candidates.append(candidate)
+        if candidate is not None:
+            candidates.append(_told_apart(candidate, candidates))
     if problems:
         raise HeapsmithError(
             "; ".join(problems), hint="`heapsmith allocators` shows what is here, with all knobs"
         )
     return candidates
+
+
+def _told_apart(candidate: Candidate, others: Iterable[Candidate]) -> Candidate:
+    """Give the same candidate another label when it is there already: compared with itself, it shows the noise."""
+    same = sum(other.label.partition(" #")[0] == candidate.label for other in others)
+    return msgspec.structs.replace(candidate, label=f"{candidate.label} #{same + 1}") if same else candidate
 
 
 def read_candidate(text: str) -> Candidate:

@@ -14,6 +14,7 @@ Value = int | float | bool | str
 Version = tuple[int, ...]
 Kind = Literal["bytes", "ms", "count", "ratio", "flag", "choice"]
 
+_BOUNDLESS: Final = 1e12
 _TRUE: Final = frozenset({"true", "on", "yes", "1"})
 _FALSE: Final = frozenset({"false", "off", "no", "0"})
 
@@ -100,7 +101,7 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
             return "true or false"
         unit = {"bytes": " bytes", "ms": " ms"}.get(self.kind, "")
         low = None if self.lowest is None else self.write(self.lowest)
-        high = None if self.highest is None else self.write(self.highest)
+        high = None if self.highest is None or self.highest > _BOUNDLESS else self.write(self.highest)
         if low is not None and high is not None:
             return f"{low} to {high}{unit if self.kind != 'bytes' else ''}"
         if low is not None:
