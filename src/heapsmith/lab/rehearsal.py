@@ -50,6 +50,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
         python: The interpreter, when it is a CPython program.
         linked_with: The allocator library the program is linked with, as (name, file), or None.
         c_library: The file of the C library, or None.
+        reads_tunables: A statically linked program that still reads glibc's tunables.
         unreachable: Why no preloaded library can reach the program; None when one can.
         embedded: Allocators inside the program's own libraries, which a preload leaves alone.
         digest: Of its standard output, where that has to stay the same.
@@ -61,6 +62,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     linked_with: tuple[str, str] | None
     c_library: str | None
     unreachable: str | None
+    reads_tunables: bool
     embedded: tuple[reach.Embedded, ...]
     digest: str | None
 
@@ -109,6 +111,7 @@ def rehearse(workload: Workload) -> Rehearsal:
         linked_with=reach.linked_allocator(seen.objects),
         c_library=next((file for file in seen.objects if Path(file).name.startswith(("libc.so", "libc-2"))), None),
         unreachable=_why_unreachable(executables),
+        reads_tunables=reach.reads_tunables(executables[-1]),
         embedded=tuple(reach.find_embedded(seen.objects)),
         digest=seen.output_digest if workload.same_output else None,
     )

@@ -94,6 +94,11 @@ def ignores_preload(program: str) -> bool:
     return os.geteuid() != 0 and bool(mode & (stat.S_ISUID | stat.S_ISGID))
 
 
+def reads_tunables(program: str) -> bool:
+    """Tell whether a statically linked program has glibc's malloc, which reads ``GLIBC_TUNABLES`` also there."""
+    return read_linkage(program) == "static" and _contains(program, b"glibc.malloc.arena_max")
+
+
 def is_python(program: str) -> bool:
     """Tell whether an executable is a Python interpreter, by its name."""
     return _PYTHON.match(Path(program).name) is not None
@@ -142,8 +147,12 @@ def find_embedded(objects: Iterable[str]) -> list[Embedded]:
 
 @functools.cache
 def _marks_in(file: str) -> tuple[str, ...]:
+    return tuple(name for name, mark in _MARKS.items() if _contains(file, mark))
+
+
+def _contains(file: str, mark: bytes) -> bool:
     try:
         with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return tuple(name for name, mark in _MARKS.items() if content.find(mark) >= 0)
+            return content.find(mark) >= 0
     except (OSError, ValueError):
-        return ()
+        return False

@@ -37,10 +37,10 @@ def render_comparison(comparison: Comparison, recommendation: str, notes: Sequen
     """
     figures = shown_figures(comparison)
     table = Table(title=Text(comparison.workload.words()), title_justify="left", pad_edge=False, show_lines=True)
-    table.add_column("allocator", overflow="fold", min_width=24)
+    table.add_column("allocator", overflow="fold")
     table.add_column("runs", justify="right")
     for figure in figures:
-        table.add_column(figure.title, justify="right")
+        table.add_column(figure.title.replace(", ", ",\n"), justify="right")
     for result in comparison.results:
         table.add_row(_name(result, comparison), str(result.runs), *_cells(result, figures))
     parts: list[RenderableType] = [table]
@@ -81,7 +81,7 @@ def _median(result: Result, name: str) -> float | None:
 
 
 def _name(result: Result, comparison: Comparison) -> Text:
-    text = Text(result.candidate.label.replace(",", ",\u200b"))
+    text = Text(result.candidate.label.replace(",", ",\n  "))
     if result.candidate.version:
         text.append(f" {result.candidate.version}", style="dim")
     if result is comparison.baseline:

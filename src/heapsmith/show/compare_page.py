@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, CustomJSTickFormatter, HoverTool, LabelSet, Whisker
+from bokeh.models import AdaptiveTicker, ColumnDataSource, CustomJSTickFormatter, HoverTool, LabelSet, Whisker
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
@@ -25,7 +25,7 @@ _INKS: Final = (
 )  # fmt: skip
 """Told apart by people with any colour vision (after Okabe and Ito); the baseline is the grey one."""
 _TIMES: Final = ("time_s", "cpu_s")
-_RESIDENTS: Final = ("resident_bytes_settled", "resident_bytes_peak")
+_RESIDENTS: Final = ("resident_bytes_peak", "resident_bytes_settled", "resident_bytes_mean")
 _BYTES_JS: Final = """
 let size = Math.abs(tick), unit = 'B';
 for (const next of ['KiB', 'MiB', 'GiB', 'TiB']) { if (size < 1024) break; size /= 1024; unit = next; }
@@ -45,6 +45,7 @@ h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 34px 0 8p
 .quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
 code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', monospace; }
 pre { background: #f5f7f9; padding: 10px 12px; overflow-x: auto; border-radius: 4px; margin: 4px 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 12px; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; }
 th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
@@ -87,7 +88,10 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
     """Make the text of the page."""
     drawn = [result for result in comparison.results if result.runs]
     inks = {result.candidate.label: _INKS[index % len(_INKS)] for index, result in enumerate(comparison.results)}
-    figures = {"pareto": _draw_pareto(comparison, drawn, inks), "course": _draw_course(drawn, inks)}
+    across = _first_known(drawn, _TIMES)
+    residents = [name for name in _RESIDENTS if _first_known(drawn, [name])][:2]
+    figures = {name: _draw_pareto(comparison, drawn, inks, across, name) for name in residents if across}
+    figures["course"] = _draw_course(drawn, inks)
     present = {name: drawing for name, drawing in figures.items() if drawing is not None}
     script, places = components(present) if present else ("", {})
     workload = comparison.workload
@@ -97,12 +101,12 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
         f"<p class='answer'>{_escape(recommendation)}</p>",
         *(f"<p class='quiet'>Note: {_escape(note)}.</p>" for note in notes),
     ]
-    if "pareto" in places:
+    if across is not None and residents:
         parts += [
             "<h2>Time against resident bytes</h2>",
             "<p class='quiet'>Medians with their 95 % intervals; the nearer to the lower left corner, the better. "
             "No candidate is better in both than one on the line.</p>",
-            places["pareto"],
+            "<div class='pair'>" + "".join(f"<div>{places[name]}</div>" for name in residents) + "</div>",
         ]
     if "course" in places:
         parts += [
@@ -137,14 +141,15 @@ def _first_known(results: Sequence[Result], names: Sequence[str]) -> str | None:
     )
 
 
-def _draw_pareto(comparison: Comparison, drawn: Sequence[Result], inks: dict[str, str]) -> Any:
-    across, upward = _first_known(drawn, _TIMES), _first_known(drawn, _RESIDENTS)
-    if across is None or upward is None:
-        return None
+def _draw_pareto(
+    comparison: Comparison, drawn: Sequence[Result], inks: dict[str, str], across: str, upward: str
+) -> Any:
     columns: dict[str, list[Any]] = {
         key: []
-        for key in ("x", "x_low", "x_high", "y", "y_low", "y_high", "label", "ink", "x_text", "y_text", "size")
+        for key in ("x", "x_low", "x_high", "y", "y_low", "y_high", "label", "ink", "x_text", "y_text", "size", "align", "shift")
     }
+    medians = [median for result in drawn if (median := result.spreads[across].median) is not None]
+    middle = (min(medians) + max(medians)) / 2
     for result in drawn:
         x, y = result.spreads[across], result.spreads[upward]
         if x.median is None or y.median is None:
@@ -156,11 +161,14 @@ def _draw_pareto(comparison: Comparison, drawn: Sequence[Result], inks: dict[str
         columns["ink"].append(inks[result.candidate.label])
         columns["x_text"].append(format_spread(x, FIGURE[across].unit))
         columns["y_text"].append(format_spread(y, FIGURE[upward].unit))
+        columns["align"].append("left" if x.median <= middle else "right")
+        columns["shift"].append(9 if x.median <= middle else -9)
         columns["size"].append(15 if result is comparison.baseline else 11)
     source = ColumnDataSource(columns)
     plot: Any = _plot(FIGURE[across].title, FIGURE[upward].title)
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
+    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(base=1024, mantissas=[2.0**power for power in range(10)])
     front = _front(list(zip(columns["x"], columns["y"], strict=True)))
     plot.step(
         x=[x for x, _ in front], y=[y for _, y in front], mode="after", line_color="#9aa5b1", line_dash="dashed"
@@ -176,8 +184,8 @@ def _draw_pareto(comparison: Comparison, drawn: Sequence[Result], inks: dict[str
     points = plot.scatter("x", "y", size="size", color="ink", source=source, line_color="#ffffff")
     plot.add_layout(
         LabelSet(
-            x="x", y="y", text="label", source=source, x_offset=9, y_offset=5, text_font_size="12px",
-            text_color="ink",
+            x="x", y="y", text="label", source=source, x_offset="shift", y_offset=5, text_font_size="12px",
+            text_color="ink", text_align="align",
         )  # fmt: skip
     )
     plot.add_tools(
@@ -186,8 +194,7 @@ def _draw_pareto(comparison: Comparison, drawn: Sequence[Result], inks: dict[str
             tooltips=[("", "@label"), (FIGURE[across].title, "@x_text"), (FIGURE[upward].title, "@y_text")],
         )
     )
-    plot.x_range.range_padding = 0.18
-    plot.y_range.range_padding = 0.12
+    plot.x_range.range_padding = plot.y_range.range_padding = 0.12
     return plot
 
 
@@ -207,6 +214,7 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str]) -> Any:
     plot: Any = _plot("time since start", "resident")
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
+    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(base=1024, mantissas=[2.0**power for power in range(10)])
     plot.y_range.start = 0
     for result in with_series:
         times, values = result.series

@@ -28,7 +28,7 @@ def format_spread(spread: Spread, unit: Unit) -> str:
     median = format_quantity(spread.median, unit)
     if spread.low is None or spread.high is None:
         return median
-    return f"{median} ({format_quantity(spread.low, unit)} to {format_quantity(spread.high, unit)})"
+    return f"{median} ({format_quantity(spread.low, unit)} – {format_quantity(spread.high, unit)})"
 
 
 def format_ratio(difference: Difference | None) -> str:
@@ -36,7 +36,7 @@ def format_ratio(difference: Difference | None) -> str:
 
     Example:
         >>> format_ratio(Difference(0.5, 0.48, 0.52, 0.001, True))
-        '0.50 (0.48 to 0.52)'
+        '0.50 (0.48–0.52)'
         >>> format_ratio(Difference(1.01, 0.9, 1.1, 0.6, False))
         '1.01 (noise)'
     """
@@ -49,7 +49,7 @@ def format_ratio(difference: Difference | None) -> str:
         return f"{text} (noise)"
     if difference.low is None or difference.high is None:
         return text
-    return f"{text} ({_ratio(difference.low)} to {_ratio(difference.high)})"
+    return f"{text} ({_ratio(difference.low)}–{_ratio(difference.high)})"
 
 
 def _ratio(value: float) -> str:

@@ -9,11 +9,20 @@ from typing import Final, Literal
 import msgspec
 
 from heapsmith.lab.comparison import FIGURE, Comparison, Result, strata
-from heapsmith.lab.statistics import Difference, compute_difference, smallest_probability
+from heapsmith.lab.compare import DEFAULT_RUNS
+from heapsmith.lab.statistics import FALSE_ALARMS, Difference, compute_difference, smallest_probability
 from heapsmith.lab.trials import Outcome, Workload
 
 Objective = Literal["memory", "time", "balanced"]
 WEIGHT_OF_RESIDENT: Final[Mapping[Objective, float]] = {"memory": 0.85, "balanced": 0.5, "time": 0.15}
+_RESIDENT_FIGURES: Final = (
+    "resident_bytes_peak",
+    "resident_bytes_mean",
+    "resident_bytes_end",
+    "resident_bytes_settled",
+)
+FEWEST_RUNS: Final = 5
+"""So many runs of each can tell a difference at all; 4 cannot, however large it is."""
 WORTH: Final = 0.05
 """A gain below this share is not worth a change in how a program is started."""
 
@@ -68,9 +77,9 @@ def compare_costs(
     if found.probability is None:
         return found
     sizes = [(len(first[worker]), len(second[worker])) for worker in first if worker in second]
-    if smallest_probability(sizes) > WORTH:
+    if smallest_probability(sizes) > FALSE_ALARMS:
         return found
-    return msgspec.structs.replace(found, more_than_noise=found.probability <= 0.05)
+    return msgspec.structs.replace(found, more_than_noise=found.probability <= FALSE_ALARMS)
 
 
 def recommend(comparison: Comparison, outcomes: Sequence[Outcome], objective: Objective = "balanced") -> str:
@@ -96,16 +105,16 @@ def recommend(comparison: Comparison, outcomes: Sequence[Outcome], objective: Ob
     if best is not None:
         return f"use {best[1].candidate.label}: " + describe_gain(best[1])
     if unsure:
-        return f"too few runs to tell: give --runs 5 or more (best of all {10})"
+        return f"too few runs to tell: give --runs {FEWEST_RUNS} or more ({DEFAULT_RUNS} tell smaller differences)"
     name = base.candidate.label
-    return f"nothing to gain: keep {name}; no other is better in time and resident bytes together by more than 5 %"
+    return f"nothing to gain: keep {name}; no other is better by {WORTH:.0%} or more ({objective})"
 
 
 def describe_gain(result: Result) -> str:
     """Say what differs from the baseline, in words: gains first, then costs."""
     gains: list[str] = []
     costs: list[str] = []
-    for name in ("throughput", "time_s", "cpu_s", "resident_bytes_peak", "resident_bytes_mean", "resident_bytes_settled"):
+    for name in ("throughput", "time_s", "cpu_s", *_RESIDENT_FIGURES):
         difference = result.differences.get(name)
         if difference is None or not difference.more_than_noise or difference.ratio is None:
             continue

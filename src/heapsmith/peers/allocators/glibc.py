@@ -103,6 +103,7 @@ ALLOCATOR: Final = Allocator(
         Start((("arena_max", 1),)),
         Start((("arena_max", 2),)),
         Start((("arena_max", 1), ("mmap_threshold", 64 * KiB), ("trim_threshold", 64 * KiB))),
+        Start((("arena_max", 1), ("trim_threshold", 64 * KiB)), python="malloc"),
         Start((("mmap_threshold", 128 * KiB), ("trim_threshold", 128 * KiB))),
         Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB))),
         Start((("mmap_threshold", 32 * MiB), ("trim_threshold", 64 * MiB))),
