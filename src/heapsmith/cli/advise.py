@@ -26,19 +26,28 @@ from heapsmith.units import parse_seconds
 
 def advise(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    objective: Annotated[Objective, Parameter(help="what counts more: resident bytes, time, or both alike")] = "balanced",
+    objective: Annotated[
+        Objective, Parameter(help="what counts more: resident bytes, time, or both alike")
+    ] = "balanced",
     budget: Annotated[str, Parameter(help="time for search and confirmation")] = "10m",
     also: Annotated[
-        list[str] | None, Parameter(help="another command on which the answer must not be worse; repeat it", negative="")
+        list[str] | None,
+        Parameter(help="another command on which the answer must not be worse; repeat it", negative=""),
     ] = None,
     place: Annotated[Place, Parameter(name="--as", help="where the answer will be pasted")] = "env",
     options: WorkloadOptions | None = None,
-    executor: Annotated[str | None, Parameter(help="dask://HOST:PORT spreads the rounds over a cluster")] = None,
-    resume: Annotated[bool, Parameter(help="keep the trials of an earlier, broken off call", negative="")] = False,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")] = None,
+    executor: Annotated[
+        str | None, Parameter(help="dask://HOST:PORT spreads the rounds over a cluster")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(help="keep the trials of an earlier, broken off call", negative="")
+    ] = False,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")
+    ] = None,
     json: Annotated[bool, Parameter(help="print one JSON document", negative="")] = False,
 ) -> int:
-    """Search allocators and knobs for a program, confirm the best in fresh runs, and say what to use, or to keep.
+    """Search allocators and knobs for a program, confirm the best in fresh runs, and say what to use or keep.
 
     Example: heapsmith advise --budget 1m -- python3 -c "print(len([[i] for i in range(9**5)]))"
     """

@@ -11,7 +11,9 @@ from heapsmith.show.allocators import build_allocators_document, render_allocato
 from heapsmith.show.terminal import print_json, print_text
 
 
-def allocators(*, json: Annotated[bool, Parameter(help="print one JSON document", negative="")] = False) -> None:
+def allocators(
+    *, json: Annotated[bool, Parameter(help="print one JSON document", negative="")] = False
+) -> None:
     """Show the allocators of this machine: versions, knobs with range and default, and what is missing.
 
     Example: heapsmith allocators

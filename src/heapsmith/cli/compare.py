@@ -35,18 +35,27 @@ def compare(
     runs: Annotated[int, Parameter(help="trials of each allocator")] = DEFAULT_RUNS,
     objective: Annotated[Objective, Parameter(help="what the recommendation weighs more")] = "balanced",
     options: WorkloadOptions | None = None,
-    executor: Annotated[str | None, Parameter(help="dask://HOST:PORT spreads the rounds over a cluster")] = None,
-    resume: Annotated[bool, Parameter(help="keep the trials of an earlier, broken off call", negative="")] = False,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")] = None,
+    executor: Annotated[
+        str | None, Parameter(help="dask://HOST:PORT spreads the rounds over a cluster")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(help="keep the trials of an earlier, broken off call", negative="")
+    ] = False,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")
+    ] = None,
     json: Annotated[bool, Parameter(help="print one JSON document", negative="")] = False,
 ) -> int:
-    """Run a program under several allocators, interleaved and in random order, and tell differences from noise.
+    """Run a program under several allocators, interleaved in random order, and tell differences from noise.
 
-    Example: heapsmith compare -a jemalloc -a glibc:arena_max=1 --runs 5 -- python3 -c "print(len([[i] for i in range(9**5)]))"
+    Example: heapsmith compare -a jemalloc -a glibc:arena_max=1 --runs 5 -- python3 -c "print(len([[i] for i
+    in range(9**5)]))"
     """
     candidates = choose_candidates(allocator)
     if runs < 1:
-        raise HeapsmithError(f"--runs {runs} measures nothing", hint="10 tell small differences from noise, 5 large ones")
+        raise HeapsmithError(
+            f"--runs {runs} measures nothing", hint="10 tell small differences from noise, 5 large ones"
+        )
     check_page(output)
     workload = (options or WorkloadOptions()).workload(command)
     rehearsal = rehearse(workload)
@@ -61,7 +70,7 @@ def compare(
             rehearsal,
             ledger,
             executor=workers,
-            progress=lambda _: progress.advance(len(laboratory.outcomes)),
+            progress=progress.count,
             begins=lambda candidate: progress.say(candidate.label),
         )
         comparison = compute(laboratory, candidates, runs)
@@ -69,7 +78,9 @@ def compare(
     if output is not None:
         write_page(output, comparison, recommendation, rehearsal.notes())
     if json:
-        print_json(build_comparison_document(comparison, recommendation, describe_machine(), rehearsal.notes()))
+        print_json(
+            build_comparison_document(comparison, recommendation, describe_machine(), rehearsal.notes())
+        )
     else:
         print_text(render_comparison(comparison, recommendation, rehearsal.notes()))
     return 130 if comparison.interrupted else 0

@@ -22,16 +22,23 @@ class WorkloadOptions:
 
     ready: Annotated[
         str | None,
-        Parameter(help="COMMAND is a server: it is ready when this port answers, or this pattern is in its output"),
+        Parameter(
+            help="COMMAND is a server: it is ready when this port answers, or this pattern is in its output"
+        ),
     ] = None
     load: Annotated[str | None, Parameter(help="shell command that puts load on the ready server")] = None
-    settle: Annotated[str, Parameter(help="quiet time after the load, before what stays resident is measured")] = "2s"
+    settle: Annotated[
+        str, Parameter(help="quiet time after the load, before what stays resident is measured")
+    ] = "2s"
     stop_signal: Annotated[str, Parameter(help="signal that stops the server politely")] = "TERM"
     metric: Annotated[
-        str | None, Parameter(help="pattern with one group: a number in the output of the load (or of COMMAND)")
+        str | None,
+        Parameter(help="pattern with one group: a number in the output of the load (or of COMMAND)"),
     ] = None
     metric_less: Annotated[bool, Parameter(help="a smaller metric is the better one", negative="")] = False
-    timeout: Annotated[str | None, Parameter(help="end a trial that takes longer; it counts as hung")] = "10min"
+    timeout: Annotated[str | None, Parameter(help="end a trial that takes longer; it counts as hung")] = (
+        "10min"
+    )
     same_output: Annotated[
         bool, Parameter(help="standard output has to stay what it is today", negative="")
     ] = False

@@ -91,9 +91,7 @@ class Laboratory:
                         reference_digest=self.rehearsal.digest,
                     )
 
-        for outcome in iterate_trials(
-            jobs(), self._executor, is_out=out.__contains__, begins=self._begins
-        ):
+        for outcome in iterate_trials(jobs(), self._executor, is_out=out.__contains__, begins=self._begins):
             self._ledger.keep(by_label[outcome.candidate], outcome)
             self._take(outcome, out, candidates[0])
 
@@ -107,7 +105,7 @@ class Laboratory:
             raise RunError(
                 f"the baseline `{baseline.label}` failed in round {outcome.round + 1}",
                 outcome.failed,
-                "it worked before, so it is not dependable enough to compare with; with --same-output, output that"
+                "it worked before: not dependable enough to compare with; with --same-output, text that"
                 " differs from run to run (times, addresses) is a failure too",
             )
 
@@ -125,6 +123,4 @@ def compare(laboratory: Laboratory, candidates: Sequence[Candidate], runs: int) 
         laboratory.run_rounds(candidates, range(runs), "compare")
     except KeyboardInterrupt:
         interrupted = True
-    return compute_comparison(
-        laboratory.workload, candidates, laboratory.outcomes, interrupted=interrupted
-    )
+    return compute_comparison(laboratory.workload, candidates, laboratory.outcomes, interrupted=interrupted)

@@ -60,18 +60,22 @@ def _end(outcome: Outcome, workload: Workload) -> float | None:
 FIGURES: Final[tuple[Figure, ...]] = (
     Figure("time_s", "time", "seconds", _time, "wall clock: of the program, or of the load it served"),
     Figure("cpu_s", "processor time", "seconds", _cpu, "user and system, all processes"),
-    Figure("throughput", "throughput", "number", lambda o, _: o.metric, "as the output reports it", less_is_better=False),
+    Figure(
+        "throughput", "throughput", "number", lambda o, _: o.metric, "as the output reports it",
+        less_is_better=False,
+    ),
     Figure(
         "resident_bytes_peak", "resident, peak", "bytes", lambda o, _: o.seen.resident_bytes_peak,
         "largest sum over all processes",
     ),
     Figure(
-        "resident_bytes_mean", "resident, average", "bytes", lambda o, _: o.seen.resident_bytes_mean, "over time"
+        "resident_bytes_mean", "resident, average", "bytes", lambda o, _: o.seen.resident_bytes_mean,
+        "over time",
     ),
     Figure("resident_bytes_end", "resident, at the end", "bytes", _end, "median of the last 20th of the run"),
     Figure(
-        "resident_bytes_settled", "resident, after the load", "bytes", lambda o, _: o.seen.resident_bytes_settled,
-        "median of the last second of settling",
+        "resident_bytes_settled", "resident, after the load", "bytes",
+        lambda o, _: o.seen.resident_bytes_settled, "median of the last second of settling",
     ),
     Figure("page_faults", "page faults", "count", lambda o, _: o.seen.page_faults, "minor and major"),
     Figure(
@@ -172,11 +176,17 @@ def compute_comparison(
     )
 
 
-def _differences(base: Sequence[Outcome], mine: Sequence[Outcome], workload: Workload) -> dict[str, Difference]:
+def _differences(
+    base: Sequence[Outcome], mine: Sequence[Outcome], workload: Workload
+) -> dict[str, Difference]:
     if any(outcome.failed for outcome in mine):
         return {}
     everyone = [*base, *mine]
-    known = [figure for figure in FIGURES if all(figure.read(outcome, workload) is not None for outcome in everyone)]
+    known = [
+        figure
+        for figure in FIGURES
+        if all(figure.read(outcome, workload) is not None for outcome in everyone)
+    ]
     if not mine or not base or not known:
         return {}
 
@@ -193,9 +203,12 @@ def _differences(base: Sequence[Outcome], mine: Sequence[Outcome], workload: Wor
     found: dict[str, Difference] = {}
     for figure, verdict in zip(known, verdicts, strict=False):
         first, second = (
-            strata(outcomes, lambda outcome, read=figure.read: read(outcome, workload)) for outcomes in (base, mine)
+            strata(outcomes, lambda outcome, read=figure.read: read(outcome, workload))
+            for outcomes in (base, mine)
         )
-        found[figure.name] = msgspec.structs.replace(compute_difference(first, second), more_than_noise=verdict)
+        found[figure.name] = msgspec.structs.replace(
+            compute_difference(first, second), more_than_noise=verdict
+        )
     return found
 
 
@@ -221,7 +234,7 @@ def _result(
 
 
 def _typical_series(good: Sequence[Outcome], mean: float | None) -> tuple[list[float], list[int]]:
-    """Take the trial nearest to the median of the averages: one real course is more honest than a blend of many."""
+    """Take the trial nearest to the median of the averages: a real course, not a blend of many."""
     if not good or mean is None:
         return [], []
     typical = min(good, key=lambda outcome: abs((outcome.seen.resident_bytes_mean or 0.0) - mean))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ _DASK: Final = "dask://"
 
 
 @contextlib.contextmanager
-def open_executor(address: str | None) -> Iterator[Executor | None]:
+def open_executor(address: str | None) -> Generator[Executor | None]:
     """Open the executor that an address names, and close it afterwards.
 
     Args:
@@ -35,7 +35,9 @@ def open_executor(address: str | None) -> Iterator[Executor | None]:
         yield None
         return
     if not address.startswith(_DASK) or address == _DASK:
-        raise HeapsmithError(f"{address!r} is no executor", hint="write dask://HOST:PORT, the address of a scheduler")
+        raise HeapsmithError(
+            f"{address!r} is no executor", hint="write dask://HOST:PORT, the address of a scheduler"
+        )
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError:

@@ -45,7 +45,8 @@ class Ledger:
     """The outcomes of one workload on one machine.
 
     Args:
-        workload: What was run; its command, directory and whatever of its environment decides the heap are the key.
+        workload: What was run; its command, directory and whatever of its environment decides the heap are
+        the key.
         folder: Where ledgers are kept; by default ``$XDG_STATE_HOME/heapsmith/trials``.
         resume: Keep what is there; else begin anew.
     """
@@ -95,11 +96,16 @@ def candidate_key(candidate: Candidate) -> str:
         with contextlib.suppress(OSError):
             state = Path(library).stat()
             build = (state.st_size, state.st_mtime_ns)
-    return _digest([candidate.label, candidate.version, library, *map(str, build), *map(str, candidate.variables)])
+    return _digest(
+        [candidate.label, candidate.version, library, *map(str, build), *map(str, candidate.variables)]
+    )
 
 
 def _workload_key(workload: Workload) -> list[object]:
-    owned = {name for allocator in register().values() for name in allocator.variables} | {"LD_PRELOAD", "PATH"}
+    owned = {name for allocator in register().values() for name in allocator.variables} | {
+        "LD_PRELOAD",
+        "PATH",
+    }
     deciding = sorted((name, value) for name, value in workload.environment.items() if name in owned)
     plain = msgspec.structs.replace(workload, environment=dict(deciding))
     return [msgspec.to_builtins(plain), platform.node(), describe_machine()]

@@ -1,7 +1,7 @@
 """The rehearsal: the program once as it is today, before anything is compared.
 
-It shows that the command works at all, how long a run takes, what the program is made of, and hence what a preloaded
-library can reach in it.
+It shows that the command works at all, how long a run takes, what the program is made of, and hence what a
+preloaded library can reach in it.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
                 f"{Path(inner.file).name} has {inner.allocator} inside, which no preload replaces{advice}"
             )
         if self.python is not None and self.python.free_threaded:
-            lines.append("free-threaded Python keeps its objects in its own mimalloc, whatever PYTHONMALLOC says")
+            lines.append(
+                "free-threaded Python keeps its objects in its own mimalloc, whatever PYTHONMALLOC says"
+            )
         elif self.python is not None:
             lines.append(
-                "CPython takes blocks up to 512 bytes from pymalloc, whose arenas a preload leaves alone unless"
-                " python=malloc goes with it"
+                "CPython takes blocks up to 512 bytes from pymalloc, whose arenas a preload leaves alone"
+                " unless python=malloc goes with it"
             )
         return lines
 
@@ -93,7 +95,8 @@ def rehearse(workload: Workload) -> Rehearsal:
     """Run the workload once as it is today.
 
     Raises:
-        RunError: It cannot be started, fails, hangs or goes into the background: nothing can be compared then.
+        RunError: It cannot be started, fails, hangs or goes into the background: nothing can be compared
+        then.
     """
     program = find_program(workload.command[0], workload.directory, workload.environment.get("PATH"))
     seen, _ = run_once(workload, as_it_is(), scan=True)
@@ -109,7 +112,9 @@ def rehearse(workload: Workload) -> Rehearsal:
         duration_s=seen.duration_s or 0.0,
         python=_ask_python(executables, workload),
         linked_with=reach.linked_allocator(seen.objects),
-        c_library=next((file for file in seen.objects if Path(file).name.startswith(("libc.so", "libc-2"))), None),
+        c_library=next(
+            (file for file in seen.objects if Path(file).name.startswith(("libc.so", "libc-2"))), None
+        ),
         unreachable=_why_unreachable(executables),
         reads_tunables=reach.reads_tunables(executables[-1]),
         embedded=tuple(reach.find_embedded(seen.objects)),
@@ -138,7 +143,9 @@ def _hint(seen: Watched, workload: Workload) -> str:
     if "tty" in said or "terminal" in said or "not a typewriter" in said:
         return "it needs a terminal, and a measured program gets none: find its option for batch use"
     if workload.service is None and seen.code is not None and seen.code > 0:
-        return f"standard input is empty and there is no terminal; if that exit code is good, say --expect-exit {seen.code}"
+        return (
+            f"it gets no terminal and no standard input; if the exit code is good, --expect-exit {seen.code}"
+        )
     return "run it by hand first"
 
 
@@ -181,7 +188,7 @@ def _ask_python(executables: Iterable[str], workload: Workload) -> Python | None
 
 
 def fit(candidates: Iterable[Candidate], rehearsal: Rehearsal) -> list[Candidate]:
-    """Fit candidates to the program: glibc's malloc in a program linked with another has to be put before that one."""
+    """Fit candidates to the program: linked with another malloc, glibc's has to be preloaded too."""
     if rehearsal.linked_with is None or rehearsal.c_library is None:
         return list(candidates)
     return [

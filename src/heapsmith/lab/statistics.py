@@ -1,9 +1,13 @@
 """Medians with intervals, ratios with intervals, and whether a difference is more than noise.
 
-Nothing is assumed of the shape of the noise (on shared machines it is heavy-tailed and drifts): intervals of a median are
-order statistics; two candidates are compared by the exact rank-sum test, the ratio between them is the Hodges-Lehmann
-estimate, and its interval is the inversion of the same test, so the interval excludes 1 exactly when the test says so.
-Runs on several workers are strata: only runs on the same worker are ever compared. Sources: Hollander, Wolfe, Chicken,
+Nothing is assumed of the shape of the noise (on shared machines it is heavy-tailed and drifts): intervals of
+a median are order statistics; two candidates are compared by the exact rank-sum test, the ratio between them
+is the
+Hodges-Lehmann estimate, and its interval is the inversion of the same test, so the interval excludes 1
+exactly when the test
+says so. Runs on several workers are strata: only runs on the same worker are ever compared. Sources:
+Hollander, Wolfe,
+Chicken,
 *Nonparametric Statistical Methods* (3rd ed.), sections 3.6, 4.1 to 4.3.
 """
 
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
 FALSE_ALARMS: Final = 0.01
-"""How often a candidate compared with itself may seem to differ in any figure: rarer than 1 in 20 also by bad luck."""
+"""How often a candidate compared with itself may seem to differ in any figure."""
 _RELABELLINGS: Final = 9_999
 Strata = Mapping[str, Sequence[float]]
 """Values of one candidate by the worker that they were measured on."""
@@ -47,7 +51,8 @@ class Difference(msgspec.Struct, frozen=True):
         low: Lower end of its 95 % interval; None where there are too few runs for one.
         high: Upper end.
         probability: How likely a difference this large is by noise alone (two-sided, exact).
-        more_than_noise: The verdict, with all figures of the pair judged together; None: too few runs to tell.
+        more_than_noise: The verdict, with all figures of the pair judged together; None: too few runs to
+        tell.
     """
 
     ratio: float | None
@@ -74,7 +79,7 @@ def compute_spread(values: Sequence[float]) -> Spread:
     if not count:
         return Spread(None)
     median = float(np.median(ordered))
-    # The interval from the k-th smallest to the k-th largest misses the median with probability 2 P(Bin(n, 1/2) < k).
+    # From the k-th smallest to the k-th largest: misses the median with probability 2 P(Bin(n, 1/2) < k).
     missed, rank = 0.0, 0
     while rank < count // 2:
         missed += math.comb(count, rank) / 2**count
@@ -98,7 +103,11 @@ def compute_difference(baseline: Strata, candidate: Strata) -> Difference:
         >>> round(found.ratio, 2), found.probability < 0.01
         (0.5, True)
     """
-    pairs = [(np.asarray(baseline[key], float), np.asarray(candidate[key], float)) for key in baseline if key in candidate]
+    pairs = [
+        (np.asarray(baseline[key], float), np.asarray(candidate[key], float))
+        for key in baseline
+        if key in candidate
+    ]
     pairs = [(a, b) for a, b in pairs if len(a) and len(b)]
     if not pairs:
         return Difference(None)
@@ -179,15 +188,18 @@ def smallest_probability(sizes: Sequence[tuple[int, int]]) -> float:
 
 
 def judge(strata: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> list[bool | None]:
-    """Decide for several figures at once which differ by more than noise, with a false alarm in at most 1 of 100 families.
+    """Decide for several figures at once which differ by more than noise, false alarms being 1 in 100.
 
-    The figures of one pair of candidates are one family, and strongly related (peak and average go together), so they are
-    judged by what relabelling the trials does to all of them together: Westfall and Young's step-down with the largest
-    standardised rank sum (*Resampling-Based Multiple Testing*, 1993, algorithm 2.8). Under "no difference" trials on one
-    worker are interchangeable, whatever the shape of the noise.
+    The figures of one pair of candidates are one family, and strongly related (peak and average go together),
+    so they are judged by what relabelling the trials does to all of them together: Westfall and Young's
+    step-down with
+    the largest standardised rank sum (*Resampling-Based Multiple Testing*, 1993, algorithm 2.8). Under "no
+    difference"
+    trials on one worker are interchangeable, whatever the shape of the noise.
 
     Args:
-        strata: For each worker, the trials of the two candidates: ``(n_first, n_figures)`` and ``(n_second, n_figures)``.
+        strata: For each worker, the trials of the two candidates: ``(n_first, n_figures)`` and ``(n_second,
+        n_figures)``.
 
     Returns:
         For each figure whether it differs; None for all when there are too few trials to ever tell.
@@ -221,7 +233,7 @@ def judge(strata: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
 def _relabelled_sums(
     first: NDArray[np.float64], second: NDArray[np.float64], stratum: int
 ) -> NDArray[np.float64]:
-    """Rank sums of the second candidate under relabellings of the trials, ``(n, n_figures)``; row 0 is as measured."""
+    """Rank sums of the second candidate under relabellings, ``(n, n_figures)``; row 0 is as measured."""
     together = np.concatenate([first, second])
     ranks = np.stack([_doubled_ranks(column) for column in together.T], axis=1).astype(np.float64)
     # Seeded: the same trials always get the same verdict.

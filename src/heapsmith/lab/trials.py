@@ -150,7 +150,7 @@ def run_once(workload: Workload, candidate: Candidate, *, scan: bool = False) ->
     failed = seen.failed or _bad_end(seen, workload)
     metric = None
     if failed is None and seen.reached is False:
-        failed = "the library never arrived in the program (static, of another C library, or with another's rights?)"
+        failed = "the library never arrived in the program (static? another C library? setuid?)"
     if failed is None and workload.metric is not None:
         # The last one counts: load generators print interim figures first.
         numbers: list[str] = re.findall(workload.metric, seen.output)
@@ -211,7 +211,12 @@ def run_trial(job: Job, candidate: Candidate) -> Outcome:
     # The text has served: what is kept of an outcome are its figures.
     seen = msgspec.structs.replace(seen, output="", objects=[])
     return Outcome(
-        candidate=candidate.label, phase=job.phase, round=job.round, worker=worker_name(), seen=seen, metric=metric
+        candidate=candidate.label,
+        phase=job.phase,
+        round=job.round,
+        worker=worker_name(),
+        seen=seen,
+        metric=metric,
     )
 
 
@@ -268,7 +273,9 @@ def _result(future: Future[list[Outcome]]) -> Sequence[Outcome]:
         return future.result()
     except HeapsmithError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever a worker of any kind of executor may raise)
+    except Exception as error:
         raise RunError(
-            "a worker broke off", f"{type(error).__name__}: {error}", "is heapsmith installed on it, the same version?"
+            "a worker broke off",
+            f"{type(error).__name__}: {error}",
+            "is heapsmith installed on it, the same version?",
         ) from error

@@ -1,4 +1,4 @@
-"""What is known of one allocator: its library, how it is told apart, its knobs, what its statistics can say."""
+"""What is known of one allocator: its library, how it is recognised, its knobs, what it can tell."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ class Start(msgspec.Struct, frozen=True):
 
     Args:
         knobs: Name and value of each knob that differs from the default.
+        goal: What it is good for: fewer resident bytes, time, or nobody knows.
         python: How CPython allocates its own objects then (see `peers.python`); None leaves that alone.
     """
 
     knobs: tuple[tuple[str, Value], ...] = ()
+    goal: Literal["memory", "time", "balanced"] = "balanced"
     python: str | None = None
 
 
@@ -54,7 +56,8 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         name: The word people write.
         title: Its full name, for tables.
-        libraries: File name patterns of the library to preload, best first; empty when nothing needs preloading.
+        libraries: File name patterns of the library to preload, best first; empty when nothing needs
+        preloading.
         identified_by: The name under which `peers.identify` recognises the library.
         variables: Environment variables that this allocator reads and heapsmith may set or clear.
         spell: From knob values and version to environment variables.

@@ -1,7 +1,7 @@
 """A candidate: an allocator with its knobs set, ready to start a program on.
 
-Written ``NAME``, ``NAME:knob=value,knob=value`` or ``/path/to/LIB.so:knob=value``; ``default`` is the program as it is
-started today, its own environment untouched.
+Written ``NAME``, ``NAME:knob=value,knob=value`` or ``/path/to/LIB.so:knob=value``; ``default`` is the program
+as it is started today, its own environment untouched.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.peers import python
-from heapsmith.peers.allocator import Allocator, Variables
+from heapsmith.peers.allocator import Allocator, Values, Variables
 from heapsmith.peers.identify import identify
 from heapsmith.peers.knobs import Knob, Value, Version
 from heapsmith.peers.register import Found, find, register
@@ -51,7 +51,8 @@ class Candidate(msgspec.Struct, frozen=True):
         """Return the environment of a program started on this candidate.
 
         Args:
-            base: The environment the program would have had. Other allocators' libraries and variables are taken
+            base: The environment the program would have had. Other allocators' libraries and variables are
+            taken
                 out of it, everything else stays.
 
         Example:
@@ -67,7 +68,9 @@ class Candidate(msgspec.Struct, frozen=True):
         result.update(self.variables)
         if kept:
             result[_TUNABLES] = ":".join([*kept, *filter(None, [result.get(_TUNABLES, "")])])
-        preload = [item for item in base.get(_PRELOAD, "").replace(":", " ").split() if not _is_allocator(item)]
+        preload = [
+            item for item in base.get(_PRELOAD, "").replace(":", " ").split() if not _is_allocator(item)
+        ]
         if self.library is not None:
             preload.insert(0, self.library)
         if preload:
@@ -90,7 +93,9 @@ def as_it_is() -> Candidate:
     return Candidate(AS_IT_IS, AS_IT_IS, changes_nothing=True)
 
 
-def make_candidate(found: Found, knobs: Iterable[tuple[str, Value]] = (), python_objects: str | None = None) -> Candidate:
+def make_candidate(
+    found: Found, knobs: Iterable[tuple[str, Value]] = (), python_objects: str | None = None
+) -> Candidate:
     """Make a candidate of an allocator that is here.
 
     Args:
@@ -128,7 +133,8 @@ def read_candidates(texts: Iterable[str]) -> list[Candidate]:
     """Read all candidates, and report all that is wrong with any of them at once.
 
     Raises:
-        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it does not
+        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it
+        does not
             have or a value out of its range; the nearest names are suggested.
 
     Example:
@@ -149,7 +155,7 @@ def read_candidates(texts: Iterable[str]) -> list[Candidate]:
 
 
 def _told_apart(candidate: Candidate, others: Iterable[Candidate]) -> Candidate:
-    """Give the same candidate another label when it is there already: compared with itself, it shows the noise."""
+    """Give a candidate that is there already another label: compared with itself, it shows the noise."""
     same = sum(other.label.partition(" #")[0] == candidate.label for other in others)
     return msgspec.structs.replace(candidate, label=f"{candidate.label} #{same + 1}") if same else candidate
 
@@ -187,7 +193,9 @@ def _find(name: str, problems: list[str]) -> Found | None:
     found = find(name)
     if not found.here:
         how = known[name].install
-        advice = found.problem or (f"get it with `{how[0][1]}`, or give the path of its library" if how else "")
+        advice = found.problem or (
+            f"get it with `{how[0][1]}`, or give the path of its library" if how else ""
+        )
         problems.append(f"{name} is not on this machine: {advice}")
         return None
     return found
@@ -204,10 +212,18 @@ def _find_library(path: Path, problems: list[str]) -> Found | None:
         return None
     peer = register().get(identity.name) if identity.name else None
     if peer is None:
-        peer = Allocator(name=str(path), title=path.name, identified_by="", spell=lambda *_: {}, knobs=(), fields={})
+        peer = Allocator(
+            name=str(path), title=path.name, identified_by="", spell=_spell_nothing, knobs=(), fields={}
+        )
     else:
         peer = msgspec.structs.replace(peer, name=str(path))
-    return Found(peer, here=True, path=path, version=identity.version, version_numbers=identity.version_numbers)
+    return Found(
+        peer, here=True, path=path, version=identity.version, version_numbers=identity.version_numbers
+    )
+
+
+def _spell_nothing(values: Values, version: Version | None) -> Variables:
+    return {}
 
 
 def _read_knobs(

@@ -1,7 +1,7 @@
 """Tell which allocator a library is, and its version, by starting a small program on it and asking.
 
-A file name proves nothing (``libmimalloc.so`` may be any version), and a library that cannot be preloaded is only
-ignored with a warning by the loader; so the question is asked in a process that really runs on it.
+A file name proves nothing (``libmimalloc.so`` may be any version), and a library that cannot be preloaded is
+only ignored with a warning by the loader; so the question is asked in a process that really runs on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from heapsmith.peers.knobs import Version
 _ASK: Final = r"""
 import ctypes, json, os, sys
 class Info(ctypes.Structure):
-    _fields_ = [("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("at", ctypes.c_void_p)]
+    _fields_ = [("file", ctypes.c_char_p)] + [(name, ctypes.c_void_p) for name in ("base", "name", "at")]
 process = ctypes.CDLL(None)
 def owner(name):
     try:
@@ -98,7 +98,9 @@ def identify(library: Path | None) -> Identity:
 
 @functools.cache
 def _ask(library: str | None, _changed_ns: int) -> Identity:
-    environment = {key: value for key, value in os.environ.items() if key not in {"LD_PRELOAD", "PYTHONMALLOC"}}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in {"LD_PRELOAD", "PYTHONMALLOC"}
+    }
     if library is not None:
         environment["LD_PRELOAD"] = library
     try:
@@ -118,7 +120,9 @@ def _ask(library: str | None, _changed_ns: int) -> Identity:
     answer = json.loads(done.stdout.decode().strip().splitlines()[-1])
     if library is not None and answer["malloc"] != os.path.realpath(library):
         complaint = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = complaint[0].split("from LD_PRELOAD")[-1].strip() if complaint else "it does not define malloc"
+        reason = (
+            complaint[0].split("from LD_PRELOAD")[-1].strip() if complaint else "it does not define malloc"
+        )
         return Identity(None, None, _loader_reason(reason))
     name: str | None = answer["name"]
     version: str | None = answer["version"] or None

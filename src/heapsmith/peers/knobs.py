@@ -1,4 +1,4 @@
-"""A knob of an allocator as a typed value: unit, range, default, the versions that know it, and what is worth trying."""
+"""A knob of an allocator as a typed value: unit, range, default, versions that know it, what to try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a preloaded library can reach in a program, and what it cannot: read from the files the program is made of."""
+"""What a preloaded library can reach in a program, and what it cannot: read from the program's files."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def ignores_preload(program: str) -> bool:
 
 
 def reads_tunables(program: str) -> bool:
-    """Tell whether a statically linked program has glibc's malloc, which reads ``GLIBC_TUNABLES`` also there."""
+    """Tell whether a static program has glibc's malloc, which reads ``GLIBC_TUNABLES`` there, too."""
     return read_linkage(program) == "static" and _contains(program, b"glibc.malloc.arena_max")
 
 
@@ -136,7 +136,7 @@ def find_embedded(objects: Iterable[str]) -> list[Embedded]:
         for pattern, runtime in _RUNTIMES:
             if pattern.match(name):
                 found.append(Embedded(file, runtime, advice))
-        # CPython since 3.13 carries a mimalloc that serves its objects only when it is told to: a knob, not a limit.
+        # CPython since 3.13 carries a mimalloc that serves its objects when told to: a knob, not a limit.
         found += [
             Embedded(file, allocator, advice)
             for allocator in _marks_in(file)
@@ -152,7 +152,10 @@ def _marks_in(file: str) -> tuple[str, ...]:
 
 def _contains(file: str, mark: bytes) -> bool:
     try:
-        with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with (
+            Path(file).open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
             return content.find(mark) >= 0
     except (OSError, ValueError):
         return False

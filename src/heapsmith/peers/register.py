@@ -97,7 +97,11 @@ def find(name: str) -> Found:
         identity = identify(path)
         if identity.problem is None and identity.name == allocator.identified_by:
             return Found(
-                allocator, here=True, path=path, version=identity.version, version_numbers=identity.version_numbers
+                allocator,
+                here=True,
+                path=path,
+                version=identity.version,
+                version_numbers=identity.version_numbers,
             )
         if identity.problem is not None and problem is None:
             problem = f"{path}: {identity.problem}"
@@ -119,8 +123,8 @@ def _candidates(patterns: tuple[str, ...]) -> Iterator[Path]:
 def library_folders() -> tuple[Path, ...]:
     """Return the folders where libraries are looked for, best first.
 
-    That is ``LD_LIBRARY_PATH``, the environment of this Python (pip and conda put libraries there), the folders the
-    loader knows, and the usual places of distributions.
+    That is ``LD_LIBRARY_PATH``, the environment of this Python (pip and conda put libraries there), the
+    folders the loader knows, and the usual places of distributions.
     """
     folders = [Path(part) for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
     folders += [Path(prefix) / "lib" for prefix in (os.environ.get("CONDA_PREFIX"), sys.prefix) if prefix]
@@ -134,9 +138,11 @@ def library_folders() -> tuple[Path, ...]:
 def _loader_folders() -> list[Path]:
     for program in ("/sbin/ldconfig", "/usr/sbin/ldconfig", "ldconfig"):
         try:
-            listing = subprocess.run([program, "-p"], capture_output=True, text=True, check=False, timeout=10).stdout
+            listing = subprocess.run(
+                [program, "-p"], capture_output=True, text=True, check=False, timeout=10
+            ).stdout
         except OSError:
             continue
         paths = re.findall(r"=> (/\S+)", listing)
-        return [Path(folder) for folder in dict.fromkeys(os.path.dirname(path) for path in paths)]
+        return list(dict.fromkeys(Path(path).parent for path in paths))
     return []

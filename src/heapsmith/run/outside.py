@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -29,7 +30,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A program that serves until it is stopped, and what is done with it meanwhile.
 
     Args:
-        ready: A port (``8000``, ``localhost:8000``) that answers, or a pattern in its output, when it can take load.
+        ready: A port (``8000``, ``localhost:8000``) that answers, or a pattern in its output, when it can
+        take load.
         load: A shell command run against it once it is ready; None to load it with nothing.
         settle_s: Seconds of quiet after the load, before what stays resident is measured.
         stop_signal: The signal that stops it politely.
@@ -160,7 +162,9 @@ def refuse_taken_port(service: Service) -> None:
         return
     host, port = service.port
     raise RunError(
-        f"port {port} on {host} is taken", "another program answers there already", "stop it, or use another port"
+        f"port {port} on {host} is taken",
+        "another program answers there already",
+        "stop it, or use another port",
     )
 
 
@@ -318,7 +322,7 @@ def _mean(samples: Sequence[tuple[float, int]]) -> float | None:
         return None
     if len(samples) == 1:
         return float(samples[0][1])
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(samples, samples[1:], strict=False))
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(samples))
     return area / (samples[-1][0] - samples[0][0])
 
 
@@ -374,4 +378,6 @@ def signal_number(name: str) -> int:
     try:
         return int(signal.Signals(int(text)) if text.isdigit() else signal.Signals[f"SIG{text}"])
     except (ValueError, KeyError):
-        raise HeapsmithError(f"there is no signal {name!r}", hint="write TERM, INT, QUIT, HUP or a number") from None
+        raise HeapsmithError(
+            f"there is no signal {name!r}", hint="write TERM, INT, QUIT, HUP or a number"
+        ) from None

@@ -65,11 +65,13 @@ def _how_sure(advice: Advice) -> str:
     runs = min(result.runs for result in advice.evidence.comparison.results)
     ratio = format_ratio(advice.evidence.cost)
     if advice.verdict == "gain":
-        return f"confirmed in {runs} fresh runs of each, interleaved; {advice.objective} cost {ratio} of what it is today"
+        return f"confirmed in {runs} fresh runs of each; {advice.objective} cost, today = 1: {ratio}"
     failed = advice.evidence.comparison.results[1].failed
     if failed:
         return f"the best of the search failed in fresh runs: {failed}"
-    return f"the best of the search in {runs} fresh runs of each: {advice.objective} cost {ratio}, not worth a change"
+    return (
+        f"the best of the search in {runs} fresh runs of each: {advice.objective} cost {ratio}, not worth it"
+    )
 
 
 def _evidence_table(evidence: Evidence) -> RenderableType:
@@ -96,7 +98,12 @@ def _style(result: Result, name: str) -> str:
 
 
 def _standings_table(advice: Advice) -> RenderableType:
-    table = Table(title=f"the search ({advice.objective} cost, today = 1)", title_justify="left", pad_edge=False, box=None)
+    table = Table(
+        title=f"the search ({advice.objective} cost, today = 1)",
+        title_justify="left",
+        pad_edge=False,
+        box=None,
+    )
     for heading in ("", "rounds", "cost"):
         table.add_column(heading, justify="left" if not heading else "right", overflow="fold")
     for standing in advice.standings[:_STANDINGS]:

@@ -49,7 +49,9 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
     for item in missing:
         ways = " or ".join(f"`{way}`" for _, way in item.allocator.install)
         trouble = f" ({item.problem})" if item.problem else ""
-        parts.append(Text(f"  {item.allocator.name}{trouble}: get it with {ways}, or give the path of its library"))
+        parts.append(
+            Text(f"  {item.allocator.name}{trouble}: get it with {ways}, or give the path of its library")
+        )
     return Group(*parts)
 
 
@@ -62,7 +64,7 @@ def _default(knob: Knob) -> str:
 
 
 def build_allocators_document(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Build the JSON document of ``allocators --json``: one object per allocator of the register, here or not."""
+    """Build the JSON document of ``allocators --json``: one object per allocator, here or not."""
     return [
         {
             "name": item.allocator.name,

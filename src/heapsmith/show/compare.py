@@ -27,7 +27,9 @@ _SHOWN: Final = (
 )
 
 
-def render_comparison(comparison: Comparison, recommendation: str, notes: Sequence[str] = ()) -> RenderableType:
+def render_comparison(
+    comparison: Comparison, recommendation: str, notes: Sequence[str] = ()
+) -> RenderableType:
     """Make the table of a comparison: medians, and below each its ratio to the baseline.
 
     Args:
@@ -36,8 +38,10 @@ def render_comparison(comparison: Comparison, recommendation: str, notes: Sequen
         notes: What a person has to know about the program.
     """
     figures = shown_figures(comparison)
-    table = Table(title=Text(comparison.workload.words()), title_justify="left", pad_edge=False, show_lines=True)
-    table.add_column("allocator", overflow="fold")
+    table = Table(
+        title=Text(comparison.workload.words()), title_justify="left", pad_edge=False, show_lines=True
+    )
+    table.add_column("allocator", overflow="fold", min_width=26)
     table.add_column("runs", justify="right")
     for figure in figures:
         table.add_column(figure.title.replace(", ", ",\n"), justify="right")
@@ -48,7 +52,7 @@ def render_comparison(comparison: Comparison, recommendation: str, notes: Sequen
         parts.append(
             Text(
                 f"below each median: ratio to {comparison.baseline.candidate.label} with its 95 % interval;"
-                " (noise): not told from it",
+                " (noise): not told from it; (?): too few runs to tell",
                 style="dim",
             )
         )

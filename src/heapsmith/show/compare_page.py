@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: the Pareto figure, resident bytes over time, the table."""
+"""A comparison as one HTML file that needs nothing else: Pareto figures, courses over time, the table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from bokeh.embed import components
-from bokeh.models import AdaptiveTicker, ColumnDataSource, CustomJSTickFormatter, HoverTool, LabelSet, Whisker
+from bokeh.models import (
+    AdaptiveTicker,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    HoverTool,
+    LabelSet,
+    TeeHead,
+    Whisker,
+)
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
@@ -21,7 +29,8 @@ from heapsmith.show.compare import shown_figures
 from heapsmith.show.quantities import format_quantity, format_ratio, format_spread
 
 _INKS: Final = (
-    "#3d4752", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07900", "#56b4e9", "#7a5195", "#8c564b", "#17a2a2",
+    "#3d4752", "#0072b2", "#d55e00", "#009e73", "#cc79a7",
+    "#b07900", "#56b4e9", "#7a5195", "#8c564b", "#17a2a2",
 )  # fmt: skip
 """Told apart by people with any colour vision (after Okabe and Ito); the baseline is the grey one."""
 _TIMES: Final = ("time_s", "cpu_s")
@@ -29,26 +38,30 @@ _RESIDENTS: Final = ("resident_bytes_peak", "resident_bytes_settled", "resident_
 _BYTES_JS: Final = """
 let size = Math.abs(tick), unit = 'B';
 for (const next of ['KiB', 'MiB', 'GiB', 'TiB']) { if (size < 1024) break; size /= 1024; unit = next; }
-return (tick < 0 ? '-' : '') + (size < 10 ? +size.toFixed(2) : size < 100 ? +size.toFixed(1) : Math.round(size)) + ' ' + unit;
+const digits = size < 10 ? +size.toFixed(2) : size < 100 ? +size.toFixed(1) : Math.round(size);
+return (tick < 0 ? '-' : '') + digits + ' ' + unit;
 """
 _SECONDS_JS: Final = """
 const t = Math.abs(tick);
-return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(3) + ' s' : t >= 1e-3 ? +(tick * 1e3).toPrecision(3) + ' ms'
+return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(3) + ' s'
+  : t >= 1e-3 ? +(tick * 1e3).toPrecision(3) + ' ms'
   : +(tick * 1e6).toPrecision(3) + ' us';
 """
 _STYLE: Final = """
-:root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad: #b23c00; }
-body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color: var(--ink);
+:root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad:
+#b23c00; } body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color:
+var(--ink);
        max-width: 1180px; margin: 0 auto; padding: 24px 20px 60px; background: #fff; }
 h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 34px 0 8px; }
-.answer { font-size: 18px; font-weight: 600; border-left: 4px solid #0072b2; padding: 6px 0 6px 14px; margin: 18px 0; }
-.quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
+.answer { font-size: 18px; font-weight: 600; border-left: 4px solid #0072b2; padding: 6px 0 6px 14px; margin:
+18px 0; } .quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
 code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', monospace; }
 pre { background: #f5f7f9; padding: 10px 12px; overflow-x: auto; border-radius: 4px; margin: 4px 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 12px; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; }
-th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size:
+13.5px; } th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line);
+vertical-align:
+top; } th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 .swatch { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 7px; }
 """
 
@@ -87,7 +100,9 @@ def check_page(path: Path | None) -> None:
 def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str] = ()) -> str:
     """Make the text of the page."""
     drawn = [result for result in comparison.results if result.runs]
-    inks = {result.candidate.label: _INKS[index % len(_INKS)] for index, result in enumerate(comparison.results)}
+    inks = {
+        result.candidate.label: _INKS[index % len(_INKS)] for index, result in enumerate(comparison.results)
+    }
     across = _first_known(drawn, _TIMES)
     residents = [name for name in _RESIDENTS if _first_known(drawn, [name])][:2]
     figures = {name: _draw_pareto(comparison, drawn, inks, across, name) for name in residents if across}
@@ -104,14 +119,14 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
     if across is not None and residents:
         parts += [
             "<h2>Time against resident bytes</h2>",
-            "<p class='quiet'>Medians with their 95 % intervals; the nearer to the lower left corner, the better. "
+            "<p class='quiet'>Medians with 95 % intervals; the nearer to the lower left corner, the better. "
             "No candidate is better in both than one on the line.</p>",
             "<div class='pair'>" + "".join(f"<div>{places[name]}</div>" for name in residents) + "</div>",
         ]
     if "course" in places:
         parts += [
             "<h2>Resident bytes over time</h2>",
-            "<p class='quiet'>Of each candidate the run nearest to its median. A click on a name hides its curve.</p>",
+            "<p class='quiet'>Of each candidate the run nearest to its median; a click hides it.</p>",
             places["course"],
         ]
     parts += [_figures_table(comparison, inks), _environment(comparison)]
@@ -119,7 +134,8 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
     title = f"heapsmith: {_escape(workload.words())}"
     return (
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>\n"
-        f"<meta name='viewport' content='width=device-width'>\n<style>{_STYLE}</style>\n{INLINE.render()}\n</head>\n"
+        f"<meta name='viewport' content='width=device-width'>\n<style>{_STYLE}</style>\n{INLINE.render()}\n"
+        "</head>\n"
         f"<body>\n{body}\n{script}\n</body></html>\n"
     )
 
@@ -127,8 +143,9 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
 def _how(comparison: Comparison) -> str:
     runs = max((result.runs for result in comparison.results), default=0)
     text = (
-        f"{len(comparison.results)} candidates, up to {runs} runs each, interleaved in random order, watched from "
-        f"outside; ratios are against <b>{_escape(comparison.baseline.candidate.label)}</b>. heapsmith {__version__}."
+        f"{len(comparison.results)} candidates, up to {runs} runs each, interleaved in random order, "
+        "watched from outside; ratios are against "
+        f"<b>{_escape(comparison.baseline.candidate.label)}</b>. heapsmith {__version__}."
     )
     if comparison.workers > 1:
         text += f" {comparison.workers} workers; only runs on the same worker were compared."
@@ -146,7 +163,21 @@ def _draw_pareto(
 ) -> Any:
     columns: dict[str, list[Any]] = {
         key: []
-        for key in ("x", "x_low", "x_high", "y", "y_low", "y_high", "label", "ink", "x_text", "y_text", "size", "align", "shift")
+        for key in (
+            "x",
+            "x_low",
+            "x_high",
+            "y",
+            "y_low",
+            "y_high",
+            "label",
+            "ink",
+            "x_text",
+            "y_text",
+            "size",
+            "align",
+            "shift",
+        )
     }
     medians = [median for result in drawn if (median := result.spreads[across].median) is not None]
     middle = (min(medians) + max(medians)) / 2
@@ -154,7 +185,14 @@ def _draw_pareto(
         x, y = result.spreads[across], result.spreads[upward]
         if x.median is None or y.median is None:
             continue
-        values = (x.median, x.low or x.median, x.high or x.median, y.median, y.low or y.median, y.high or y.median)
+        values = (
+            x.median,
+            x.low or x.median,
+            x.high or x.median,
+            y.median,
+            y.low or y.median,
+            y.high or y.median,
+        )
         for key, value in zip(("x", "x_low", "x_high", "y", "y_low", "y_high"), values, strict=True):
             columns[key].append(value)
         columns["label"].append(result.candidate.label)
@@ -168,25 +206,42 @@ def _draw_pareto(
     plot: Any = _plot(FIGURE[across].title, FIGURE[upward].title)
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
-    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(base=1024, mantissas=[2.0**power for power in range(10)])
+    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
+        base=1024, mantissas=[2.0**power for power in range(10)]
+    )
     front = _front(list(zip(columns["x"], columns["y"], strict=True)))
     plot.step(
-        x=[x for x, _ in front], y=[y for _, y in front], mode="after", line_color="#9aa5b1", line_dash="dashed"
+        x=[x for x, _ in front],
+        y=[y for _, y in front],
+        mode="after",
+        line_color="#9aa5b1",
+        line_dash="dashed",
     )
-    for base, low, high, dimension in (("x", "y_low", "y_high", "height"), ("y", "x_low", "x_high", "width")):
+    for across_too, low, high in (("x", "y_low", "y_high"), ("y", "x_low", "x_high")):
         whisker = Whisker(
-            base=base, lower=low, upper=high, source=source, dimension=dimension, line_color="#9aa5b1"
+            base=across_too,
+            lower=low,
+            upper=high,
+            source=source,
+            dimension="height" if across_too == "x" else "width",
+            line_color="#9aa5b1",
+            upper_head=TeeHead(size=6, line_color="#9aa5b1"),
+            lower_head=TeeHead(size=6, line_color="#9aa5b1"),
         )
-        for head in (whisker.upper_head, whisker.lower_head):
-            if head is not None:
-                head.size, head.line_color = 6, "#9aa5b1"  # pyright: ignore[reportAttributeAccessIssue]
         plot.add_layout(whisker)
     points = plot.scatter("x", "y", size="size", color="ink", source=source, line_color="#ffffff")
     plot.add_layout(
         LabelSet(
-            x="x", y="y", text="label", source=source, x_offset="shift", y_offset=5, text_font_size="12px",
-            text_color="ink", text_align="align",
-        )  # fmt: skip
+            x="x",
+            y="y",
+            text="label",
+            source=source,
+            x_offset="shift",
+            y_offset=5,
+            text_font_size="12px",
+            text_color="ink",
+            text_align="align",
+        )
     )
     plot.add_tools(
         HoverTool(
@@ -214,7 +269,9 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str]) -> Any:
     plot: Any = _plot("time since start", "resident")
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
-    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(base=1024, mantissas=[2.0**power for power in range(10)])
+    plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
+        base=1024, mantissas=[2.0**power for power in range(10)]
+    )
     plot.y_range.start = 0
     for result in with_series:
         times, values = result.series
@@ -222,10 +279,10 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str]) -> Any:
         source = ColumnDataSource(
             {"x": times, "y": values, "text": [format_quantity(value, "bytes") for value in values]}
         )
-        plot.line(
-            "x", "y", source=source, legend_label=label, color=inks[label], line_width=2, name=label
-        )
-    plot.add_tools(HoverTool(tooltips=[("", "$name"), ("at", "@x{0.00} s"), ("resident", "@text")], mode="mouse"))
+        plot.line("x", "y", source=source, legend_label=label, color=inks[label], line_width=2, name=label)
+    plot.add_tools(
+        HoverTool(tooltips=[("", "$name"), ("at", "@x{0.00} s"), ("resident", "@text")], mode="mouse")
+    )
     plot.legend.click_policy = "hide"
     plot.legend.label_text_font_size = "12px"
     plot.add_layout(plot.legend[0], "right")
@@ -258,7 +315,10 @@ def _figures_table(comparison: Comparison, inks: dict[str, str]) -> str:
         if result.failed is not None:
             said = f" It said: {result.complaint}" if result.complaint else ""
             text = f"out: {_escape(result.failed + said)}"
-            rows.append(f"<tr><td>{name}</td><td>{result.runs}</td><td colspan='{len(figures)}' class='bad'>{text}</td></tr>")
+            rows.append(
+                f"<tr><td>{name}</td><td>{result.runs}</td>"
+                f"<td colspan='{len(figures)}' class='bad'>{text}</td></tr>"
+            )
             continue
         cells = "".join(
             f"<td>{format_spread(result.spreads[item.name], item.unit)}"
@@ -286,7 +346,9 @@ def _ratio_line(difference: Difference | None, *, less_is_better: bool) -> str:
 def _environment(comparison: Comparison) -> str:
     lines = [
         f"<p>{_escape(result.candidate.label)}</p><pre>"
-        + _escape(" ".join(f"{name}={shlex.quote(value)}" for name, value in result.candidate.lines().items()))
+        + _escape(
+            " ".join(f"{name}={shlex.quote(value)}" for name, value in result.candidate.lines().items())
+        )
         + "</pre>"
         for result in comparison.results
         if result.candidate.lines()

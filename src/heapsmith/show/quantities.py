@@ -44,7 +44,7 @@ def format_ratio(difference: Difference | None) -> str:
         return ""
     text = _ratio(difference.ratio)
     if difference.more_than_noise is None:
-        return f"{text} (too few runs)"
+        return f"{text} (?)"
     if not difference.more_than_noise:
         return f"{text} (noise)"
     if difference.low is None or difference.high is None:

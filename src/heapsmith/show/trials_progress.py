@@ -10,13 +10,14 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from heapsmith.lab.trials import Outcome
 from heapsmith.units import format_seconds
 
 _QUIET_INTERVAL_S: Final = 15.0
 
 
 class TrialsProgress:
-    """A bar in a terminal; a line every 15 seconds elsewhere; nothing at all for measurements that are over sooner.
+    """A bar in a terminal; elsewhere a line every 15 seconds, so none when it is over sooner.
 
     Args:
         total: What 100 % is: trials, or seconds of a budget.
@@ -59,6 +60,10 @@ class TrialsProgress:
         self._what = what
         if self._bar is not None:
             self._bar.update(self._task, description=what, left=self._left())
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one more trial."""
+        self.advance(self._done + 1)
 
     def advance(self, done: float, total: float | None = None) -> None:
         """Set how much is done, and (where it turned out to be more or less) out of how much."""

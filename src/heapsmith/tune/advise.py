@@ -1,4 +1,4 @@
-"""Advice: search, then confirm in fresh runs, and say one thing, which may be that there is nothing to gain."""
+"""Advice: search, confirm in fresh runs, and say one thing, which may be that there is nothing to gain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def confirms(self) -> bool:
         """Whether the candidate is better by more than noise, and by enough to be worth a change."""
-        return bool(self.cost.more_than_noise) and self.cost.ratio is not None and self.cost.ratio <= 1 - WORTH
+        return (
+            bool(self.cost.more_than_noise) and self.cost.ratio is not None and self.cost.ratio <= 1 - WORTH
+        )
 
     @property
     def refutes(self) -> bool:
@@ -52,7 +54,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """The answer.
 
     Args:
-        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from outside
+        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from
+        outside
             reaches the program. ``unconfirmed``: broken off before the candidate could be confirmed.
         objective: What was asked for.
         candidate: What to use; None when there is nothing to change.
@@ -96,11 +99,17 @@ def advise(
     Raises:
         HeapsmithError: The budget does not allow a single round.
     """
-    pool = choose_pool(laboratory.rehearsal, laboratory.workload.environment)
+    pool = choose_pool(laboratory.rehearsal, laboratory.workload.environment, objective)
     notes = laboratory.rehearsal.notes()
     if len(pool) == 1:
         return Advice(
-            verdict="unreachable", objective=objective, candidate=None, evidence=None, also=[], standings=[], notes=notes
+            verdict="unreachable",
+            objective=objective,
+            candidate=None,
+            evidence=None,
+            also=[],
+            standings=[],
+            notes=notes,
         )
     laboratory.workload = _impatient(laboratory)
     end = time.monotonic() + budget_s
@@ -154,16 +163,24 @@ class _Confirming:
     def decide(self, race: Race, notes: list[str]) -> Advice:
         """Confirm the best candidate, or the next one where another command refutes it."""
         first: tuple[Evidence, list[Evidence]] | None = None
-        order = [candidate for candidate in race.order() if (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2]
+        order = [
+            candidate
+            for candidate in race.order()
+            if (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2
+        ]
         for attempt, candidate in enumerate(order[:_ATTEMPTS]):
             phase = f"confirm {attempt + 1}"
             evidence = self._measure(self._laboratory, candidate, phase)
-            also = [self._measure(other, candidate, phase) for other in self._others] if evidence.confirms else []
+            also = (
+                [self._measure(other, candidate, phase) for other in self._others]
+                if evidence.confirms
+                else []
+            )
             first = first or (evidence, also)
             if evidence.confirms and not any(other.refutes for other in also):
                 return self._advice("gain", candidate, (evidence, also), race, notes)
             if not evidence.refutes and not any(other.refutes for other in also):
-                # The best of the search is no better in fresh runs: a second look at others would only find luck.
+                # No better in fresh runs: a second look at the others would only find luck.
                 break
         return self._advice("nothing", None, first, race, notes)
 

@@ -9,13 +9,15 @@ from heapsmith.peers import python
 from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate, read_candidates
 from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
+from heapsmith.tune.objective import Objective
 
 
 def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
     """Read the candidates that a person named, baseline first.
 
     Args:
-        names: What was named; the first is the baseline. One alone is compared with ``default``, none at all means
+        names: What was named; the first is the baseline. One alone is compared with ``default``, none at all
+        means
             every allocator of this machine against ``default``.
 
     Raises:
@@ -37,18 +39,23 @@ def here() -> list[Found]:
     return [found for name in register() if (found := find(name)).here]
 
 
-def choose_pool(rehearsal: Rehearsal, environment: dict[str, str]) -> list[Candidate]:
+def choose_pool(
+    rehearsal: Rehearsal, environment: dict[str, str], objective: Objective = "balanced"
+) -> list[Candidate]:
     """Return everything worth trying on a program, the program as it is first.
 
-    Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it;
-    what cannot reach the program, or needs another Python than it has, stays out.
+    Each allocator of this machine takes part with its defaults and with the settings that its file says are
+    worth it; what cannot reach the program, or needs another Python than it has, stays out. What is made for
+    the other
+    objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
         environment: The environment it has today.
+        objective: What counts.
     """
     plain: list[Candidate] = []
-    tuned: list[Candidate] = []
+    tuned: list[tuple[bool, Candidate]] = []
     for found in here():
         allocator = found.allocator
         if not _may_take_part(found, rehearsal):
@@ -57,10 +64,12 @@ def choose_pool(rehearsal: Rehearsal, environment: dict[str, str]) -> list[Candi
         for start in allocator.starts:
             known = all(_known(found, name) for name, _ in start.knobs)
             if known and (start.python is None or _python_can(start.python, rehearsal)):
-                tuned.append(make_candidate(found, start.knobs, start.python))
+                elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
+                tuned.append((elsewhere, make_candidate(found, start.knobs, start.python)))
     pool = [as_it_is()]
     seen = [environment]
-    for candidate in [*plain, *tuned]:
+    tuned.sort(key=lambda item: item[0])
+    for candidate in [*plain, *(candidate for _, candidate in tuned)]:
         # glibc with its defaults is, for most programs, what they have.
         result = candidate.environment(environment)
         if result not in seen or (rehearsal.linked_with is not None and candidate.library is None):

@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from heapsmith.lab.comparison import FIGURE, Comparison, Result, strata
 from heapsmith.lab.compare import DEFAULT_RUNS
+from heapsmith.lab.comparison import FIGURE, Comparison, Result, strata
 from heapsmith.lab.statistics import FALSE_ALARMS, Difference, compute_difference, smallest_probability
 from heapsmith.lab.trials import Outcome, Workload
 
@@ -30,9 +30,12 @@ WORTH: Final = 0.05
 def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> float | None:
     """Fold the figures of one trial into one number, less being better.
 
-    It is the weighted geometric mean of what the trial took in time and in resident bytes: ratios of it are what counts,
-    and halving the one is worth as much as halving the other (``balanced``). Time is the throughput where the output
-    reports one, else the wall clock; resident is what stays after the load for a service, else peak and average.
+    It is the weighted geometric mean of what the trial took in time and in resident bytes: ratios of it are
+    what counts, and halving the one is worth as much as halving the other (``balanced``). Time is the
+    throughput where the
+    output reports one, else the wall clock; resident is what stays after the load for a service, else peak
+    and
+    average.
 
     Args:
         outcome: The trial.
@@ -100,12 +103,16 @@ def recommend(comparison: Comparison, outcomes: Sequence[Outcome], objective: Ob
         mine = [outcome for outcome in outcomes if outcome.candidate == result.candidate.label]
         found = compare_costs(of_base, mine, comparison.workload, objective)
         unsure = unsure or found.more_than_noise is None
-        if found.more_than_noise and found.ratio is not None and found.ratio < (best[0] if best else 1 - WORTH):
+        if (
+            found.more_than_noise
+            and found.ratio is not None
+            and found.ratio < (best[0] if best else 1 - WORTH)
+        ):
             best = (found.ratio, result)
     if best is not None:
         return f"use {best[1].candidate.label}: " + describe_gain(best[1])
     if unsure:
-        return f"too few runs to tell: give --runs {FEWEST_RUNS} or more ({DEFAULT_RUNS} tell smaller differences)"
+        return f"too few runs to tell: give --runs {FEWEST_RUNS} or more ({DEFAULT_RUNS} tell smaller gains)"
     name = base.candidate.label
     return f"nothing to gain: keep {name}; no other is better by {WORTH:.0%} or more ({objective})"
 

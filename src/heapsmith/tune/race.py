@@ -1,8 +1,9 @@
 """The race: many candidates start, hopeless ones leave early, the field closes in around the best.
 
-Each candidate's standing is the median, over the rounds it took part in, of its cost over that of the program as it is
-*in the same round*: slow minutes of a shared machine touch both. A candidate leaves when its standing is behind the
-leader's by more than what a round of noise could explain, a bar that falls as rounds add up.
+Each candidate's standing is the median, over the rounds it took part in, of its cost over that of the program
+as it is
+*in the same round*: slow minutes of a shared machine touch both. A candidate leaves when its standing is
+behind the leader's by more than what a round of noise could explain, a bar that falls as rounds add up.
 """
 
 from __future__ import annotations
@@ -99,10 +100,10 @@ class Race:
             pass
 
     def _fit_into_time(self) -> None:
-        """Let no more start than a first round may take, 40 % of the time there is."""
+        """Let no more start than a first round may take, half of the time there is."""
         each = self._laboratory.rehearsal.duration_s
         left = self._deadline - time.monotonic()
-        seats = int(0.4 * left / each) - 1 if each > 0 else len(self._in_race)
+        seats = int(0.5 * left / each) - 1 if each > 0 else len(self._in_race)
         if seats < 1:
             raise HeapsmithError(
                 "the budget is too small",
@@ -135,7 +136,9 @@ class Race:
     def _drop(self) -> None:
         standings = {standing.candidate.label: standing for standing in self.standings()}
         for label in list(self._in_race):
-            failure = next((o.failed for o in self._laboratory.outcomes if o.candidate == label and o.failed), None)
+            failure = next(
+                (o.failed for o in self._laboratory.outcomes if o.candidate == label and o.failed), None
+            )
             if failure is not None:
                 self._leave(label, failure)
         best = min((standings[label].ratio or 1.0 for label in self._in_race), default=1.0)
@@ -156,7 +159,9 @@ class Race:
 
     def _bring_newcomers(self, leader: Candidate) -> bool:
         fresh = [
-            step for step in neighbours(leader, self._laboratory.rehearsal) if step.label not in self._everyone
+            step
+            for step in neighbours(leader, self._laboratory.rehearsal)
+            if step.label not in self._everyone
         ][:_NEWCOMERS]
         for step in fresh:
             self._everyone[step.label] = step
@@ -201,7 +206,7 @@ class Race:
         return ratios
 
     def order(self) -> list[Candidate]:
-        """Return who should be confirmed first: the simplest of those that are alike the best, then the others."""
+        """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
         known = [
             standing
             for standing in self.standings()

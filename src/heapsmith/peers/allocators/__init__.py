@@ -1,1 +1,1 @@
-"""One file per allocator, each with an ``ALLOCATOR`` (or ``ALLOCATORS``); `peers.register` finds them by being here."""
+"""One file per allocator, each with an ``ALLOCATOR`` or ``ALLOCATORS``, found by `peers.register`."""

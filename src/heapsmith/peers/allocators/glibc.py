@@ -1,7 +1,8 @@
 """The malloc of the GNU C library: the baseline, and what most programs have.
 
-Knobs go through ``GLIBC_TUNABLES`` (since 2.26) or the older ``MALLOC_..._`` variables where the library is older.
-Setting a threshold also ends glibc's habit of raising both thresholds when a large block is freed (mallopt(3)).
+Knobs go through ``GLIBC_TUNABLES`` (since 2.26) or the older ``MALLOC_..._`` variables where the library is
+older. Setting a threshold also ends glibc's habit of raising both thresholds when a large block is freed
+(mallopt(3)).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def _spell(values: Values, version: Version | None) -> Variables:
     if not values:
         return {}
     if version is not None and version < _TUNABLES_SINCE:
-        return {_OLD_VARIABLES[name]: str(int(value)) for name, value in values.items() if name in _OLD_VARIABLES}
-    return {
-        "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={int(value)}" for name, value in values.items())
-    }
+        return {
+            _OLD_VARIABLES[name]: str(int(value)) for name, value in values.items() if name in _OLD_VARIABLES
+        }
+    return {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={int(value)}" for name, value in values.items())}
 
 
 ALLOCATOR: Final = Allocator(
@@ -100,15 +101,15 @@ ALLOCATOR: Final = Allocator(
         ),
     ),
     starts=(
-        Start((("arena_max", 1),)),
-        Start((("arena_max", 2),)),
-        Start((("arena_max", 1), ("mmap_threshold", 64 * KiB), ("trim_threshold", 64 * KiB))),
-        Start((("arena_max", 1), ("trim_threshold", 64 * KiB)), python="malloc"),
-        Start((("mmap_threshold", 128 * KiB), ("trim_threshold", 128 * KiB))),
-        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB))),
-        Start((("mmap_threshold", 32 * MiB), ("trim_threshold", 64 * MiB))),
-        Start((("hugetlb", 1),)),
-        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB), ("hugetlb", 1))),
+        Start((("arena_max", 1),), "memory"),
+        Start((("arena_max", 2),), "memory"),
+        Start((("arena_max", 1), ("mmap_threshold", 64 * KiB), ("trim_threshold", 64 * KiB)), "memory"),
+        Start((("arena_max", 1), ("trim_threshold", 64 * KiB)), "memory", python="malloc"),
+        Start((("mmap_threshold", 128 * KiB), ("trim_threshold", 128 * KiB)), "memory"),
+        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB)), "time"),
+        Start((("mmap_threshold", 32 * MiB), ("trim_threshold", 64 * MiB)), "time"),
+        Start((("hugetlb", 1),), "time"),
+        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB), ("hugetlb", 1)), "time"),
     ),
     fields=tells(
         current_allocated_heap_size="approximate", committed_bytes="exact", free_cached_bytes="approximate"

@@ -11,7 +11,7 @@ from heapsmith.units import KiB, MiB
 _LONGEST_MS: Final = (2**63 - 1) // 1_000_000
 
 
-def _spell(values: Values, version: Version | None) -> Variables:  # noqa: ARG001 (one spelling in all versions)
+def _spell(values: Values, version: Version | None) -> Variables:
     if not values:
         return {}
     return {"MALLOC_CONF": ",".join(f"{name}:{_KNOBS[name].spell(value)}" for name, value in values.items())}
@@ -111,12 +111,12 @@ ALLOCATOR: Final = Allocator(
     spell=_spell,
     knobs=_ALL,
     starts=(
-        Start((("dirty_decay_ms", 0),)),
-        Start((("dirty_decay_ms", 0), ("narenas", 1))),
-        Start((("dirty_decay_ms", 1_000), ("background_thread", True))),
-        Start((("dirty_decay_ms", 0), ("narenas", 1)), python="malloc"),
-        Start((("dirty_decay_ms", 0),), python="malloc"),
-        Start((("dirty_decay_ms", -1), ("oversize_threshold", 0))),
+        Start((("dirty_decay_ms", 0),), "memory"),
+        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory"),
+        Start((("dirty_decay_ms", 1_000), ("background_thread", True)), "memory"),
+        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory", python="malloc"),
+        Start((("dirty_decay_ms", 0),), "memory", python="malloc"),
+        Start((("dirty_decay_ms", -1), ("oversize_threshold", 0)), "time"),
     ),
     fields=tells(
         current_allocated_heap_size="exact",

@@ -16,10 +16,10 @@ ALLOCATOR: Final = Allocator(
     spell=mimalloc.spell,
     knobs=mimalloc.knobs(purge_delay_ms=1_000),
     starts=(
-        Start((("purge_delay", 0),)),
-        Start((("purge_delay", 0),), python="malloc"),
-        Start((("purge_delay", -1),)),
-        Start((("allow_large_os_pages", True),)),
+        Start((("purge_delay", 0),), "memory"),
+        Start((("purge_delay", 0),), "memory", python="malloc"),
+        Start((("purge_delay", -1),), "time"),
+        Start((("allow_large_os_pages", True),), "time"),
     ),
     fields=tells(
         current_allocated_heap_size="approximate", committed_bytes="approximate", reserved_bytes="approximate"

@@ -1,4 +1,4 @@
-"""CPython's own allocators for its objects, chosen through ``PYTHONMALLOC``; malloc below stays what it is."""
+"""CPython's own allocators for its objects, chosen through ``PYTHONMALLOC``; malloc below stays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heapsmith.peers.knobs import Version
 
 
 def _switch(name: str, title: str, note: str) -> Allocator:
-    def spell(values: Values, version: Version | None) -> Variables:  # noqa: ARG001 (nothing but the switch)
+    def spell(values: Values, version: Version | None) -> Variables:
         return {python.VARIABLE: name.removeprefix("py") if name != "pymalloc" else name}
 
     return Allocator(

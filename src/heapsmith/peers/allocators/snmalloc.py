@@ -8,7 +8,7 @@ from heapsmith.peers.allocator import Allocator, Values, Variables, tells
 from heapsmith.peers.knobs import Version
 
 
-def _spell(values: Values, version: Version | None) -> Variables:  # noqa: ARG001 (nothing to spell)
+def _spell(values: Values, version: Version | None) -> Variables:
     return {}
 
 

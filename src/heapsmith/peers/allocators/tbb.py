@@ -14,7 +14,7 @@ _VARIABLES: Final = {
 }
 
 
-def _spell(values: Values, version: Version | None) -> Variables:  # noqa: ARG001 (one spelling in all versions)
+def _spell(values: Values, version: Version | None) -> Variables:
     return {_VARIABLES[name]: f"{int(value)}" for name, value in values.items()}
 
 
@@ -43,7 +43,7 @@ ALLOCATOR: Final = Allocator(
             tries=(4 * MiB, 64 * MiB),
         ),
     ),
-    starts=(Start((("use_huge_pages", True),)),),
+    starts=(Start((("use_huge_pages", True),), "time"),),
     fields=tells(),
     install=(("apt-get", "apt-get install libtbbmalloc2"), ("pip", "pip install tbb")),
 )

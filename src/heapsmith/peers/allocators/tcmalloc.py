@@ -16,7 +16,7 @@ _VARIABLES: Final = {
 }
 
 
-def _spell(values: Values, version: Version | None) -> Variables:  # noqa: ARG001 (one spelling in all versions)
+def _spell(values: Values, version: Version | None) -> Variables:
     return {
         _VARIABLES[name]: ("1" if value else "0") if isinstance(value, bool) else f"{value}"
         for name, value in values.items()
@@ -68,10 +68,12 @@ ALLOCATOR: Final = Allocator(
         ),
     ),
     starts=(
-        Start((("aggressive_decommit", True),)),
-        Start((("aggressive_decommit", True), ("max_total_thread_cache", 512 * KiB)), python="malloc"),
-        Start((("release_rate", 10.0),)),
-        Start((("release_rate", 0.0),)),
+        Start((("aggressive_decommit", True),), "memory"),
+        Start(
+            (("aggressive_decommit", True), ("max_total_thread_cache", 512 * KiB)), "memory", python="malloc"
+        ),
+        Start((("release_rate", 10.0),), "memory"),
+        Start((("release_rate", 0.0),), "time"),
     ),
     fields=tells(
         current_allocated_heap_size="exact",
