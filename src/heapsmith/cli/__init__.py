@@ -24,6 +24,9 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "live",
+    "allocators",
+    "compare",
+    "advise",
     "doctor",
 )
 
