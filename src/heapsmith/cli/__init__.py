@@ -27,6 +27,7 @@ VERBS: Final[tuple[str, ...]] = (
     "allocators",
     "compare",
     "advise",
+    "bench",
     "doctor",
 )
 
