@@ -22,7 +22,8 @@ def top(
 ) -> int:
     """Show the watched processes in the terminal, live.
 
-    Keys: t thread, s sort, i invert, r reset, p pause, w save, + and - interval, Tab and Enter process, q quit.
+    Keys: t thread, s sort, i invert, r reset, p pause, w save, + and - interval, q quit; Tab and Enter
+    choose a process.
 
     Example: heapsmith top --interval 500ms
     """

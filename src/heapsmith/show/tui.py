@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
+from rich.table import Table
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.timer import Timer
-from textual.widgets import DataTable, Footer, Label, OptionList, Sparkline, Static
+from textual.widgets import DataTable, Footer, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.run.history import Baseline, Curve, History, ProcessKey, ProcessSource, key_of
 from heapsmith.run.values import Process
+from heapsmith.show import palette
 from heapsmith.show.save import KINDS, Shown, write_file
 from heapsmith.show.tree import find_first
 from heapsmith.show.view import ALL_THREADS, Cell, View, compute_view, decode_key, find_thread
@@ -26,7 +29,9 @@ from heapsmith.units import format_bytes, format_seconds
 
 INTERVALS_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _TONES: Final = {"alive": "green", "bad": "bold red", "warn": "yellow", "ended": "dim", "": ""}
-_CURVE_POINTS: Final = 200
+_CURVE_POINTS: Final = 400
+_TILE_CELLS: Final = 34
+_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
 
 
 class Choice(ModalScreen[str]):
@@ -73,6 +78,37 @@ class Choice(ModalScreen[str]):
         self.dismiss("")
 
 
+class LiveCurve(Static):
+    """Live bytes over time as columns that stand on zero."""
+
+    def __init__(self) -> None:
+        super().__init__(id="curve")
+        self._values: npt.NDArray[np.float64] = np.zeros(0)
+
+    def plot(self, values: npt.NDArray[np.float64]) -> None:
+        """Show other values, ``(n_points,)``, oldest first."""
+        self._values = values
+        self.refresh()
+
+    def render(self) -> Text:
+        """Draw one column for each cell of the width: the highest of its points."""
+        width, height = max(1, self.size.width), max(1, self.size.height)
+        points = self._values
+        highest = float(points.max(initial=0.0))
+        if highest <= 0:
+            return Text()
+        edges = np.linspace(0, len(points), width + 1)
+        starts = np.minimum(edges[:-1].astype(int), len(points) - 1)
+        ends = np.maximum(np.ceil(edges[1:]).astype(int), starts + 1)
+        columns = [float(points[start:end].max()) for start, end in zip(starts, ends, strict=True)]
+        eighths = [round(8 * height * value / highest) for value in columns]
+        lines = [
+            "".join(_EIGHTHS[min(8, max(0, count - 8 * row))] for count in eighths)
+            for row in range(height - 1, -1, -1)
+        ]
+        return Text("\n".join(lines), style=palette.LIVE.dark)
+
+
 class TopApp(App[None]):
     """``heapsmith top``.
 
@@ -88,8 +124,6 @@ class TopApp(App[None]):
     #head { height: 2; padding: 0 1; }
     #tiles { height: auto; padding: 0 1; }
     #curve { height: 4; margin: 1 1 0 1; }
-    #curve > .sparkline--max-color { color: $accent; }
-    #curve > .sparkline--min-color { color: $accent 60%; }
     #scale { height: 1; padding: 0 1; color: $text-muted; }
     #body { height: 1fr; margin-top: 1; }
     #processes { width: 44; max-width: 40%; margin-right: 1; display: none; }
@@ -128,6 +162,7 @@ class TopApp(App[None]):
         self._table: DataTable[Text] = DataTable(
             id="classes", cursor_type="row", zebra_stripes=True, fixed_columns=1
         )
+        self._curve = LiveCurve()
         self._timer: Timer | None = None
         self._columns: list[str] = []
         self._process_keys: list[str] = []
@@ -138,7 +173,7 @@ class TopApp(App[None]):
         """Build the screen."""
         yield Static(id="head")
         yield Static(id="tiles")
-        yield Sparkline([], id="curve", summary_function=max)
+        yield self._curve
         yield Static(id="scale")
         yield Static(id="caption")
         with Horizontal(id="body"):
@@ -210,12 +245,7 @@ class TopApp(App[None]):
             head.append(f"  {view.since}", style="cyan")
         head.append(f"\n{view.problem or view.facts}", style="bold red" if view.problem else "dim")
         self.query_one("#head", Static).update(head)
-        tiles = Text()
-        for tile in view.tiles:
-            tiles.append(f"{tile.name} ", style="dim")
-            tiles.append(tile.value, style=_TONES.get(tile.tone) or "bold")
-            tiles.append(f" ({tile.note})   " if tile.note else "   ", style="dim")
-        self.query_one("#tiles", Static).update(tiles)
+        self.query_one("#tiles", Static).update(self._tiles(view))
         thread = dict(view.threads)[view.thread]
         order = "descending" if self._downwards else "ascending"
         column = view.columns[min(self._sort_column, len(view.columns) - 1)].name
@@ -223,9 +253,26 @@ class TopApp(App[None]):
             Text.assemble(("Size classes of ", "dim"), (thread, "bold"), (f"  by {column}, {order}", "dim"))
         )
 
+    def _tiles(self, view: View) -> Table:
+        across = max(1, min(4, (self.size.width - 2) // _TILE_CELLS))
+        table = Table.grid(expand=True)
+        for _ in range(across):
+            table.add_column(ratio=1, no_wrap=True)
+        cells = [
+            Text.assemble(
+                (f"{tile.name} ", "dim"),
+                (tile.value, _TONES.get(tile.tone) or "bold"),
+                (f"  {tile.note}", "dim"),
+            )
+            for tile in view.tiles
+        ]
+        for start in range(0, len(cells), across):
+            table.add_row(*cells[start : start + across])
+        return table
+
     def _show_curve(self, process: Process, curve: Curve) -> None:
         live = curve.column("live_bytes")[-_CURVE_POINTS:]
-        self.query_one("#curve", Sparkline).data = np.nan_to_num(live).tolist()
+        self._curve.plot(live)
         if len(live) > 1:
             first_s, last_s = float(curve.times_s[-len(live)]), float(curve.times_s[-1])
             span = f"{format_seconds(first_s)} to {format_seconds(last_s)}"
