@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import believable
 import polars as pl
-from believable import Machine
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
+import believable
+from believable import Machine
 from heapsmith.errors import RunError
 from heapsmith.run.values import Exit
 from heapsmith.show.labels import class_label
@@ -48,7 +48,11 @@ def test_it_shows_totals_and_one_row_for_each_size_class_in_use_and_the_sum() ->
         assert len(shown) == len(process.size_classes) + 1
         heaviest = max(process.size_classes, key=lambda row: row.live_bytes)
         assert shown[0][:2] == [class_label(heaviest.class_bytes), format_bytes(heaviest.live_bytes)]
-        assert shown[-1][:3] == ["SUM", format_bytes(process.live_bytes), format_bytes(process.live_bytes_peak)]
+        assert shown[-1][:3] == [
+            "SUM",
+            format_bytes(process.live_bytes),
+            format_bytes(process.live_bytes_peak),
+        ]
         machine.time_s = 44
         await pilot.pause(0.3)
         assert rows(app)[-1][1] == format_bytes(machine.poll()[0].live_bytes)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from heapsmith.errors import RunError
 from heapsmith.run.find import find_process
+from heapsmith.run.history import FromNowOn
 from heapsmith.run.watch import Watcher
 from heapsmith.show.tui import TopApp
 from heapsmith.units import parse_seconds
@@ -27,12 +28,11 @@ def top(
 
     Example: heapsmith top --interval 500ms
     """
-    if not sys.stdout.isatty():
-        raise RunError(
-            "top needs a terminal", "standard output is none", "use `heapsmith ps` or `heapsmith info`"
-        )
+    # Textual draws on standard error, so that standard output could be piped; both ends must be a terminal.
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise RunError("top needs a terminal", "input or output is redirected", "see `heapsmith ps`")
     with contextlib.closing(Watcher(pids=None if pid is None else [pid])) as watcher:
         if pid is not None:
             find_process(watcher, pid)
-        TopApp(watcher, parse_seconds(interval)).run()
+        TopApp(FromNowOn(watcher) if pid is None else watcher, parse_seconds(interval)).run()
     return 0

@@ -29,6 +29,8 @@ from heapsmith.units import format_bytes, format_seconds
 
 INTERVALS_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _TONES: Final = {"alive": "green", "bad": "bold red", "warn": "yellow", "ended": "dim", "": ""}
+_SIGNS: Final = {"alive": "●", "bad": "✖", "ended": "○"}
+_DEEPEST: Final = 4
 _CURVE_POINTS: Final = 400
 _TILE_CELLS: Final = 34
 _EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
@@ -152,6 +154,7 @@ class TopApp(App[None]):
         self._folder = folder or Path.cwd()
         self._history = History()
         self._key: ProcessKey | None = None
+        self._before: ProcessKey | None = None
         self._thread = ALL_THREADS
         self._baseline: Baseline | None = None
         self._paused = False
@@ -184,7 +187,7 @@ class TopApp(App[None]):
 
     def on_mount(self) -> None:
         """Look for the first time, and from now on."""
-        self._tree.add_columns("Process", "Live", "State")
+        self._tree.add_columns("Process", Text("Live", justify="right"))
         self._table.focus()
         self._look()
         self._start_timer()
@@ -207,14 +210,17 @@ class TopApp(App[None]):
         if not self._paused:
             self._show()
 
+    def _find(self) -> Process | None:
+        process = self._history.find(self._key) or find_first(self._history.processes, self._before)
+        self._before = key_of(process) if process else None
+        return process
+
     def _show(self) -> None:
-        process = self._history.find(self._key) or find_first(self._history.processes)
+        process = self._find()
         counted, since_s = process, None
         if process is not None and self._baseline is not None and self._baseline.key == key_of(process):
             counted, since_s = self._baseline.since(process), self._baseline.process.time_s
-        view = compute_view(
-            self._history, process, counted, self._thread, since_s, self._problem, unfold=True
-        )
+        view = compute_view(self._history, process, counted, self._thread, since_s, self._problem)
         self._view = view
         if process is None or counted is None:
             self._show_nothing()
@@ -286,9 +292,12 @@ class TopApp(App[None]):
         table.set_class(len(view.processes) > 1, "many")
         rows = [
             (
-                Text(f"{'  ' * entry.depth}{'▸' if entry.chosen else ' '}{entry.name} {entry.pid}"),
+                Text.assemble(
+                    "  " * min(entry.depth, _DEEPEST),
+                    (_SIGNS.get(entry.tone, " "), _TONES[entry.tone]),
+                    (f" {entry.name} {entry.pid}", "bold" if entry.chosen else ""),
+                ),
                 Text(entry.live, justify="right"),
-                Text(entry.state, style=_TONES[entry.tone]),
             )
             for entry in view.processes
         ]
@@ -349,7 +358,7 @@ class TopApp(App[None]):
 
     def action_reset(self) -> None:
         """Count from here on, or from the start again."""
-        process = self._history.find(self._key) or find_first(self._history.processes)
+        process = self._find()
         self._baseline = None if self._baseline or process is None else Baseline(process)
         self._show()
 

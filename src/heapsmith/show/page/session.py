@@ -64,6 +64,7 @@ class Session:
         self._document = document
         self._hub = hub
         self._key: ProcessKey | None = None
+        self._before: ProcessKey | None = None
         self._thread = ALL_THREADS
         self._paused = False
         self._unfold = False
@@ -134,7 +135,9 @@ class Session:
 
     def _choose(self) -> Process | None:
         history = self._hub.history
-        return history.find(self._key) or find_first(history.processes)
+        process = history.find(self._key) or find_first(history.processes, self._before)
+        self._before = key_of(process) if process else None
+        return process
 
     def _count(self, process: Process | None) -> Process | None:
         if process is None or self._baseline is None or self._baseline.key != key_of(process):
