@@ -24,7 +24,11 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "live",
-    "top",
+    "allocators",
+    "compare",
+    "advise",
+    "bench",
+    "doctor",
 )
 
 app = App(

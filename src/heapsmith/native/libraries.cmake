@@ -6,3 +6,4 @@ set(probe
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
 
 add_native_library(heapsmith_watch ${abi} ${probe} ${native}/heap/next.cc)
+include(${native}/osmem/osmem.cmake)

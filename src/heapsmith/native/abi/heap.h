@@ -9,7 +9,4 @@ namespace hs {
 using TheHeap = NextHeap;
 using TheCounted = Counted<TheHeap>;
 
-// Our malloc, whoever's comes first in the program.
-extern "C" void* own_malloc(size_t bytes) __attribute__((visibility("hidden")));
-
 }  // namespace hs

@@ -40,9 +40,18 @@ wire::Slot& shared_slot(wire::SlotKind kind) {
   return region.slots[static_cast<uint32_t>(kind) - static_cast<uint32_t>(wire::SlotKind::kEndedNative)];
 }
 
+void add_shared(size_t usable_bytes, wire::SlotKind kind) {
+  wire::Slot& slot = shared_slot(kind);
+  const uint32_t index = class_index(usable_bytes);
+  fetch_add_relaxed(slot.cells[index].allocations, 1u);
+  if (is_coarse(index)) fetch_add_relaxed(slot.large[index - wire::kFineClasses].live_bytes, usable_bytes);
+}
+
 }  // namespace
 
 bool file_slowly(wire::Slot& cells, const void* block, size_t usable_bytes, size_t requested_bytes) {
+  // Large and followed blocks come by here however steady the heap is: so a change from outside is always seen.
+  if (is_control_changed()) this_thread.slot->mark_high_bytes = INT64_MIN;
   if (!account_allocation(*this_thread.slot, usable_bytes, requested_bytes)) return false;
   add(cells, block, usable_bytes, requested_bytes);
   return true;
@@ -55,11 +64,13 @@ void unfile_slowly(wire::Slot& cells, const void* block, size_t usable_bytes) {
 
 bool file_shared(const void*, size_t usable_bytes, size_t requested_bytes, wire::SlotKind kind) {
   if (!look_up_shared(static_cast<int64_t>(usable_bytes), requested_bytes)) return false;
-  wire::Slot& slot = shared_slot(kind);
-  const uint32_t index = class_index(usable_bytes);
-  fetch_add_relaxed(slot.cells[index].allocations, 1u);
-  if (is_coarse(index)) fetch_add_relaxed(slot.large[index - wire::kFineClasses].live_bytes, usable_bytes);
+  add_shared(usable_bytes, kind);
   return true;
+}
+
+void file_moved_shared(size_t usable_bytes, wire::SlotKind kind) {
+  grow_shared(static_cast<int64_t>(usable_bytes));
+  add_shared(usable_bytes, kind);
 }
 
 void unfile_shared(const void*, size_t usable_bytes, wire::SlotKind kind) {

@@ -54,6 +54,8 @@ void unfile_slowly(wire::Slot& cells, const void* block, size_t usable_bytes);
 // The same for a thread without a slot.
 bool file_shared(const void* block, size_t usable_bytes, size_t requested_bytes, wire::SlotKind kind);
 void unfile_shared(const void* block, size_t usable_bytes, wire::SlotKind kind);
+// A block that has moved already: the limit cannot refuse it any more.
+void file_moved_shared(size_t usable_bytes, wire::SlotKind kind);
 
 // A block that becomes another: taken out of the counters before it moves (then its address is anybody's), filed again
 // where it went or, if it could not move, as it was. What it grew by has been admitted before.

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/atomic.h"
-#include "base/bounded_lock.h"
 #include "os/process.h"
 #include "probe/account.h"
 #include "probe/follow.h"
@@ -23,8 +22,6 @@ enum : uint32_t { kNoRegion, kOpeningRegion, kRegionOpen };
 uint32_t region_state = kNoRegion;
 bool is_forked = false;
 
-// Guards the slots' free list, the ended counters' totals and the making of the key.
-BoundedLock slots_lock;
 bool has_lock_for_fork = false;
 pthread_key_t end_of_thread;
 bool has_key = false;
@@ -94,7 +91,7 @@ void detach() {
     fold(*python);
     give_back_slot(thread.python_index);
   }
-  writer_ends(slot);
+  writer_ends(*slot);
   give_back_slot(thread.slot_index);
   fetch_add_relaxed(region.header->threads_ended, 1u);
   end_folding();
@@ -159,7 +156,7 @@ wire::Slot* attach() {
   if (load_acquire(region_state) != kRegionOpen) open_region_once();
   wire::Slot* slot = take_named_slot(wire::SlotKind::kNative, thread.slot_index);
   if (slot == nullptr) return nullptr;
-  writer_begins(slot);
+  writer_begins(*slot);
   store_release(slot->state, static_cast<uint32_t>(wire::SlotState::kAlive));
   fetch_add_relaxed(region.header->threads_started, 1u);
   if (has_key) pthread_setspecific(end_of_thread, slot);
