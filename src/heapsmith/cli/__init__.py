@@ -30,6 +30,7 @@ VERBS: Final[tuple[str, ...]] = (
     "bench",
     "doctor",
 )
+VERBS: Final[tuple[str, ...]] = ("osmem",)
 
 app = App(
     name="heapsmith",
