@@ -30,12 +30,10 @@ WORTH: Final = 0.05
 def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> float | None:
     """Fold the figures of one trial into one number, less being better.
 
-    It is the weighted geometric mean of what the trial took in time and in resident bytes: ratios of it are
-    what counts, and halving the one is worth as much as halving the other (``balanced``). Time is the
-    throughput where the
-    output reports one, else the wall clock; resident is what stays after the load for a service, else peak
-    and
-    average.
+    It is the weighted geometric mean of what the trial took in time and in resident bytes: only ratios of it
+    count, and halving the one is worth as much as halving the other (``balanced``). Time is half the clock
+    (or the throughput, where the output reports one) and half the processors; resident is what stays after
+    the load for a service, else peak and average.
 
     Args:
         outcome: The trial.
@@ -53,7 +51,7 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
 
 
 def _time(outcome: Outcome, workload: Workload) -> float | None:
-    """Geometric mean of what a clock and what the processors say: neighbours on the machine disturb the clock more."""
+    """Geometric mean of clock and processor time: neighbours on the machine disturb the clock more."""
     metric = outcome.metric
     clock = FIGURE["time_s"].read(outcome, workload)
     if metric is not None and metric > 0:
