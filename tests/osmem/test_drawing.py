@@ -146,7 +146,7 @@ def test_the_png_has_the_size_of_the_sheet_and_more_than_a_ground() -> None:
 
 def test_a_sheet_too_long_for_pixels_says_what_to_do() -> None:
     with pytest.raises(HeapsmithError, match="--steps"):
-        HeapDrawing("\n".join(random_lines(1, 600, 24))).png()
+        HeapDrawing("\n".join(random_lines(1, 300, 24))).png()
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:

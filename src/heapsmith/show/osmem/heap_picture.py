@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -96,6 +97,10 @@ class _Drawer:
         self.heap = scene.step.heap
         self.heap_end = self.heap[-1].end if self.heap else HEAP_START
         self.old = self._block_left()
+        self.blocks_in: dict[int, list[Block]] = defaultdict(list)
+        for block in self.heap:
+            for span in axis.spans(block.address, block.end):
+                self.blocks_in[span.row].append(block)
         self.sheet = _Sheet()
         self.bar_tops: list[float] = []
         self.cards: dict[int, tuple[float, float]] = {}  # the middle of the top of each mapped block
@@ -165,7 +170,7 @@ class _Drawer:
         return y
 
     def _row_of_blocks(self, row: int, top: float) -> None:
-        for block in self.heap:
+        for block in self.blocks_in[row]:
             with self.sheet.grouped():
                 self._block(block, row, top)
         self._highlights(row, top)
@@ -197,7 +202,7 @@ class _Drawer:
 
     def _highlights(self, row: int, top: float) -> None:
         """A frame around the block that the call answers, and around one that is in the way."""
-        for block in self.heap:
+        for block in self.blocks_in[row]:
             edge: Ink | None = "new" if block.payload == self.scene.step.pointer else None
             edge = "stop" if self._is_in_the_way(block) else edge
             for span in self.axis.spans(block.address, block.end) if edge else ():
@@ -251,7 +256,7 @@ class _Drawer:
 
     def _addresses(self, row: int, y: float) -> None:
         taken = -10.0
-        for block in self.heap:
+        for block in self.blocks_in[row]:
             at_row, x = self.axis.point(block.payload)
             text = f"{block.payload - HEAP_START:#x}"
             wide = text_width(text, 9.5, mono=True)
