@@ -102,6 +102,19 @@ def test_every_kind_of_step_has_words_and_marks_of_its_own(script: str, headline
     assert shown in words(drawing, len(drawing.scenes))
 
 
+def test_a_name_that_is_given_away_no_longer_names_its_old_block() -> None:
+    scene = HeapDrawing("a = malloc 100\na = malloc 200").scenes[-1]
+    assert [scene.name_of(block) for block in scene.step.heap[:2]] == ["#1", "a"]
+
+
+def test_joining_on_free_is_not_told_as_joining_before_a_search() -> None:
+    drawing = HeapDrawing("a = malloc 100\nb = malloc 8\nfree a\nfree b", Model(coalesce="on-free"))
+    assert (
+        drawing.scenes[-1].sentences[-1]
+        == "The block that was freed was joined with its free neighbours at once."
+    )
+
+
 def test_a_block_that_stays_is_drawn_at_the_same_place_in_every_step() -> None:
     drawing = HeapDrawing(MOVE)
     axis = axis_for(drawing.scenes, 900)
