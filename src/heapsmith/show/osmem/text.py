@@ -51,11 +51,6 @@ def print_trace(tracing: Tracing) -> None:
         _console(errors=True).print(
             Text(f"library and model agree: {calls} calls, {system_calls} system calls", "dim")
         )
-    print_disagreement(tracing)
-
-
-def print_disagreement(tracing: Tracing) -> None:
-    """Say what is wrong with the library's run, if anything is."""
     for offence in tracing.offences:
         _console(errors=True).print(Text(offence, "red"))
     if not tracing.agree and tracing.model_lines is not None:
