@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import polars as pl
 import pytest
-from conftest import Open, wait_until
 from playwright.sync_api import Page, expect
 
 import believable
@@ -20,12 +19,9 @@ from heapsmith.show.labels import class_label
 from heapsmith.show.page import PageServer, serve
 from heapsmith.show.save import KINDS
 from heapsmith.units import MiB, format_bytes, format_count
+from page.browsing import Open, tile, wait_until
 
 Serve = Callable[[Machine], PageServer]
-
-
-def tile(page: Page, name: str) -> str:
-    return page.locator(f".tile[data-name='{name}'] strong").inner_text()
 
 
 def cells(page: Page, row: int = 0) -> list[str]:
@@ -390,6 +386,19 @@ def test_only_our_own_names_and_origins_are_let_in(serve_machine: Serve) -> None
     assert ask(server.port, Host=f"attacker.example:{server.port}") == 403
     assert ask(server.port, Origin="http://attacker.example") == 403
     assert ask(server.port, "/ws", **upgrade, Origin="http://attacker.example") == 403
+
+
+def test_names_of_this_machine_are_accepted_where_it_serves_on_both_loopbacks() -> None:
+    server = serve(Machine(), "localhost", 0, on_ready=lambda _: None)
+    try:
+        assert ask(server.port) == 200
+        assert ask(server.port, Host=f"[::1]:{server.port}") == 200
+        assert ask(server.port, Host=f"attacker.example:{server.port}") == 403
+        assert (
+            ask(server.port, "/ws", Host=f"localhost:{server.port}", Origin="http://attacker.example") == 403
+        )
+    finally:
+        server.stop()
 
 
 def test_a_port_in_use_gives_the_next_free_one_and_says_so() -> None:
