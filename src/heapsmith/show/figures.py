@@ -216,7 +216,8 @@ def _heat_rows(class_bytes: Sequence[int | None], held: npt.NDArray[np.int64]) -
     if len(held) <= HEAT_ROWS:
         return [[place] for place in held.tolist()]
     doublings: dict[int, list[int]] = {}
-    for place in held.tolist():
+    places: list[int] = held.tolist()
+    for place in places:
         size = class_bytes[place]
         # Sizes of a class end 8 bytes past a round number.
         doublings.setdefault(99 if size is None else max(0, size - 9).bit_length(), []).append(place)
