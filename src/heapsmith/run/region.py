@@ -330,7 +330,7 @@ class RegionSnapshot:
     def _compute_rows(self) -> Rows:
         cells = self.slots["cells"]
         allocations = cells["allocations"].astype(np.int64)
-        frees = cells["frees"].astype(np.int64)
+        frees = allocations - (cells["live_blocks_peak"].astype(np.int64) - cells["below_peak_blocks"])
         net_blocks = allocations - frees
         usable = self._usable_by_row()
         net_bytes = net_blocks * usable

@@ -91,8 +91,8 @@ CELL: Final = Struct(
     "What one thread did with one size class.",
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
-        Field("frees", "u64", "blocks taken back, reallocations included"),
-        Field("live_blocks_peak", "u32", "largest allocations - frees so far"),
+        Field("below_peak_blocks", "i64", "how many fewer blocks are live than at the peak: frees follow from it"),
+        Field("live_blocks_peak", "u32", "most blocks live so far: allocations - frees"),
         Field(
             "followed_allocations",
             "u32",

@@ -131,6 +131,11 @@ static void failures(void) {
   if (errno != 77) _exit(6);
 }
 
+// The allocator has not even been asked for its first page.
+static void untouched(void) {
+  if (mallinfo2().arena != 0) _exit(7);
+}
+
 int main(int count, char** arguments) {
   const char* what = count > 1 ? arguments[1] : "nothing";
   static const struct {
@@ -138,7 +143,7 @@ int main(int count, char** arguments) {
     void (*act)(void);
   } scenarios[] = {{"simple", simple},   {"empty_blocks", empty_blocks}, {"reallocations", reallocations},
                    {"aligned", aligned}, {"texts", texts},               {"large", large},
-                   {"failures", failures}};
+                   {"failures", failures}, {"untouched", untouched}};
   for (size_t number = 0; number < sizeof scenarios / sizeof *scenarios; ++number) {
     if (strcmp(what, scenarios[number].name) == 0) scenarios[number].act();
   }

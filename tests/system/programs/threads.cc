@@ -161,13 +161,14 @@ void late_destructors() {
 // Takes all that the limit gives, from eight threads.
 void greedy(size_t bytes) {
   std::vector<std::thread> threads;
-  static std::atomic<int> done;
+  static std::atomic<bool> all_are_here;
   for (int number = 0; number < 8; ++number) {
     threads.emplace_back([=] {
+      while (!all_are_here) sched_yield();
       for (int failed = 0; failed < 50;) failed += take(bytes) == nullptr ? 1 : 0;
-      ++done;
     });
   }
+  all_are_here = true;
   for (std::thread& thread : threads) thread.join();
 }
 

@@ -30,4 +30,5 @@ def main(rounds: int) -> None:
         trees = [*trees[-100:], kept]
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 1500)
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1500)

@@ -30,4 +30,5 @@ def main(rounds: int) -> None:
         kept = [*kept[-8:], index]
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)

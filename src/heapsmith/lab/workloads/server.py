@@ -42,4 +42,5 @@ def main(requests: int) -> None:
     server.shutdown()
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)

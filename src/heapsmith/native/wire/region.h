@@ -46,8 +46,8 @@ inline constexpr uint64_t kClassBytes[kClassCount] = {8ull, 24ull, 40ull, 56ull,
 // What one thread did with one size class.
 struct Cell {
   uint64_t allocations;  // blocks handed out, reallocations included
-  uint64_t frees;  // blocks taken back, reallocations included
-  uint32_t live_blocks_peak;  // largest allocations - frees so far
+  int64_t below_peak_blocks;  // how many fewer blocks are live than at the peak: frees follow from it
+  uint32_t live_blocks_peak;  // most blocks live so far: allocations - frees
   uint32_t followed_allocations;  // followed blocks handed out (halved together with the next when full)
   uint32_t followed_slack_bytes;  // of those, usable bytes beyond what was asked for, in sum
   uint16_t followed_frees;  // followed blocks taken back (halved together with the next when full)
@@ -55,7 +55,7 @@ struct Cell {
 };
 static_assert(sizeof(Cell) == 32);
 static_assert(offsetof(Cell, allocations) == 0);
-static_assert(offsetof(Cell, frees) == 8);
+static_assert(offsetof(Cell, below_peak_blocks) == 8);
 static_assert(offsetof(Cell, live_blocks_peak) == 16);
 static_assert(offsetof(Cell, followed_allocations) == 20);
 static_assert(offsetof(Cell, followed_slack_bytes) == 24);
