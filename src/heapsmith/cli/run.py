@@ -75,6 +75,8 @@ def run(
                 from heapsmith.show.page import serve  # the page's libraries take as long to load as a small program runs
 
                 server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
+                if server.note:
+                    console.print(f"heapsmith: {server.note}", highlight=False, markup=False, soft_wrap=True)
                 stack.callback(server.stop)
             result = watched.wait(on_event=lambda process, event: _say(console, process, event))
         if summary:

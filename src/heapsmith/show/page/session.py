@@ -18,7 +18,7 @@ from jinja2 import Environment
 from heapsmith.errors import HeapsmithError
 from heapsmith.run.history import Baseline, ProcessKey, key_of
 from heapsmith.run.values import Event, Process
-from heapsmith.show import figures, palette
+from heapsmith.show import figures
 from heapsmith.show.page.hub import FASTEST_S, SLOWEST_S, Hub
 from heapsmith.show.save import KINDS, Shown, file_name, render_file
 from heapsmith.show.tree import find_first
@@ -124,8 +124,6 @@ class Session:
             intervals=_with_default(INTERVALS, self.interval_s),
             ranges=RANGES,
             chosen_interval=f"{self.interval_s:g}",
-            kinds=list(KINDS),
-            colors={"live": palette.LIVE, "ground": palette.GROUND},
         )
         config: Any = getattr(self._document, "config", None)
         if config is not None:
