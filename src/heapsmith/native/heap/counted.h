@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "probe/account.h"
 #include "probe/count.h"
+#include "probe/failure.h"
 #include "probe/thread.h"
 
 namespace hs {
@@ -56,7 +57,7 @@ class Counted {
     const size_t old_bytes = Heap::usable_bytes(block);
     wire::Slot* slot = probe::attach();
     if (slot == nullptr) return reallocate_shared(block, old_bytes, bytes);
-    if (bytes > old_bytes && !probe::would_admit(*slot, bytes - old_bytes, bytes)) return no_memory();
+    if (bytes > old_bytes && !probe::would_admit(*slot, bytes - old_bytes, bytes)) return no_memory(bytes);
     wire::Slot& cells = probe::filing_cells();
     const probe::Moving moving = probe::begin_move(cells, block, old_bytes);
     void* moved = Heap::reallocate(block, bytes);
@@ -67,6 +68,7 @@ class Counted {
     } else {
       probe::cancel_move(cells, moving);
       probe::note_out_of_memory(bytes);
+      probe::tell_failure(bytes, false);
     }
     return moved;
   }
@@ -80,6 +82,7 @@ class Counted {
     if (!attached && !probe::can_share()) return block;
     if (block == nullptr) {
       probe::note_out_of_memory(bytes);
+      probe::tell_failure(bytes, false);
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
@@ -87,7 +90,7 @@ class Counted {
                                    : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind());
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
-    return no_memory();
+    return no_memory(bytes);
   }
 
   static HS_SLOW_PATH void unfile(void* block) {
@@ -121,7 +124,8 @@ class Counted {
     return moved;
   }
 
-  static HS_SLOW_PATH void* no_memory() {
+  static HS_SLOW_PATH void* no_memory(size_t bytes) {
+    probe::tell_failure(bytes, true);
     errno = ENOMEM;
     return nullptr;
   }

@@ -2,11 +2,13 @@
 
 #include "base/atomic.h"
 #include "os/process.h"
+#include "probe/attention.h"
 #include "probe/region.h"
 
 namespace hs::probe {
 
 uint32_t writers = 0;
+const wire::Slot* alone_slot = nullptr;
 
 namespace {
 
@@ -55,6 +57,7 @@ void note_refusal(int64_t live_bytes, size_t requested_bytes) {
 }
 
 void compare_with_warning(int64_t live_bytes) {
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) compare_with_watches(live_bytes);
   wire::RegionHeader& header = *region.header;
   const auto warn_at_bytes = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
   if (HS_LIKELY(warn_at_bytes == 0)) return;
@@ -70,6 +73,7 @@ void compare_with_warning(int64_t live_bytes) {
 
 // `error_bound_bytes`: how far `live_bytes` may be from the truth.
 HS_FAST_PATH void raise_peak(int64_t live_bytes, int64_t error_bound_bytes) {
+  if (HS_UNLIKELY(load_relaxed(scopes_in_use) != 0)) raise_scopes(live_bytes, error_bound_bytes);
   wire::RegionHeader& header = *region.header;
   const int64_t before = load_relaxed(header.live_bytes_peak);
   if (live_bytes <= before) return;
@@ -94,6 +98,7 @@ int64_t headroom(int64_t live_bytes) {
       warn != 0 && load_relaxed(is_above_warning) == 0) {
     room = lowest(room, warn - live_bytes);
   }
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) room = lowest(room, next_watch_bytes() - live_bytes);
   return room < 0 ? 0 : room;
 }
 
@@ -101,19 +106,30 @@ int64_t alone_live_bytes(const wire::Slot& slot) {
   return load_relaxed(region.header->published_live_bytes) + slot.live_bytes - slot.published_bytes;
 }
 
+// A newcomer publishes for the one that was alone (writer_begins), perhaps while that one does: each byte goes once.
 int64_t publish(wire::Slot& slot) {
-  const int64_t moved_bytes = slot.live_bytes - slot.published_bytes;
-  slot.published_bytes = slot.live_bytes;
+  const int64_t now_bytes = load_relaxed(slot.live_bytes);
+  int64_t before_bytes = load_relaxed(slot.published_bytes);
+  while (!compare_exchange_relaxed(slot.published_bytes, before_bytes, now_bytes)) {
+  }
+  const int64_t moved_bytes = now_bytes - before_bytes;
   return fetch_add_relaxed(region.header->published_live_bytes, moved_bytes) + moved_bytes;
 }
 
 void set_marks_alone(wire::Slot& slot, int64_t live_bytes) {
   const wire::RegionHeader& header = *region.header;
-  const int64_t below_peak = header.live_bytes_peak - live_bytes;
+  store_relaxed(alone_slot, &slot);
+  int64_t peak_bytes = header.live_bytes_peak;
+  if (HS_UNLIKELY(load_relaxed(scopes_in_use) != 0)) peak_bytes = lowest(peak_bytes, next_scope_bytes());
+  const int64_t below_peak = peak_bytes - live_bytes;
   const int64_t room = lowest(headroom(live_bytes), below_peak < 0 ? 0 : below_peak);
   int64_t low = INT64_MIN;
   if (const auto warn = static_cast<int64_t>(header.warn_at_bytes); warn != 0 && is_above_warning != 0) {
     low = slot.live_bytes - (live_bytes - rearm_bytes(warn));
+  }
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) {
+    const int64_t rearm = next_rearm_bytes();
+    if (rearm != INT64_MIN) low = highest(low, slot.live_bytes - (live_bytes - rearm));
   }
   store_relaxed(slot.mark_high_bytes, slot.live_bytes + room);
   store_relaxed(slot.mark_low_bytes, low);
@@ -131,7 +147,7 @@ void set_marks_among(wire::Slot& slot, int64_t live_bytes, uint32_t others) {
 HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
   const wire::RegionHeader& header = *region.header;
   if (grown_bytes <= 0 || load_relaxed(writers) > 1 || slot.mark_low_bytes != INT64_MIN ||
-      header.limit_bytes != 0 || header.warn_at_bytes != 0 ||
+      header.limit_bytes != 0 || header.warn_at_bytes != 0 || load_relaxed(watches_in_use) != 0 ||
       load_relaxed(region.control->sequence) != control_sequence) {
     return false;
   }
@@ -149,6 +165,7 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
   const os::KeepErrno keep;
   bool admitted = true;
   for (;;) {
+    const uint32_t epoch = load_sequential(marks_epoch);
     const uint32_t count = load_sequential(writers);
     const bool alone = count <= 1;
     int64_t live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
@@ -168,7 +185,8 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
     }
     // Pairs with the store of `writers` in writer_begins: either we see the newcomer here, or it resets our marks.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if ((load_sequential(writers) <= 1) == alone) return admitted;
+    // So with change_marks.
+    if ((load_sequential(writers) <= 1) == alone && load_sequential(marks_epoch) == epoch) return admitted;
   }
 }
 
@@ -218,6 +236,7 @@ void writer_begins(wire::Slot* slot) {
     slot->mark_high_bytes = INT64_MIN;
     slot->mark_low_bytes = INT64_MIN;
   }
+  if (before == 0) store_relaxed(alone_slot, static_cast<const wire::Slot*>(slot));
   if (before != 1) return;
   // The one that was alone has marks that only hold while it is.
   const uint32_t used = load_acquire(region.header->slots_used);
@@ -226,6 +245,8 @@ void writer_begins(wire::Slot* slot) {
     if (&other == slot || other.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) continue;
     store_sequential(other.mark_high_bytes, INT64_MIN);
     store_sequential(other.mark_low_bytes, INT64_MAX);
+    // It may sleep from now on, with all that it holds: the process's sum has to know of it.
+    publish(other);
   }
 }
 
@@ -234,8 +255,30 @@ void writer_ends(wire::Slot* slot) {
   fetch_add_sequential(writers, static_cast<uint32_t>(-1));
 }
 
+int64_t estimate_live_bytes(int64_t& error_bound_bytes) {
+  const int64_t published_bytes = load_relaxed(region.header->published_live_bytes);
+  const uint32_t count = load_sequential(writers);
+  const wire::Slot* slot = load_relaxed(alone_slot);
+  if (count <= 1 && slot != nullptr) {
+    error_bound_bytes = 0;
+    return published_bytes + load_relaxed(slot->live_bytes) - load_relaxed(slot->published_bytes);
+  }
+  error_bound_bytes = static_cast<int64_t>(count) * kPublishBytes;
+  return published_bytes;
+}
+
+void account_wish(uint64_t limit_bytes) {
+  auto* control = const_cast<wire::ControlBlock*>(region.control);
+  store_relaxed(control->limit_bytes, limit_bytes);
+  __atomic_fetch_add(&control->sequence, 1u, __ATOMIC_RELEASE);
+  int64_t error_bound_bytes = 0;
+  read_control(estimate_live_bytes(error_bound_bytes));
+  change_marks();
+}
+
 void account_inherited(int64_t live_bytes) {
   writers = 0;
+  alone_slot = nullptr;
   control_sequence = 0;
   is_above_warning = 0;
   stamped_peak_bytes = 0;

@@ -20,6 +20,8 @@ inline constexpr int64_t kLookUpBytes = 64 * 1024;
 
 // Threads with a slot; a thread that shares counts as one for good.
 extern uint32_t writers;
+// The thread that found itself alone when it last looked up; null before any did.
+extern const wire::Slot* alone_slot;
 
 // The slot's live bytes have passed a mark, `grown_bytes` of it just now (negative for a free). Answers whether the
 // growth is admitted; if not, it has been taken back.
@@ -40,6 +42,12 @@ HS_SLOW_PATH void note_out_of_memory(size_t requested_bytes);
 // Another thread begins to write: from here on nobody may rely on being alone.
 void writer_begins(wire::Slot* slot);
 void writer_ends(wire::Slot* slot);
+
+// Live bytes of the process in O(1), from any thread or signal handler, and how far they may be from the truth.
+int64_t estimate_live_bytes(int64_t& error_bound_bytes);
+
+// The program itself wants a limit: through the control block, as from outside, and in force at once.
+void account_wish(uint64_t limit_bytes);
 
 // In a forked child: what is live came with the fork.
 void account_inherited(int64_t live_bytes);

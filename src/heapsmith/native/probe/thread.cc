@@ -7,6 +7,7 @@
 #include "base/bounded_lock.h"
 #include "os/process.h"
 #include "probe/account.h"
+#include "probe/attention.h"
 #include "probe/follow.h"
 #include "probe/region.h"
 #include "probe/size_class.h"
@@ -224,6 +225,8 @@ void fork_child() {
   region_state = kNoRegion;
   is_forked = true;
   this_thread = {};
+  alone_slot = nullptr;
+  attention_fork_child();
 }
 
 }  // namespace hs::probe
