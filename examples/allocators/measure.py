@@ -31,7 +31,7 @@ def examples(folder):
     """Yield (key, title, options, command) of every example."""
     for name, title in (("stdlib", "web service, standard library"), ("flask", "web service, Flask")):
         yield (
-            "a", f"(a) {title}", ["--objective", "memory", "--budget", "6m", *SPIKE],
+            "a", f"(a) {title}", ["--objective", "memory", "--budget", "5m", *SPIKE],
             [sys.executable, str(HERE / f"{name}_service.py"), "{port}"],
         )  # fmt: skip
     for size, title in (

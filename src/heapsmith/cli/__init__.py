@@ -27,8 +27,10 @@ VERBS: Final[tuple[str, ...]] = (
     "allocators",
     "compare",
     "advise",
+    "bench",
     "doctor",
 )
+VERBS: Final[tuple[str, ...]] = ("osmem",)
 
 app = App(
     name="heapsmith",

@@ -49,12 +49,13 @@ class WorkloadOptions:
         if not command:
             raise HeapsmithError("no command to run", hint="put it at the end, after `--`")
         service = None
+        settle_s, stop_signal = parse_seconds(self.settle), signal_number(self.stop_signal)
         if self.ready is not None:
             service = Service(
                 ready=self.ready,
                 load=self.load,
-                settle_s=parse_seconds(self.settle),
-                stop_signal=signal_number(self.stop_signal),
+                settle_s=settle_s,
+                stop_signal=stop_signal,
             )
         elif self.load is not None:
             raise HeapsmithError("--load needs --ready", "the load may start only when the server is ready")

@@ -10,7 +10,7 @@ import msgspec
 
 from heapsmith.lab.compare import DEFAULT_RUNS, Laboratory
 from heapsmith.lab.comparison import Comparison, compute_comparison
-from heapsmith.lab.statistics import Difference
+from heapsmith.lab.statistics import FALSE_ALARMS, Difference
 from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
@@ -20,6 +20,7 @@ from heapsmith.tune.race import Race, Standing, outcomes_of
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
 _CONFIRMING_SHARE: Final = 0.3
 _ATTEMPTS: Final = 3
+_FEWEST_CONFIRMING: Final = 6
 _SLOWEST_FACTOR: Final = 8
 _SHORTEST_TIMEOUT_S: Final = 20.0
 
@@ -185,22 +186,32 @@ class _Confirming:
         return self._advice("nothing", None, first, race, notes)
 
     def _measure(self, laboratory: Laboratory, candidate: Candidate, phase: str) -> Evidence:
-        baseline = as_it_is()
-        pair = [baseline, candidate]
+        """Run the pair ten times, and ten more where that promises something but is not sure of it."""
+        evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS))
+        ratio = evidence.cost.ratio
+        promising = ratio is not None and ratio <= 1 - WORTH
+        if promising and not evidence.cost.more_than_noise and not evidence.refutes:
+            evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
+        return evidence
+
+    def _look(self, laboratory: Laboratory, candidate: Candidate, phase: str, rounds: range) -> Evidence:
+        pair = [as_it_is(), candidate]
         began = time.monotonic()
 
         def enough() -> bool:
             done = len(outcomes_of(laboratory.outcomes, candidate.label, phase))
-            now = time.monotonic()
-            return done >= 6 and now + (now - began) / done > self._end
+            each = (time.monotonic() - began) / max(1, done - rounds.start)
+            return done >= _FEWEST_CONFIRMING and time.monotonic() + each > self._end
 
-        laboratory.run_rounds(pair, range(DEFAULT_RUNS), phase, enough=enough)
+        laboratory.run_rounds(pair, rounds, phase, enough=enough)
         trials = [outcome for outcome in laboratory.outcomes if outcome.phase == phase]
         cost = compare_costs(
-            outcomes_of(trials, baseline.label, phase),
+            outcomes_of(trials, pair[0].label, phase),
             outcomes_of(trials, candidate.label, phase),
             laboratory.workload,
             self._objective,
+            # Two looks at most, so each gets half of the false alarms.
+            false_alarms=FALSE_ALARMS / 2,
         )
         return Evidence(comparison=compute_comparison(laboratory.workload, pair, trials), cost=cost)
 

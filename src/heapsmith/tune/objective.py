@@ -30,12 +30,10 @@ WORTH: Final = 0.05
 def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> float | None:
     """Fold the figures of one trial into one number, less being better.
 
-    It is the weighted geometric mean of what the trial took in time and in resident bytes: ratios of it are
-    what counts, and halving the one is worth as much as halving the other (``balanced``). Time is the
-    throughput where the
-    output reports one, else the wall clock; resident is what stays after the load for a service, else peak
-    and
-    average.
+    It is the weighted geometric mean of what the trial took in time and in resident bytes: only ratios of it
+    count, and halving the one is worth as much as halving the other (``balanced``). Time is half the clock
+    (or the throughput, where the output reports one) and half the processors; resident is what stays after
+    the load for a service, else peak and average.
 
     Args:
         outcome: The trial.
@@ -53,12 +51,14 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
 
 
 def _time(outcome: Outcome, workload: Workload) -> float | None:
-    if outcome.metric is not None and outcome.metric > 0:
-        return outcome.metric if workload.metric_less_is_better else 1 / outcome.metric
-    value = FIGURE["time_s"].read(outcome, workload)
-    if value is None:
-        value = FIGURE["cpu_s"].read(outcome, workload)
-    return value or None
+    """Geometric mean of clock and processor time: neighbours on the machine disturb the clock more."""
+    metric = outcome.metric
+    clock = FIGURE["time_s"].read(outcome, workload)
+    if metric is not None and metric > 0:
+        clock = metric if workload.metric_less_is_better else 1 / metric
+    processor = FIGURE["cpu_s"].read(outcome, workload)
+    known = [value for value in (clock, processor) if value]
+    return math.prod(known) ** (1 / len(known)) if known else None
 
 
 def _resident(outcome: Outcome) -> float | None:
@@ -71,7 +71,12 @@ def _resident(outcome: Outcome) -> float | None:
 
 
 def compare_costs(
-    baseline: Sequence[Outcome], candidate: Sequence[Outcome], workload: Workload, objective: Objective
+    baseline: Sequence[Outcome],
+    candidate: Sequence[Outcome],
+    workload: Workload,
+    objective: Objective,
+    *,
+    false_alarms: float = FALSE_ALARMS,
 ) -> Difference:
     """Compare two candidates by cost; the verdict is that of this one question."""
     first = strata(baseline, lambda outcome: compute_cost(outcome, workload, objective))
@@ -80,9 +85,9 @@ def compare_costs(
     if found.probability is None:
         return found
     sizes = [(len(first[worker]), len(second[worker])) for worker in first if worker in second]
-    if smallest_probability(sizes) > FALSE_ALARMS:
+    if smallest_probability(sizes) > false_alarms:
         return found
-    return msgspec.structs.replace(found, more_than_noise=found.probability <= FALSE_ALARMS)
+    return msgspec.structs.replace(found, more_than_noise=found.probability <= false_alarms)
 
 
 def recommend(comparison: Comparison, outcomes: Sequence[Outcome], objective: Objective = "balanced") -> str:

@@ -158,10 +158,11 @@ class Race:
         self._left[label] = why
 
     def _bring_newcomers(self, leader: Candidate) -> bool:
+        today = self._laboratory.workload.environment
         fresh = [
             step
             for step in neighbours(leader, self._laboratory.rehearsal)
-            if step.label not in self._everyone
+            if step.label not in self._everyone and step.environment(today) != today
         ][:_NEWCOMERS]
         for step in fresh:
             self._everyone[step.label] = step

@@ -1,8 +1,10 @@
 // Where heapsmith enters a process and leaves it: before its constructors, around fork, at exit.
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "abi/heap.h"
 #include "abi/report.h"
@@ -20,12 +22,13 @@ namespace os = hs::os;
 namespace probe = hs::probe;
 namespace wire = hs::wire;
 
-bool malloc_is_ours = true;
+pid_t (*next_fork)() = nullptr;
+void (*next_quick_exit)(int) = nullptr;
 
 void describe_process() {
   if (probe::region.header == nullptr) return;
   wire::RegionHeader& header = *probe::region.header;
-  header.malloc_is_ours = malloc_is_ours ? 1 : 0;
+  header.malloc_is_ours = TheHeap::functions().is_blind ? 0 : 1;
   header.allocator =
       static_cast<uint32_t>(TheHeap::functions().has_glibc_headers ? wire::Allocator::kGlibc : wire::Allocator::kOther);
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
@@ -67,11 +70,9 @@ void after_fork_in_child() {
 // First among the constructors of the libraries that were preloaded.
 __attribute__((constructor(101))) void enter() {
   const os::KeepErrno keep;
-  // A program that defines malloc itself comes before any preloaded library: its blocks are not ours to see.
-  Dl_info first_malloc = {};
-  Dl_info ours = {};
-  malloc_is_ours = dladdr(dlsym(RTLD_DEFAULT, "malloc"), &first_malloc) != 0 &&
-                   dladdr(reinterpret_cast<void*>(enter), &ours) != 0 && first_malloc.dli_fbase == ours.dli_fbase;
+  next_fork = reinterpret_cast<pid_t (*)()>(dlsym(RTLD_NEXT, "_Fork"));
+  next_quick_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "quick_exit"));
+  dlerror();
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
@@ -83,6 +84,29 @@ __attribute__((constructor(101))) void enter() {
 }  // namespace
 
 extern "C" {
+
+// The C library calls none of the handlers of fork around it.
+HS_EXPORT pid_t _Fork(void) noexcept {
+  if (next_fork == nullptr) {
+    errno = ENOSYS;
+    return -1;
+  }
+  before_fork();
+  const pid_t child = next_fork();
+  if (child == 0) {
+    after_fork_in_child();
+  } else {
+    after_fork_in_parent();
+  }
+  return child;
+}
+
+// Its handlers may still leave with another code.
+HS_EXPORT __attribute__((noreturn)) void quick_exit(int code) noexcept {
+  note_exit(code);
+  if (next_quick_exit != nullptr) next_quick_exit(code);
+  os::leave(code);
+}
 
 HS_EXPORT __attribute__((noreturn)) void _exit(int code) {
   note_exit(code);

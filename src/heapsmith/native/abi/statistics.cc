@@ -6,6 +6,7 @@
 #include "os/wait.h"
 #include "probe/account.h"
 #include "probe/attention.h"
+#include "probe/count.h"
 #include "probe/failure.h"
 #include "probe/region.h"
 #include "probe/size_class.h"
@@ -76,9 +77,9 @@ struct Sums {
     for (uint32_t index = 0; index < wire::kClassCount; ++index) {
       const wire::Cell& cell = slot.cells[index];
       const uint64_t now_allocations = load_relaxed(cell.allocations);
-      const uint64_t now_frees = load_relaxed(cell.frees);
+      const int64_t blocks = probe::live_blocks(cell);
+      const uint64_t now_frees = now_allocations - static_cast<uint64_t>(blocks);
       if (now_allocations == 0 && now_frees == 0) continue;
-      const auto blocks = static_cast<int64_t>(now_allocations - now_frees);
       const bool is_coarse = index >= wire::kFineClasses;
       uint64_t usable_bytes = 16 * index + (python && index <= 32 ? 0 : native_excess_bytes);
       if (is_coarse) {  // half way between its bounds
@@ -131,18 +132,20 @@ void add_counters(hs_stats_t& stats, bool is_exact) {
   stats.error_bound_bytes = static_cast<uint64_t>(error_bound_bytes);
   say(stats, HS_F_CURRENT, stats.current_bytes, current_bytes, error_bound_bytes == 0);
   const uint64_t peak_bytes = not_negative(load_relaxed(header.live_bytes_peak));
-  stats.peak_error_bound_bytes = not_negative(load_relaxed(header.live_bytes_peak_error_bound));
+  const uint64_t at_most_bytes = not_negative(load_relaxed(header.live_bytes_peak_at_most));
+  stats.peak_error_bound_bytes = at_most_bytes > peak_bytes ? at_most_bytes - peak_bytes : 0;
   say(stats, HS_F_PEAK, stats.peak_bytes, peak_bytes > current_bytes ? peak_bytes : current_bytes,
       stats.peak_error_bound_bytes == 0);
   say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory), true);
   if (stats.failures != 0) {
     say(stats, HS_F_LAST_FAILED, stats.last_failed_bytes, load_relaxed(header.last_failed_bytes), true);
   }
-  say(stats, HS_F_THREADS, stats.threads, load_relaxed(probe::writers), true);
+  say(stats, HS_F_THREADS, stats.threads, probe::count_writers(), true);
 }
 
 void publish_told(const Told& told) {
   wire::RegionHeader& header = *probe::region.header;
+  store_relaxed(header.told_version, HS_STATS_VERSION);
   store_relaxed(header.told_fields, told.valid & ~static_cast<uint64_t>(kToldLimit | kToldCurrent));
   store_relaxed(header.told_committed_bytes, told.committed_bytes);
   store_relaxed(header.told_reserved_bytes, told.reserved_bytes);
@@ -295,10 +298,11 @@ HS_EXPORT int hs_peak_read(const hs_peak_t* scope, uint64_t* peak_bytes, uint64_
   int64_t now_bound_bytes = 0;
   const int64_t now_bytes = sum_settled_live_bytes(now_bound_bytes);
   const int64_t highest_bytes = load_relaxed(place.peak_bytes);
-  const int64_t bound_bytes = load_relaxed(place.error_bound_bytes);
+  const int64_t at_most_bytes = load_relaxed(place.peak_at_most_bytes);
   if (load_acquire(place.generation) != scope->generation) return HS_INVALID_PARAMETER;
-  *peak_bytes = not_negative(now_bytes > highest_bytes ? now_bytes : highest_bytes);
-  if (error_bound_bytes != nullptr) *error_bound_bytes = not_negative(bound_bytes);
+  const int64_t peak = now_bytes > highest_bytes ? now_bytes : highest_bytes;
+  *peak_bytes = not_negative(peak);
+  if (error_bound_bytes != nullptr) *error_bound_bytes = not_negative(at_most_bytes - peak);
   return HS_OK;
 }
 
@@ -318,7 +322,7 @@ HS_EXPORT int hs_limit_set(uint64_t limit_bytes, unsigned flags) {
   if (limit_bytes != 0 && (flags & HS_LIMIT_FORCE) == 0 && static_cast<int64_t>(limit_bytes) < live_bytes) {
     return HS_FAILURE;
   }
-  probe::account_wish(limit_bytes);
+  probe::wish_limit(limit_bytes);
   return HS_OK;
 }
 

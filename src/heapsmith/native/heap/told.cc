@@ -71,6 +71,11 @@ uint64_t largest_in_quarters(uint64_t available_bytes) {
 
 uint64_t largest_in_eight_kib(uint64_t available_bytes) { return round_down(available_bytes, 8192); }
 
+// For those whose rounding nobody knows.
+uint64_t largest_power_of_two(uint64_t available_bytes) {
+  return available_bytes == 0 ? 0 : 1ull << (63 - __builtin_clzll(available_bytes));
+}
+
 uint64_t largest_in_64_kib(uint64_t available_bytes) {
   const uint64_t rounded = round_down(available_bytes, 65536);
   return rounded > 65536 ? rounded - 65536 : 0;
@@ -204,6 +209,7 @@ bool find_snmalloc(const Object& object) {
 
 void ask_snmalloc(Told& told) {
   strcpy(told.name, "snmalloc");
+  told.largest_request = largest_power_of_two;
   SnmallocInfo info = {};
   snmalloc_info(&info);
   told.unit = ToldUnit::kPage;
@@ -251,7 +257,10 @@ bool find_silent(const Object& object) {
   return true;
 }
 
-void ask_silent(Told& told) { memcpy(told.name, silent_name, sizeof told.name); }
+void ask_silent(Told& told) {
+  memcpy(told.name, silent_name, sizeof told.name);
+  told.largest_request = strcmp(silent_name, "musl") == 0 ? largest_in_pages : largest_power_of_two;
+}
 
 struct Adapter {
   bool (*find)(const Object&);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -54,6 +55,8 @@ Usage usage() {
   getrusage(RUSAGE_SELF, &seen);
   return {resident_bytes_peak(), static_cast<uint64_t>(seen.ru_minflt), static_cast<uint64_t>(seen.ru_majflt)};
 }
+
+uint64_t image_mark() { return getauxval(AT_RANDOM); }
 
 void yield_processor() { syscall(SYS_sched_yield); }
 

@@ -43,15 +43,11 @@ bool let_go(Place (&places)[kCapacity], uint32_t index, uint32_t generation) {
 
 }  // namespace
 
-void raise_scopes(int64_t live_bytes, int64_t error_bound_bytes) {
+void raise_scopes(int64_t live_bytes, int64_t unpublished_bytes) {
   for (Scope& scope : scopes) {
     if (!is_in_use(load_acquire(scope.generation))) continue;
-    const int64_t before = load_relaxed(scope.peak_bytes);
-    if (live_bytes <= before) continue;
-    // An earlier peak that was only known within its bound may have been higher than this one.
-    const int64_t earlier_bytes = before + load_relaxed(scope.error_bound_bytes) - live_bytes;
+    if (unpublished_bytes != 0) raise_to(scope.peak_at_most_bytes, live_bytes + unpublished_bytes);
     raise_to(scope.peak_bytes, live_bytes);
-    store_relaxed(scope.error_bound_bytes, error_bound_bytes > earlier_bytes ? error_bound_bytes : earlier_bytes);
   }
 }
 
@@ -117,7 +113,7 @@ void change_marks() {
 bool open_scope(int64_t live_bytes, int64_t error_bound_bytes, uint32_t& index, uint32_t& generation) {
   const bool opened = claim(scopes, index, [=](Scope& scope) {
     store_relaxed(scope.peak_bytes, live_bytes);
-    store_relaxed(scope.error_bound_bytes, error_bound_bytes);
+    store_relaxed(scope.peak_at_most_bytes, live_bytes + error_bound_bytes);
   });
   if (!opened) return false;
   generation = load_relaxed(scopes[index].generation);

@@ -15,7 +15,7 @@ inline constexpr uint32_t kWatchCapacity = 32;
 struct Scope {
   uint32_t generation;  // odd while in use
   int64_t peak_bytes;
-  int64_t error_bound_bytes;
+  int64_t peak_at_most_bytes;  // the true peak is not above this, or not above peak_bytes
 };
 
 struct Watch {
@@ -38,7 +38,7 @@ extern uint32_t marks_epoch;
 extern Scope scopes[kScopeCapacity];
 extern Watch watches[kWatchCapacity];
 
-HS_SLOW_PATH void raise_scopes(int64_t live_bytes, int64_t error_bound_bytes);
+HS_SLOW_PATH void raise_scopes(int64_t live_bytes, int64_t unpublished_bytes);
 HS_SLOW_PATH void compare_with_watches(int64_t live_bytes);
 // Live bytes above which a scope or a watch has to hear of it; INT64_MAX for none.
 HS_SLOW_PATH int64_t next_scope_bytes();

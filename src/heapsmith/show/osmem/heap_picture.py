@@ -1,4 +1,4 @@
-"""One step of a run as a picture: the whole heap to scale, and below it the blocks, with what happened marked on them."""
+"""One step as a picture: the whole heap to scale, and below it the blocks, with what happened marked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def draw_heap(scene: Scene, axis: Axis, heap_bytes_peak: int, headroom: Sequence
     Args:
         scene: The step.
         axis: Where addresses stand; the same for all steps, made for the width that is wanted.
-        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to scale to.
+        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to
+            scale to.
         headroom: How much room to leave above each row, at least; for pictures that replace each other.
     """
     return _Drawer(scene, axis, heap_bytes_peak, headroom).draw()
@@ -84,11 +85,14 @@ class _Drawer:
         self._moves()
         return Picture(self.width, math.ceil(y + 4), tuple(self.sheet.shapes))
 
-    # ---- The whole heap, to scale ---------------------------------------------------------------------------------
+    # ---- The whole heap, to scale
+    # ---------------------------------------------------------------------------------
 
     def _whole_heap(self, y: float) -> float:
         heap_bytes = self.heap_end - HEAP_START
-        caption = f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        caption = (
+            f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        )
         self.sheet.add(Label(0, y + 10, caption, "muted", 10.5))
         y += 15
         self.sheet.add(Rect(0, y, self.width, _WHOLE_HEIGHT, None, "grid", 1, dashed=True))
@@ -104,7 +108,8 @@ class _Drawer:
         self.sheet.add(Label(0, y + 14, "no block yet: nothing was asked of the heap so far", "muted", 12))
         return y + 22
 
-    # ---- The blocks -------------------------------------------------------------------------------------------------
+    # ---- The blocks
+    # -------------------------------------------------------------------------------------------------
 
     def _rows_shown(self) -> range:
         return range(self.axis.point(self.heap_end - 1)[0] + 1 if self.heap else 0)
@@ -113,7 +118,9 @@ class _Drawer:
         """How much room the notes and arrows of this step need above each row."""
         notes = list(self._notes())
         return [
-            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT + self._arc_room(row) + 6
+            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT
+            + self._arc_room(row)
+            + 6
             for row in self._rows_shown()
         ]
 
@@ -138,7 +145,9 @@ class _Drawer:
     def _row_of_blocks(self, row: int, top: float) -> None:
         for block in self.heap:
             live = block.status != "free"
-            parts: list[tuple[int, int, Ink]] = [(block.address, block.payload, "header" if live else "free-header")]
+            parts: list[tuple[int, int, Ink]] = [
+                (block.address, block.payload, "header" if live else "free-header")
+            ]
             used_end = block.payload + block.requested_bytes if live else block.payload
             if live:
                 parts.append((block.payload, used_end, "used"))
@@ -168,9 +177,14 @@ class _Drawer:
         inset = width / 2 if width > 1 else 0
         self.sheet.add(
             Rect(
-                span.start + inset, top + inset, span.end - span.start - 2 * inset, _BAR_HEIGHT - 2 * inset,
-                None, edge, width,
-            )  # fmt: skip
+                span.start + inset,
+                top + inset,
+                span.end - span.start - 2 * inset,
+                _BAR_HEIGHT - 2 * inset,
+                None,
+                edge,
+                width,
+            )
         )
 
     def _title(self, block: Block, part: Ink) -> str:
@@ -183,7 +197,7 @@ class _Drawer:
         return f"{self.scene.name_of(block)}: {format_count(block.requested_bytes)} bytes {at}{slack}"
 
     def _block_label(self, block: Block, row: int, top: float) -> None:
-        spans = [span for span in self.axis.spans(block.payload, block.end)]
+        spans = list(self.axis.spans(block.payload, block.end))
         widest = max(spans, key=lambda span: span.end - span.start)
         if widest.row != row:
             return
@@ -234,7 +248,8 @@ class _Drawer:
             if x - text_width(text, 9.5, mono=True) > taken or anchor == "start":
                 self.sheet.add(Label(x, y + 13, text, "muted", 9.5, anchor, mono=True))
 
-    # ---- What happened ----------------------------------------------------------------------------------------------
+    # ---- What happened
+    # ----------------------------------------------------------------------------------------------
 
     def _block_left(self) -> Block | None:
         """The block that a realloc has moved away from, if it has."""
@@ -246,7 +261,8 @@ class _Drawer:
 
     def _is_in_the_way(self, block: Block) -> bool:
         return any(
-            event.other == block.address and block.status == "allocated" for event in self.scene.step.happened("blocked")
+            event.other == block.address and block.status == "allocated"
+            for event in self.scene.step.happened("blocked")
         )
 
     def _notes(self) -> Iterator[_Note]:
@@ -254,10 +270,15 @@ class _Drawer:
             address = event.address or 0
             match event.kind:
                 case "preallocated" | "appended":
-                    yield from self._over(f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes)
+                    yield from self._over(
+                        f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes
+                    )
                 case "grown":
                     yield from self._over(
-                        f"brk: + {format_count(event.bytes)} B", "new", self.heap_end - event.bytes, self.heap_end
+                        f"brk: + {format_count(event.bytes)} B",
+                        "new",
+                        self.heap_end - event.bytes,
+                        self.heap_end,
                     )
                 case "split":
                     yield self._at("split", "move", event.other or 0)
@@ -300,7 +321,9 @@ class _Drawer:
         if self.old is None:
             return False
         new = self._block_at(self.scene.step.pointer)
-        rows = {self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"}
+        rows = {
+            self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"
+        }
         return row in rows
 
     def _block_at(self, payload: int) -> Block | None:
@@ -318,7 +341,16 @@ class _Drawer:
             for span in self.axis.spans(self.old.address, self.old.end):
                 top = self.bar_tops[span.row]
                 self.sheet.add(
-                    Rect(span.start + 1, top + 1, span.end - span.start - 2, _BAR_HEIGHT - 2, None, "move", 2, dashed=True)
+                    Rect(
+                        span.start + 1,
+                        top + 1,
+                        span.end - span.start - 2,
+                        _BAR_HEIGHT - 2,
+                        None,
+                        "move",
+                        2,
+                        dashed=True,
+                    )
                 )
         lift = min(start[1], end[1]) - _ARC_HEIGHT
         curve = _curve(start, (start[0], lift), (end[0], lift), (end[0], end[1] - 5))
@@ -342,7 +374,8 @@ class _Drawer:
             return None
         return (widest.start + widest.end) / 2, self.bar_tops[widest.row]
 
-    # ---- Mapped blocks ----------------------------------------------------------------------------------------------
+    # ---- Mapped blocks
+    # ----------------------------------------------------------------------------------------------
 
     def _mappings(self, y: float) -> float:
         now = {block.address: block for block in self.scene.step.mappings}
@@ -365,17 +398,33 @@ class _Drawer:
             gone, fresh = address not in now, block.payload == self.scene.step.pointer
             edge: Ink = "move" if gone else "new" if fresh else "edge"
             self.sheet.add(
-                Rect(x, y, wide, _CARD_HEIGHT, None if gone else "mapped", edge, 2.5 if fresh else 1.2, gone, text)
+                Rect(
+                    x,
+                    y,
+                    wide,
+                    _CARD_HEIGHT,
+                    None if gone else "mapped",
+                    edge,
+                    2.5 if fresh else 1.2,
+                    gone,
+                    text,
+                )
             )
             if not gone:
                 header = max(3.0, block.header_bytes / block.total_bytes * wide)
-                self.sheet.add(Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes"))
+                self.sheet.add(
+                    Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes")
+                )
             self.sheet.add(
                 Label(x + wide / 2, y + 15, f"{name}", "muted" if gone else "text", 12, "middle", bold=True),
                 Label(
-                    x + wide / 2, y + 28,
-                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B", "muted" if gone else "text", 10, "middle",
-                ),  # fmt: skip
+                    x + wide / 2,
+                    y + 28,
+                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B",
+                    "muted" if gone else "text",
+                    10,
+                    "middle",
+                ),
             )
             x += wide + gap
         return y + _CARD_HEIGHT + 4
@@ -420,4 +469,8 @@ def _arrow_head(curve: tuple[_Point, ...]) -> Path:
     length = math.hypot(x - x0, y - y0) or 1.0
     dx, dy = (x - x0) / length, (y - y0) / length
     tip = (x + dx * 5, y + dy * 5)
-    return Path((tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)), None, fill="move")
+    return Path(
+        (tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)),
+        None,
+        fill="move",
+    )

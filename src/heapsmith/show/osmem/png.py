@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Final
 
@@ -27,7 +28,9 @@ def render_png(picture: Picture) -> bytes:
     Raises:
         HeapsmithError: The sheet is too long for a picture of pixels.
     """
-    scale = next((scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None)
+    scale = next(
+        (scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None
+    )
     if scale is None:
         raise HeapsmithError(
             f"a picture of {picture.width:.0f} x {picture.height:.0f} pixels is too long for a PNG",
@@ -97,7 +100,7 @@ class _Pen:
 
 def _dashes(points: tuple[_Point, ...]) -> list[tuple[_Point, ...]]:
     pieces: list[tuple[_Point, ...]] = []
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         at = 0.0
         while at < length:

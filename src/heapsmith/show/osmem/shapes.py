@@ -1,6 +1,7 @@
-"""What a picture of a heap is made of: three kinds of shapes and one table of colours, drawn by `svg.py` and `png.py`.
+"""What a picture is made of: three kinds of shapes and one table of colours, drawn by `svg` and `png`.
 
-The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
+The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision
+tell apart.
 """
 
 from __future__ import annotations
@@ -9,9 +10,23 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Ink = Literal[
-    "ground", "text", "muted", "grid", "header", "used", "used-text", "slack", "free-header", "free", "free-text",
-    "edge", "move", "stop", "new", "mapped",
-]  # fmt: skip
+    "ground",
+    "text",
+    "muted",
+    "grid",
+    "header",
+    "used",
+    "used-text",
+    "slack",
+    "free-header",
+    "free",
+    "free-text",
+    "edge",
+    "move",
+    "stop",
+    "new",
+    "mapped",
+]
 
 INKS: Final[dict[Ink, tuple[str, str]]] = {
     "ground": ("#ffffff", "#141b23"),
@@ -99,9 +114,16 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
             case Rect():
                 shifted.append(
                     Rect(
-                        shape.x + dx, shape.y + dy, shape.width, shape.height,
-                        shape.fill, shape.edge, shape.edge_width, shape.dashed, shape.title,
-                    )  # fmt: skip
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.width,
+                        shape.height,
+                        shape.fill,
+                        shape.edge,
+                        shape.edge_width,
+                        shape.dashed,
+                        shape.title,
+                    )
                 )
             case Path():
                 points = tuple((x + dx, y + dy) for x, y in shape.points)
@@ -109,8 +131,14 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
             case Label():
                 shifted.append(
                     Label(
-                        shape.x + dx, shape.y + dy, shape.text, shape.ink, shape.size,
-                        shape.anchor, shape.mono, shape.bold,
-                    )  # fmt: skip
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.text,
+                        shape.ink,
+                        shape.size,
+                        shape.anchor,
+                        shape.mono,
+                        shape.bold,
+                    )
                 )
     return shifted

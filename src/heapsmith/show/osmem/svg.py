@@ -1,4 +1,4 @@
-"""A picture as SVG: by itself it follows the reader's light or dark setting; inside a page, the page's colours."""
+"""A picture as SVG: alone it follows the reader's light or dark setting, inside a page the page's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heapsmith.show.osmem.shapes import INKS, Label, Path, Picture, Rect, Shape
 
 
 def colour_rules() -> str:
-    """Write the colours as CSS variables: light, dark by the reader's setting, and either one by ``data-theme``."""
+    """Write the colours as CSS variables: by the reader's setting, or by ``data-theme``."""
     light = "".join(f"--{name}:{colours[0]};" for name, colours in INKS.items())
     dark = "".join(f"--{name}:{colours[1]};" for name, colours in INKS.items())
     return (
@@ -44,7 +44,11 @@ def render_svg(picture: Picture, *, alone: bool = True, label: str = "The heap")
     if alone:
         size += f' width="{_number(picture.width)}" height="{_number(picture.height)}"'
     style = f"<style>{colour_rules()}{shape_rules()}</style>" if alone else ""
-    ground = f'<rect class="f-ground" width="{_number(picture.width)}" height="{_number(picture.height)}"/>' if alone else ""
+    ground = (
+        f'<rect class="f-ground" width="{_number(picture.width)}" height="{_number(picture.height)}"/>'
+        if alone
+        else ""
+    )
     body = "".join(_elements(picture.shapes))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="heap" {size} role="img" '
