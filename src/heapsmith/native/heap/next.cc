@@ -141,6 +141,12 @@ void NextHeap::find() {
   if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
   if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
   dlerror();  // what is not there is no error of the program's
+  // gperftools makes itself ready for questions with operator new, which would ask again: here it gets an early block.
+  if (!found.has_glibc_headers && !found.is_blind && found.usable_bytes != nullptr) {
+    void* block = found.allocate(1);
+    found.usable_bytes(block);
+    found.deallocate(block);
+  }
   next = found;
   probe::has_fast_sizes = found.has_glibc_headers;
   store_release(is_found, true);
