@@ -138,11 +138,14 @@ typedef struct hs_stats {
   char allocator[32]; /* "glibc", "jemalloc", ... or the file name of the object that answers malloc */
 } hs_stats_t;
 
-#ifdef __cplusplus
-#define HS_STATS_INIT hs_stats{sizeof(hs_stats_t)}
-#else
-#define HS_STATS_INIT ((hs_stats_t){.size = sizeof(hs_stats_t)})
-#endif
+/* An empty hs_stats_t with its size set. */
+static inline hs_stats_t hs_stats_init(void) {
+  hs_stats_t stats;
+  __builtin_memset(&stats, 0, sizeof stats);
+  stats.size = (uint32_t)sizeof stats;
+  return stats;
+}
+#define HS_STATS_INIT hs_stats_init()
 
 /* O(1): no lock, no system call, safe in a signal handler; what would need more is not valid. */
 #define HS_FAST 0u
