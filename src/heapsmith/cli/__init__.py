@@ -24,13 +24,14 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "live",
+    "top",
     "allocators",
     "compare",
     "advise",
     "bench",
+    "osmem",
     "doctor",
 )
-VERBS: Final[tuple[str, ...]] = ("osmem",)
 
 app = App(
     name="heapsmith",
