@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heapsmith.errors import RunError
-from heapsmith.run.values import Event, PythonHeap, SizeClass, Thread
+from heapsmith.run.values import Event, Pool, PythonHeap, SizeClass, Thread
 from heapsmith.wire.classes import CLASS_BYTES, CLASS_COUNT, FINE_CLASSES
 from heapsmith.wire.region import (
     CONTROL,
@@ -43,7 +43,21 @@ _FOLD_ATTEMPTS: Final = 50
 _HALF_A_CLASS_BYTES: Final = 8.0
 _KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
 
+_TOLD: Final = {1 << 7: "committed_bytes", 1 << 8: "reserved_bytes", 1 << 9: "metadata_bytes", 1 << 10: "free_cached_bytes"}
+"""The bits of heapsmith.h for what an allocator tells of itself."""
+
 Counts = npt.NDArray[np.int64]
+
+
+def _compute_mean_class_bytes() -> npt.NDArray[np.float64]:
+    upper = [float(bound or 2 * (CLASS_BYTES[-2] or 0)) for bound in CLASS_BYTES]
+    lower = [0.0, *upper[:-1]]
+    return np.array(
+        [high if index < FINE_CLASSES else (low + high) / 2 for index, (low, high) in enumerate(zip(lower, upper, strict=True))]
+    )
+
+
+_MEAN_CLASS_BYTES: Final = _compute_mean_class_bytes()
 
 
 class Region:
@@ -269,6 +283,32 @@ class RegionSnapshot:
     def size_classes(self) -> list[SizeClass]:
         """The totals by class; classes in which nothing ever happened are left out."""
         return self._size_classes(np.ones(len(self.kinds), dtype=bool))
+
+    def told(self) -> dict[str, int]:
+        """What the allocator told of itself when the program last asked, by field; empty if it never did."""
+        fields = self.number("told_fields") if self.number("told_ns") else 0
+        return {name: self.number(f"told_{name}") for bit, name in _TOLD.items() if fields & bit}
+
+    def pools(self) -> list[Pool]:
+        """The private pools that the program has registered."""
+        return [
+            Pool(
+                name=bytes(pool["name"]).split(b"\0")[0].decode(errors="replace"),
+                live_bytes=int(pool["live_bytes"]),
+                live_bytes_peak=int(pool["live_bytes_peak"]),
+                in_heap=bool(pool["in_heap"]),
+            )
+            for pool in self.header["pools"]
+            if int(pool["state"]) == SlotState.ALIVE
+        ]
+
+    def turned_over_bytes(self, blocks: Counts) -> int:
+        """Estimate the usable bytes of blocks by class: exact for the fine classes, half way between the bounds above.
+
+        Args:
+            blocks: ``(n_rows, n_classes)`` of the own rows.
+        """
+        return int(np.rint((blocks * _MEAN_CLASS_BYTES).sum()))
 
     def own_rows(self) -> Rows:
         """The rows of what this process did itself, without what it inherited at a fork."""

@@ -244,6 +244,10 @@ class Watcher:
             threads=threads if alive else [_ended(thread) for thread in threads],
             size_classes=size_classes,
             exact=_exact(snapshot, peak_error_bound),
+            allocated_bytes=snapshot.turned_over_bytes(own.allocations),
+            freed_bytes=snapshot.turned_over_bytes(own.frees),
+            pools=snapshot.pools(),
+            **snapshot.told(),
         )
 
     def _exit(self, watched: _Watched, snapshot: RegionSnapshot, *, is_superseded: bool) -> Exit:
