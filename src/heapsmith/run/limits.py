@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,30 +123,44 @@ def compute_heap_limit(process: Process, machine: Machine = _MACHINE) -> HeapLim
     Returns:
         The bound; None if nothing about the process can be read any more.
     """
-    hard = list(read_bounds(process.pid, machine))
-    if process.limit_bytes is not None:
-        hard.append(
-            Bound(LimitSource.CAP, LimitEffect.NULL, process.limit_bytes, process.live_bytes, "heapsmith's limit")
-        )
-    soft = list[Bound]()
-    if process.warn_at_bytes is not None:
-        soft.append(
-            Bound(LimitSource.CAP, LimitEffect.THROTTLE, process.warn_at_bytes, process.live_bytes, "--warn-at")
-        )
-    soft += [bound for bound in hard if bound.effect is LimitEffect.THROTTLE]
-    hard = [bound for bound in hard if bound.effect is not LimitEffect.THROTTLE]
-    tightest = min(hard, key=lambda bound: bound.available_bytes, default=None)
-    if tightest is None:
+    return compute_tightest(
+        read_bounds(process.pid, machine), process.live_bytes, process.limit_bytes, process.warn_at_bytes
+    )
+
+
+def compute_tightest(
+    bounds: Iterable[Bound], live_bytes: int, limit_bytes: int | None, warn_at_bytes: int | None
+) -> HeapLimit | None:
+    """Choose among the kernel's bounds and heapsmith's own.
+
+    Args:
+        bounds: Of the kernel.
+        live_bytes: What the heap holds.
+        limit_bytes: Heapsmith's hard limit; None for none.
+        warn_at_bytes: Its warning threshold; None for none.
+
+    Returns:
+        The tightest; None if nothing about the process can be read any more.
+    """
+    every = list(bounds)
+    hard = [bound for bound in every if bound.effect is not LimitEffect.THROTTLE]
+    soft = [bound for bound in every if bound.effect is LimitEffect.THROTTLE]
+    if not hard:
         return None
+    if limit_bytes is not None:
+        hard.append(Bound(LimitSource.CAP, LimitEffect.NULL, limit_bytes, live_bytes, "heapsmith's limit"))
+    if warn_at_bytes is not None:
+        soft.append(Bound(LimitSource.CAP, LimitEffect.THROTTLE, warn_at_bytes, live_bytes, "--warn-at"))
+    tightest = min(hard, key=lambda bound: bound.available_bytes)
     softest = min(soft, key=lambda bound: bound.limit_bytes - bound.used_bytes, default=None)
     return HeapLimit(
         source=tightest.source,
         effect=tightest.effect,
-        heap_bytes=process.live_bytes + tightest.available_bytes,
+        heap_bytes=live_bytes + tightest.available_bytes,
         available_bytes=tightest.available_bytes,
         raw_bytes=tightest.limit_bytes,
         place=tightest.place,
-        soft_bytes=None if softest is None else process.live_bytes + softest.limit_bytes - softest.used_bytes,
+        soft_bytes=None if softest is None else live_bytes + softest.limit_bytes - softest.used_bytes,
         soft_source=None if softest is None else softest.source,
     )
 
@@ -258,6 +272,12 @@ class MemoryGroup:
         if self.source is LimitSource.CGROUP1:
             return (("memory.limit_in_bytes", LimitEffect.KILL),)
         return (("memory.max", LimitEffect.KILL), ("memory.high", LimitEffect.THROTTLE))
+
+    def read_limits(self) -> dict[str, int]:
+        """Its finite limits by the last word of their names: ``max``, ``high``."""
+        names = {"memory.limit_in_bytes": "max", "memory.max": "max", "memory.high": "high"}
+        found = {names[file]: _read_number(self.directory / file) for file, _ in self.limits}
+        return {name: value for name, value in found.items() if value is not None and value < _UNLIMITED_FROM}
 
     def current_bytes(self) -> int | None:
         """What is charged to it, page cache included; None where it does not say."""
