@@ -29,6 +29,9 @@ VERBS: Final[tuple[str, ...]] = (
     "compare",
     "advise",
     "bench",
+    "metrics",
+    "probe",
+    "track",
     "osmem",
     "doctor",
 )

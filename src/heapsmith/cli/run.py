@@ -15,9 +15,10 @@ from rich.console import Console
 
 from heapsmith.errors import RunError
 from heapsmith.run.launch import Run, SignalsPassedOn, Wishes
+from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
-from heapsmith.units import format_seconds, parse_bytes, parse_seconds
+from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
@@ -28,7 +29,11 @@ def run(
         str, Parameter(help="The program and its arguments, after `--`.")
     ],
     limit: Annotated[
-        str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
+        str | None,
+        Parameter(
+            help="Refuse allocations that take live bytes over this (512MiB); `auto`: three quarters of what the "
+            "container or machine allows, so that Python gets MemoryError before the kernel kills."
+        ),
     ] = None,
     warn_at: Annotated[str | None, Parameter(help="Say so each time live bytes rise over this.")] = None,
     live: Annotated[
@@ -55,8 +60,9 @@ def run(
 
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
+    auto = compute_auto_limit() if limit == "auto" else None
     wishes = Wishes(
-        limit_bytes=_positive(limit, "--limit"),
+        limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
     )
@@ -68,6 +74,9 @@ def run(
     with contextlib.ExitStack() as stack:
         watched = stack.enter_context(contextlib.closing(Run(command, wishes)))
         with SignalsPassedOn(watched):
+            if auto:
+                note = f"limit {format_bytes(auto[0])}, a share of {format_bytes(auto[1].limit_bytes)} by {auto[1].place}"
+                console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             for note in watched.notes:
                 console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             server = None

@@ -6,6 +6,7 @@
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/account.h"
+#include "probe/attention.h"
 #include "probe/count.h"
 #include "probe/follow.h"
 #include "probe/region.h"
@@ -226,6 +227,7 @@ void fork_child() {
   region_state = kNoRegion;
   is_forked = true;
   this_thread = {};
+  attention_fork_child();
 }
 
 }  // namespace hs::probe
