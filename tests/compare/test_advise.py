@@ -46,16 +46,15 @@ def heapsmith(*words: str) -> subprocess.CompletedProcess[str]:
 
 def rehearsal(**more) -> Rehearsal:
     facts = {
-        "seen": Watched(failed=None), "duration_s": 1.0, "python": None, "linked_with": None, "c_library": None,
-        "unreachable": None, "reads_tunables": False, "embedded": (), "digest": None,
+        "seen": Watched(failed=None), "duration_s": 1.0, "python": None, "linked_with": None,
+        "c_library": None, "unreachable": None, "reads_tunables": False, "embedded": (), "digest": None,
     }  # fmt: skip
     return Rehearsal(**(facts | more))
 
 
 def test_large_temporaries_get_faster_and_the_answer_says_how_to_start_the_program() -> None:
-    done = heapsmith(
-        "advise", "--objective", "time", "--budget", "75s", "--json", "--", sys.executable, "-I", "-S", "-c", TEMPORARIES
-    )  # fmt: skip
+    command = [sys.executable, "-I", "-S", "-c", TEMPORARIES]
+    done = heapsmith("advise", "--objective", "time", "--budget", "75s", "--json", "--", *command)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["verdict"] == "gain", document["recommendation"]
@@ -86,10 +85,10 @@ def test_an_allocator_linked_into_the_program_is_named() -> None:
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis-server is not on this machine")
+    import os
+
     from heapsmith.lab.rehearsal import rehearse
     from heapsmith.run.outside import Service
-
-    import os
 
     seen = rehearse(
         Workload(
