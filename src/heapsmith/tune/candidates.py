@@ -55,7 +55,7 @@ def choose_pool(
         environment: The environment it has today.
         objective: What counts.
     """
-    # Each file names its best setting first, so these are dealt out in turns: all allocators' first, then second.
+    # Each file names its best setting first, so they are dealt out in turns: everybody's first, then second.
     dealt: list[tuple[int, int, Candidate]] = []
     for found in here():
         if not _may_take_part(found, rehearsal):
