@@ -19,7 +19,19 @@ from heapsmith.errors import EXIT_USAGE, HeapsmithError
 
 # A verb is a function (or, where it has verbs of its own, an `App`) of its own name in the module of that name:
 # `heapsmith.cli.run:run`.
-VERBS: Final[tuple[str, ...]] = ("advise", "allocators", "compare")
+VERBS: Final[tuple[str, ...]] = (
+    "run",
+    "ps",
+    "info",
+    "live",
+    "top",
+    "allocators",
+    "compare",
+    "advise",
+    "bench",
+    "osmem",
+    "doctor",
+)
 
 app = App(
     name="heapsmith",

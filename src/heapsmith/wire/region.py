@@ -20,7 +20,7 @@ LAUNCH_MAGIC: Final = int.from_bytes(b"HSLAUNCH", "little")
 
 PAGE_BYTES: Final = 4096
 EVENT_CAPACITY: Final = 64
-SLOT_CAPACITY: Final = 16384
+SLOT_CAPACITY: Final = 16384 - 2
 """Slots of a region: address space only, a page is backed when its thread first allocates."""
 
 RUN_VARIABLE: Final = "HEAPSMITH_RUN"
@@ -31,8 +31,9 @@ CONTROL_SUFFIX: Final = ".control"
 REGION_MEMFD: Final = "heapsmith-region"
 CONTROL_MEMFD: Final = "heapsmith-control"
 
-REMOTE_SAMPLE_MASK: Final = 0x3F0
-"""A block whose address has none of these bits is followed from its allocation to its free, to see who frees it."""
+FOLLOW_MASK: Final = 0x7F0
+"""A block whose address has none of these bits is followed from its allocation to its free: what was asked for, who
+frees it."""
 
 
 class SlotState(enum.IntEnum):
@@ -90,11 +91,18 @@ CELL: Final = Struct(
     "What one thread did with one size class.",
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
-        Field("frees", "u64", "blocks taken back, reallocations included"),
-        Field("requested_bytes", "u64", "asked for by those allocations, in sum"),
-        Field("live_blocks_peak", "u32", "largest allocations - frees so far"),
-        Field("followed_frees", "u16", "frees of followed blocks (halved together with the next when full)"),
-        Field("followed_remote_frees", "u16", "of those, of blocks that another thread allocated"),
+        Field("below_peak_blocks", "i64", "how many fewer blocks are live than at the peak: frees follow from it"),
+        Field("live_blocks_peak", "u32", "most blocks live so far: allocations - frees"),
+        Field(
+            "followed_allocations",
+            "u32",
+            "followed blocks handed out (halved together with the next when full)",
+        ),
+        Field("followed_slack_bytes", "u32", "of those, usable bytes beyond what was asked for, in sum"),
+        Field(
+            "followed_frees", "u16", "followed blocks taken back (halved together with the next when full)"
+        ),
+        Field("followed_remote_frees", "u16", "of those, blocks that another thread had allocated"),
     ),
     32,
 )
@@ -167,7 +175,7 @@ REGION_HEADER: Final = Struct(
         Field("threads_ended", "u64", "of those, gone"),
         Field("published_live_bytes", "i64", "sum of what threads have published"),
         Field("live_bytes_peak", "i64", "high-water mark of live bytes"),
-        Field("live_bytes_peak_error_bound", "i64", "largest |live_bytes_peak - true peak|"),
+        Field("live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"),
         Field("live_bytes_peak_ns", "u64", "CLOCK_MONOTONIC of it"),
         Field("mapped_bytes", "i64", "anonymous memory that the program mapped itself"),
         Field("mapped_bytes_peak", "i64", "high-water mark of it"),
@@ -190,7 +198,7 @@ REGION_HEADER: Final = Struct(
         Field("exit_resident_bytes_peak", "u64", "the kernel's high-water mark then"),
         Field("exit_minor_faults", "u64", "page faults without input/output then"),
         Field("exit_major_faults", "u64", "page faults with input/output then"),
-        Field("superseded", "u32", "1: another program was executed in this process"),
+        Field("image_mark", "u64", "AT_RANDOM of the auxiliary vector: another one after each exec"),
         Field("command_bytes", "u32", "bytes of `command`"),
         Field("python_note", "text", "why Python's objects are not counted", 96),
         Field("allocator_path", "text", "the file that answers malloc", 256),
@@ -221,6 +229,7 @@ LAUNCH: Final = Struct(
         Field("python_objects", "u32", "1: count CPython's own objects"),
         Field("limit_bytes", "u64", "hard limit on live bytes, 0 is none"),
         Field("warn_at_bytes", "u64", "warning threshold, 0 is none"),
+        Field("memory_files", "u32", "1: the directory cannot hold regions, use descriptors"),
     ),
     64,
 )

@@ -1,0 +1,172 @@
+#include "heap/next.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/atomic.h"
+#include "probe/thread.h"
+
+extern "C" const char* gnu_get_libc_version(void) __attribute__((weak));
+
+namespace hs {
+
+constinit NextFunctions NextHeap::next = {NextHeap::first_allocate, NextHeap::first_allocate_zeroed,
+                                          NextHeap::first_reallocate, NextHeap::first_deallocate};
+
+namespace {
+
+bool is_found = false;
+
+// Looking up a name may itself allocate, before there is anything to allocate from.
+constexpr size_t kEarlyBytes = 64 * 1024;
+alignas(16) char early_blocks[kEarlyBytes];
+size_t early_used_bytes = 0;
+constexpr size_t kEarlyHeaderBytes = 16;
+
+struct ObjectSearch {
+  const void* address;
+  CodeRange code;
+  char* path;
+  size_t path_bytes;
+};
+
+// The range of a loaded object, from its own program headers.
+CodeRange range_of(const dl_phdr_info& object) {
+  CodeRange range = {UINTPTR_MAX, 0};
+  for (int number = 0; number < object.dlpi_phnum; ++number) {
+    const ElfW(Phdr)& header = object.dlpi_phdr[number];
+    if (header.p_type != PT_LOAD) continue;
+    const uintptr_t from = object.dlpi_addr + header.p_vaddr;
+    if (from < range.begin) range.begin = from;
+    if (from + header.p_memsz > range.end) range.end = from + header.p_memsz;
+  }
+  return range;
+}
+
+int match_object(dl_phdr_info* object, size_t, void* data) {
+  auto& search = *static_cast<ObjectSearch*>(data);
+  const CodeRange range = range_of(*object);
+  if (!range.holds(search.address)) return 0;
+  search.code = range;
+  if (search.path != nullptr) strncpy(search.path, object->dlpi_name, search.path_bytes - 1);
+  return 1;
+}
+
+CodeRange find_object(const void* address, char* path, size_t path_bytes) {
+  ObjectSearch search = {address, {}, path, path_bytes};
+  dl_iterate_phdr(match_object, &search);
+  return search.code;
+}
+
+// TBB's malloc is a proxy: the allocator proper is a library beside it.
+int match_partner(dl_phdr_info* object, size_t, void* data) {
+  if (strstr(object->dlpi_name, "libtbbmalloc.so") == nullptr) return 0;
+  *static_cast<CodeRange*>(data) = range_of(*object);
+  return 1;
+}
+
+// The program's own function where it has one, which would be called without us, or what comes after us.
+template <class Function>
+bool find_next(const CodeRange& ours, Function& function, const char* name) {
+  void* first = dlsym(RTLD_DEFAULT, name);
+  const bool is_ours = first == nullptr || ours.holds(first);
+  function = reinterpret_cast<Function>(is_ours ? dlsym(RTLD_NEXT, name) : first);
+  return is_ours;
+}
+
+// A name that only glibc's own object can answer, in the object that answers malloc.
+bool is_glibc(const NextFunctions& found) {
+  return found.code.holds(reinterpret_cast<const void*>(&gnu_get_libc_version));
+}
+
+// Another object's function would hand out blocks that the allocator does not know.
+template <class Function>
+void find_own(const NextFunctions& found, const CodeRange& ours, Function& function, const char* name) {
+  find_next(ours, function, name);
+  if (!found.code.holds(reinterpret_cast<const void*>(function))) function = nullptr;
+}
+
+}  // namespace
+
+// Answers false to the search itself.
+bool NextHeap::make_ready() {
+  static bool is_finding = false;
+  if (HS_LIKELY(load_acquire(is_found))) return true;
+  // Before the constructors have run there is one thread: whoever comes here now is the search itself.
+  if (is_finding) return false;
+  is_finding = true;
+  find();
+  is_finding = false;
+  return true;
+}
+
+const NextFunctions& NextHeap::functions() {
+  make_ready();
+  return next;
+}
+
+void* NextHeap::first_allocate(size_t bytes) { return make_ready() ? next.allocate(bytes) : allocate_early(bytes); }
+
+void* NextHeap::first_allocate_zeroed(size_t count, size_t bytes) {
+  if (make_ready()) return next.allocate_zeroed(count, bytes);
+  size_t whole;
+  return __builtin_mul_overflow(count, bytes, &whole) ? nullptr : allocate_early(whole);
+}
+
+void* NextHeap::first_reallocate(void* block, size_t bytes) {
+  return make_ready() ? next.reallocate(block, bytes) : nullptr;
+}
+
+void NextHeap::first_deallocate(void* block) {
+  if (make_ready()) next.deallocate(block);
+}
+
+void NextHeap::find() {
+  NextFunctions found = {};
+  const CodeRange ours = find_object(&is_found, nullptr, 0);
+  find_next(ours, found.allocate_zeroed, "calloc");
+  find_next(ours, found.reallocate, "realloc");
+  find_next(ours, found.deallocate, "free");
+  find_next(ours, found.usable_bytes, "malloc_usable_size");
+  found.is_blind = !find_next(ours, found.allocate, "malloc");
+  found.code = find_object(reinterpret_cast<const void*>(found.allocate), found.path, sizeof found.path);
+  found.has_glibc_headers = !found.is_blind && is_glibc(found);
+  find_own(found, ours, found.memalign, "memalign");
+  find_own(found, ours, found.aligned_alloc, "aligned_alloc");
+  find_own(found, ours, found.posix_memalign, "posix_memalign");
+  find_own(found, ours, found.valloc, "valloc");
+  find_own(found, ours, found.pvalloc, "pvalloc");
+  if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
+  if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
+  dlerror();  // what is not there is no error of the program's
+  next = found;
+  probe::has_fast_sizes = found.has_glibc_headers;
+  store_release(is_found, true);
+}
+
+bool NextHeap::is_early(const void* block) {
+  const auto* at = static_cast<const char*>(block);
+  return at >= early_blocks && at < early_blocks + kEarlyBytes;
+}
+
+void* NextHeap::allocate_early(size_t bytes) {
+  const size_t rounded_bytes = (bytes + 15) / 16 * 16 + kEarlyHeaderBytes;
+  if (rounded_bytes < bytes || rounded_bytes > kEarlyBytes) return nullptr;
+  const size_t at = fetch_add_relaxed(early_used_bytes, rounded_bytes);
+  if (at + rounded_bytes > kEarlyBytes) return nullptr;
+  // The word before the block reads as no small glibc header.
+  const size_t header[2] = {bytes, SIZE_MAX};
+  static_assert(sizeof header == kEarlyHeaderBytes);
+  memcpy(early_blocks + at, header, sizeof header);
+  return early_blocks + at + kEarlyHeaderBytes;
+}
+
+size_t NextHeap::early_usable_bytes(const void* block) {
+  size_t bytes = 0;
+  memcpy(&bytes, static_cast<const char*>(block) - kEarlyHeaderBytes, sizeof bytes);
+  return bytes;
+}
+
+}  // namespace hs
