@@ -1,9 +1,12 @@
 """`heapsmith advise`: it finds what helps, says when nothing does, and knows what it cannot reach."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -72,6 +75,19 @@ def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
     assert done.stdout.startswith("nothing to gain: keep what you have")
 
 
+def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed() -> None:
+    words = [sys.executable, "-m", "heapsmith", "advise", "--budget", "5m", "--json", "--", "sleep", "0.3"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    out, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["verdict"] == "unconfirmed"
+    assert document["search"]
+
+
 def test_a_static_program_is_said_to_be_out_of_reach_of_preloads(tmp_path) -> None:
     source, program = tmp_path / "wait.c", tmp_path / "wait"
     source.write_text("#include <unistd.h>\nint main(void) { usleep(100000); return 0; }\n")
@@ -85,8 +101,6 @@ def test_an_allocator_linked_into_the_program_is_named() -> None:
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis-server is not on this machine")
-    import os
-
     from heapsmith.lab.rehearsal import rehearse
     from heapsmith.run.outside import Service
 

@@ -115,13 +115,13 @@ class Race:
         self._in_race = self._in_race[:seats]
 
     def _round(self) -> bool:
-        """Run one round of all who are in the race; tell whether the race goes on."""
+        """Run a round of all who are in the race, on each worker; tell whether the race goes on."""
         racing = [self._everyone[label] for label in self._in_race]
         if not racing or time.monotonic() + self._round_s(racing) > self._deadline:
             return False
-        number = self._rounds_run
-        self._laboratory.run_rounds([self._baseline, *racing], range(number, number + 1), PHASE)
-        self._rounds_run += 1
+        first, count = self._rounds_run, self._laboratory.workers.width
+        self._laboratory.run_rounds([self._baseline, *racing], range(first, first + count), PHASE)
+        self._rounds_run += count
         self._drop()
         return bool(self._in_race)
 
