@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 
 from heapsmith.lab.rehearsal import Python, Rehearsal, fit
@@ -18,6 +19,7 @@ from heapsmith.run.outside import Watched
 from heapsmith.show.service_lines import PLACES, render_lines
 from heapsmith.tune.candidates import choose_pool, neighbours, simplicity
 from heapsmith.tune.objective import compute_cost
+from heapsmith.tune.race import PHASE, Race
 
 TEMPORARIES = """
 import ctypes
@@ -206,3 +208,43 @@ def test_lines_are_ready_to_paste(place) -> None:
         assert shown.stdout.split() == ["dirty_decay_ms:0,narenas:1", "malloc"]
     if place == "docker":
         assert "apt-get install -y --no-install-recommends libjemalloc2" in text
+
+
+class Laboratory:
+    """A laboratory whose trials have happened already."""
+
+    def __init__(self, costs: dict[str, list[float]]) -> None:
+        self.workload = Workload(command=("x",), directory="/", environment={})
+        self.rehearsal = rehearsal()
+        self.outcomes = [
+            msgspec.structs.replace(outcome(cost, 1e6 * cost), candidate=label, phase=PHASE, round=number)
+            for label, numbers in costs.items()
+            for number, cost in enumerate(numbers)
+        ]
+
+
+def order_of(costs: dict[str, list[float]]) -> list[str]:
+    costs = {"default": [1.0] * 4, **costs}
+    race = Race(Laboratory(costs), read_candidates(costs), "balanced", 0.0)
+    return [candidate.label for candidate in race.order()]
+
+
+def test_the_simplest_of_those_that_are_alike_comes_first() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.52] * 4, tuned: [0.5] * 4})[0] == plain
+    assert order_of({plain: [0.8] * 4, tuned: [0.5] * 4})[0] == tuned
+
+
+def test_rounds_that_overlap_do_not_let_noise_choose_the_more_complicated_one() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.6, 0.5, 0.62, 0.61], tuned: [0.5, 0.55, 0.5, 0.5]})[0] == plain
+    assert order_of({plain: [0.6, 0.59, 0.62, 0.61], tuned: [0.5, 0.51, 0.5, 0.5]})[0] == tuned
+
+
+def test_who_failed_once_is_not_the_answer() -> None:
+    costs = {"default": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
+    laboratory = Laboratory(costs)
+    broken = msgspec.structs.replace(laboratory.outcomes[-1].seen, failed="signal 11 (SIGSEGV)")
+    laboratory.outcomes.append(msgspec.structs.replace(laboratory.outcomes[-1], round=1, seen=broken))
+    race = Race(laboratory, read_candidates(costs), "balanced", 0.0)
+    assert [candidate.label for candidate in race.order()] == ["glibc:arena_max=1"]

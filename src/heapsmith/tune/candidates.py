@@ -47,8 +47,7 @@ def choose_pool(
 
     Each allocator of this machine takes part with its defaults and with the settings that its file says are
     worth it; what cannot reach the program, or needs another Python than it has, stays out. What is made for
-    the other
-    objective comes last, so that it is left out first where time is short.
+    the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.

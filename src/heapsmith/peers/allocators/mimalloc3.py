@@ -24,5 +24,5 @@ ALLOCATOR: Final = Allocator(
     fields=tells(
         current_allocated_heap_size="approximate", committed_bytes="approximate", reserved_bytes="approximate"
     ),
-    install=(("apt-get", "apt-get install libmimalloc3 (Debian 13 and later)"),),
+    install=(("source", "cmake -B out && cmake --build out, in its repository"),),
 )
