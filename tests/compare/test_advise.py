@@ -77,10 +77,14 @@ def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
     assert done.stdout.startswith("nothing to gain: keep what you have")
 
 
-def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed() -> None:
+def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed(tmp_path) -> None:
     words = [sys.executable, "-m", "heapsmith", "advise", "--budget", "5m", "--json", "--", "sleep", "0.3"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if sum(len(path.read_bytes().splitlines()) for path in tmp_path.rglob("*.jsonl")) >= 4:
+            break
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, complaint
