@@ -220,6 +220,14 @@ class Central {
       store_relaxed(span->blocks.owner, owner);
     }
     if (void* first = span->blocks.free_blocks) {
+      const uint32_t free_count = span->blocks.carved_blocks - span->blocks.used_blocks;
+      if (batch.count == 0 && free_count <= 2 * wanted) {
+        // All of them: nothing to count, nothing to cut.
+        batch = {first, free_count};
+        span->blocks.free_blocks = nullptr;
+        span->blocks.used_blocks += free_count;
+        return;
+      }
       void* last = first;
       uint32_t taken = 1;
       for (void* next; batch.count + taken < wanted && (next = Links::next(last)); taken++) last = next;
@@ -254,20 +262,30 @@ class Central {
   // Answers the spans that became empty, linked by `next`; they are in no list any more.
   static Span* dissolve(Shelf& shelf, Batch batch) {
     Span* emptied = nullptr;
-    void* block = batch.head;
-    for (uint32_t i = 0; i < batch.count; i++) {
-      void* next = Links::next(block);
-      Span* span = Map::span_of(address_of(block));
-      Links::set_next(block, span->blocks.free_blocks);
-      span->blocks.free_blocks = block;
+    void* first = batch.head;
+    for (uint32_t left = batch.count; left > 0;) {
+      // Blocks that came from one span mostly go back together: such a stretch is spliced in as it is linked.
+      Span* span = Map::span_of(address_of(first));
+      void* last = first;
+      void* next = Links::next(first);
+      uint32_t stretch = 1;
+      while (stretch < left && address_of(next) - span->start < span->bytes()) {
+        last = next;
+        next = Links::next(last);
+        stretch++;
+      }
+      Links::set_next(last, span->blocks.free_blocks);
+      span->blocks.free_blocks = first;
+      span->blocks.used_blocks -= stretch;
       if (!span->listed) link(shelf, span);
-      if (--span->blocks.used_blocks == 0) {
+      if (span->blocks.used_blocks == 0) {
         unlink(shelf, span);
         Map::clear_blocks(span, false);
         span->next = emptied;
         emptied = span;
       }
-      block = next;
+      first = next;
+      left -= stretch;
     }
     return emptied;
   }

@@ -82,6 +82,17 @@ class PageHeap {
     lock_.unlock();
   }
 
+  // A phase of several threads is over: what it left goes back at once, but for what was missed lately.
+  static void settle() {
+    lock_.lock();
+    const size_t kept = (pages_.rest_bytes(live_pages_ << page_shift) >> page_shift) + missed_pages_;
+    if (dirty_pages_ > kept && kept >= missed_pages_) {
+      purged_pages_ += purge_locked(dirty_pages_ - kept);
+      purged_ms_ = Os::now_ms();
+    }
+    lock_.unlock();
+  }
+
   // Purges every free page; answers the bytes.
   static size_t recycle() {
     lock_.lock();
@@ -316,12 +327,59 @@ class PageHeap {
       if (span) live_pages_ += span->page_count;
       return span;
     }
+    if (page_count >= buffer_pages && alignment == page_bytes)
+      if (Span* span = compose(page_count)) return span;
     Span* span = take_unused(page_count, alignment, page_count << page_shift);
     if (!span) return nullptr;
     live_pages_ += span->page_count;
     hold_peak(span->page_count);
     pages_.touch(pointer_to(span->start), span->bytes());
     return span;
+  }
+
+  // A warm run that is too short may do together with the cold neighbour behind it: better than leaving it idle.
+  static Span* compose(size_t page_count) {
+    const Bins& in = bins_[dirty];
+    int looked_at = 0;
+    for (unsigned bin = bin_of(page_count) + 1; bin-- > 0 && looked_at < 16;) {
+      if (!(in.filled[bin / 64] >> (bin % 64) & 1)) {
+        if (bin % 64 == 63 && in.filled[bin / 64] == 0) bin -= 63;
+        continue;
+      }
+      for (Span* run = in.head[bin]; run && looked_at < 16; run = run->next, looked_at++) {
+        if (size_t{run->page_count} * 4 < page_count) return nullptr;
+        Span* after = Map::span_of(run->end());
+        if (!after || after->start != run->end() || run->page_count >= page_count) continue;
+        if (after->state != SpanState::clean || run->page_count + size_t{after->page_count} < page_count) continue;
+        const size_t more_pages = page_count - run->page_count;
+        if (!pages_.take(more_pages << page_shift)) return nullptr;
+        remove(run);
+        run->state = SpanState::large;
+        take_front(after, run, more_pages);
+        run->zeroed = false;
+        live_pages_ += run->page_count;
+        hold_peak(more_pages);
+        return run;
+      }
+    }
+    return nullptr;
+  }
+  // Moves the first pages of a free run to the end of the span in use before it.
+  static void take_front(Span* free_run, Span* span, size_t page_count) {
+    const SpanState state = free_run->state;
+    const uint64_t freed_ms = state == SpanState::dirty ? free_run->age.freed_ms : 0;
+    remove(free_run);
+    span->page_count += static_cast<uint32_t>(page_count);
+    Map::set_ends(span);
+    if (free_run->page_count == page_count) {
+      retire(free_run);
+      return;
+    }
+    free_run->start += page_count << page_shift;
+    free_run->page_count -= static_cast<uint32_t>(page_count);
+    free_run->state = SpanState::large;
+    Map::set_ends(free_run);
+    insert_remainder(free_run, state, freed_ms);
   }
 
   // Out of pages that are not resident; `taken_bytes` of them (more, where the run cannot be cut) count as taken from
@@ -403,7 +461,7 @@ class PageHeap {
     }
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
-    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 32);
+    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 8);
     if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0}) purge_locked(smaller_of(page_count, dirty_pages_ - slack));
     peak_pages_ = larger_of(peak_pages_, live_pages_ + dirty_pages_);
   }
@@ -490,25 +548,14 @@ class PageHeap {
     const SpanState state = after->state;
     if (state != SpanState::dirty && state != SpanState::clean && state != SpanState::fresh) return false;
     if (state != SpanState::dirty && !pages_.take(more << page_shift)) return false;
-    const uint64_t freed_ms = state == SpanState::dirty ? after->age.freed_ms : 0;
-    remove(after);
     live_pages_ += more;
-    if (after->page_count == more) {
-      span->page_count += static_cast<uint32_t>(more);
-      retire(after);
-    } else {
-      after->start += more << page_shift;
-      after->page_count -= static_cast<uint32_t>(more);
-      span->page_count += static_cast<uint32_t>(more);
-      after->state = SpanState::large;
-      Map::set_ends(after);
-      insert_remainder(after, state, freed_ms);
-    }
-    Map::set_ends(span);
+    take_front(after, span, more);
     span->zeroed = false;
     return true;
   }
 
+  // From here on a block counts as a buffer, of which programs tend to want the same again.
+  static constexpr size_t buffer_pages = larger_of(256_KiB >> page_shift, 1);
   static constexpr size_t spans_at_once = 32;
   static constexpr uint64_t missed_within_ms = 1000;
 

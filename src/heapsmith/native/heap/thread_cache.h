@@ -118,7 +118,12 @@ struct ThreadCache {
     cache->flush();
     registry_lock_.lock();
     cache->unregister();
+    const bool last_but_one = !registered_ || !registered_->next;
     registry_lock_.unlock();
+    if (last_but_one) {
+      CentralType::recycle(true);
+      PageHeapType::settle();
+    }
     PageHeapType::maintain();
   }
 
@@ -283,7 +288,7 @@ struct ThreadCache {
 
   // Every so often a slow path looks at the clock.
   void visit() {
-    if (++visits % 32 != 0) return;
+    if (++visits % 4 != 0) return;
     const uint64_t now_ms = Os::now_ms();
     if (now_ms - maintained_ms < maintenance_ms) return;
     maintained_ms = now_ms;

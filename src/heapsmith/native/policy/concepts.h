@@ -70,6 +70,7 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.give_back(bytes) };
   { pages.touch(start, bytes) };
   { pages.keep_bytes(bytes) } -> Same<size_t>;
+  { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;
   { pages.limit_bytes() } -> Same<size_t>;
 };

@@ -19,6 +19,7 @@ struct OsPages {
   void give_back(size_t) {}
   void touch(void*, size_t) {}
   size_t keep_bytes(size_t) { return unlimited_bytes; }
+  size_t rest_bytes(size_t) { return unlimited_bytes; }
   uint64_t keep_ms() { return ~uint64_t{0}; }
   size_t limit_bytes() { return unlimited_bytes; }
   void set_limit_bytes(size_t) {}

@@ -33,6 +33,7 @@ struct Forward {
   void give_back(size_t bytes) { below.give_back(bytes); }
   void touch(void* start, size_t bytes) { below.touch(start, bytes); }
   size_t keep_bytes(size_t live_bytes) { return below.keep_bytes(live_bytes); }
+  size_t rest_bytes(size_t live_bytes) { return below.rest_bytes(live_bytes); }
   uint64_t keep_ms() { return below.keep_ms(); }
   size_t limit_bytes() { return below.limit_bytes(); }
   void set_limit_bytes(size_t bytes) { below.set_limit_bytes(bytes); }

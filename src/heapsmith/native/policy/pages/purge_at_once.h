@@ -13,6 +13,7 @@ struct PurgeAtOnce {
   template <class Below>
   struct Over : Forward<Below> {
     size_t keep_bytes(size_t) { return threshold_bytes; }
+    size_t rest_bytes(size_t) { return threshold_bytes; }
   };
 };
 static_assert(Pages<Pipe<OsPages<>, PurgeAtOnce<0>>>);
