@@ -1,6 +1,6 @@
 """Hold the imports and includes of both trees against `layers.toml`; print each violation and fail if there is one.
 
-    python tools/check_layers.py
+python tools/check_layers.py
 """
 
 from __future__ import annotations

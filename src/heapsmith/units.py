@@ -46,7 +46,9 @@ def parse_bytes(text: str) -> int:
     match = _NUMBER.fullmatch(text)
     unit = _BYTE_ALIASES.get(match[2].lower()) if match else None
     if match is None or unit is None:
-        raise HeapsmithError(f"{text!r} is not a number of bytes", hint="write 512MiB, 64KiB, 1GiB or a plain number")
+        raise HeapsmithError(
+            f"{text!r} is not a number of bytes", hint="write 512MiB, 64KiB, 1GiB or a plain number"
+        )
     number = match[1]
     value = int(number) * unit if number.isdigit() else round(float(number) * unit)
     if value >= 1 << 63:

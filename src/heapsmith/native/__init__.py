@@ -30,6 +30,8 @@ def library(name: str) -> Path:
     path = LIBRARIES / name
     if not path.is_file():
         raise HeapsmithError(
-            f"{name} is missing", f"not in {LIBRARIES}", "install heapsmith again: its build makes the libraries"
+            f"{name} is missing",
+            f"not in {LIBRARIES}",
+            "install heapsmith again: its build makes the libraries",
         )
     return path

@@ -1,0 +1,94 @@
+// Where heapsmith enters a process and leaves it: before its constructors, around fork, at exit.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "abi/heap.h"
+#include "base/atomic.h"
+#include "os/process.h"
+#include "probe/mappings.h"
+#include "probe/python.h"
+#include "probe/region.h"
+#include "probe/thread.h"
+
+namespace {
+
+using hs::TheHeap;
+namespace os = hs::os;
+namespace probe = hs::probe;
+namespace wire = hs::wire;
+
+bool malloc_is_ours = true;
+
+void describe_process() {
+  if (probe::region.header == nullptr) return;
+  wire::RegionHeader& header = *probe::region.header;
+  header.malloc_is_ours = malloc_is_ours ? 1 : 0;
+  header.allocator =
+      static_cast<uint32_t>(TheHeap::functions().has_glibc_headers ? wire::Allocator::kGlibc : wire::Allocator::kOther);
+  static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
+  memcpy(header.allocator_path, TheHeap::functions().path, sizeof header.allocator_path);
+  probe::describe_python();
+}
+
+void note_exit(int code) {
+  // A child of vfork leaves with the region of its parent before it.
+  if (probe::region.header == nullptr || probe::region.header->pid != os::process_id()) return;
+  wire::RegionHeader& header = *probe::region.header;
+  const os::Usage usage = os::usage();
+  header.exit_code = code & 0xff;
+  header.exit_ns = os::monotonic_ns();
+  header.exit_resident_bytes_peak = usage.resident_bytes_peak;
+  header.exit_minor_faults = usage.minor_faults;
+  header.exit_major_faults = usage.major_faults;
+  hs::store_release(header.exit_known, 1u);
+}
+
+void at_exit(int code, void*) { note_exit(code); }
+
+void before_fork() {
+  probe::mappings_fork_prepare();
+  probe::fork_prepare();
+}
+
+void after_fork_in_parent() {
+  probe::fork_parent();
+  probe::mappings_fork_parent();
+}
+
+void after_fork_in_child() {
+  probe::mappings_fork_child();
+  probe::fork_child();
+}
+
+// First among the constructors of the libraries that were preloaded.
+__attribute__((constructor(101))) void enter() {
+  const os::KeepErrno keep;
+  TheHeap::make_ready();
+  // A program that defines malloc itself comes before any preloaded library: its blocks are not ours to see.
+  void* (*ours)(size_t) = hs::own_malloc;
+  malloc_is_ours = dlsym(RTLD_DEFAULT, "malloc") == reinterpret_cast<void*>(ours);
+  probe::on_region_open = describe_process;
+  probe::attach();
+  describe_process();  // others' constructors may have allocated, and so opened the region, before this one
+  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  on_exit(at_exit, nullptr);
+  probe::watch_python();
+}
+
+}  // namespace
+
+extern "C" {
+
+HS_EXPORT [[noreturn]] void _exit(int code) {
+  note_exit(code);
+  os::leave(code);
+}
+
+HS_EXPORT [[noreturn]] void _Exit(int code) noexcept {
+  note_exit(code);
+  os::leave(code);
+}
+
+}  // extern "C"

@@ -1,0 +1,100 @@
+// The malloc family of the C library over the heap. Corner cases are the heap's own: what it answers is passed on.
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "abi/heap.h"
+
+using hs::TheCounted;
+using hs::TheHeap;
+
+namespace {
+
+constexpr size_t kPageBytes = 4096;
+
+HS_SLOW_PATH void* overflow() {
+  errno = ENOMEM;
+  return nullptr;
+}
+
+// Answers whether the heap has functions to call; the first caller finds them.
+bool is_ready() { return TheHeap::make_ready(); }
+
+void* allocate_aligned(size_t alignment, size_t bytes) {
+  if (!is_ready()) return TheHeap::allocate_early(bytes);  // asked for by nobody who looks for malloc
+  return TheCounted::file_aligned(TheHeap::functions().memalign(alignment, bytes), bytes);
+}
+
+}  // namespace
+
+extern "C" {
+
+HS_EXPORT void* malloc(size_t bytes) { return TheCounted::allocate(bytes); }
+
+// The same function under a name that nobody else can define.
+extern void* own_malloc(size_t) __attribute__((alias("malloc"), copy(malloc), visibility("hidden")));
+
+HS_EXPORT void free(void* block) { TheCounted::deallocate(block); }
+
+HS_EXPORT void* calloc(size_t count, size_t bytes) { return TheCounted::allocate_zeroed(count, bytes); }
+
+HS_EXPORT void* realloc(void* block, size_t bytes) { return TheCounted::reallocate(block, bytes); }
+
+HS_EXPORT void* reallocarray(void* block, size_t count, size_t bytes) {
+  size_t whole_bytes;
+  if (__builtin_mul_overflow(count, bytes, &whole_bytes)) return overflow();
+  return TheCounted::reallocate(block, whole_bytes);
+}
+
+HS_EXPORT void* memalign(size_t alignment, size_t bytes) { return allocate_aligned(alignment, bytes); }
+
+HS_EXPORT void* aligned_alloc(size_t alignment, size_t bytes) {
+  if (!is_ready() || TheHeap::functions().aligned_alloc == nullptr) return allocate_aligned(alignment, bytes);
+  return TheCounted::file_aligned(TheHeap::functions().aligned_alloc(alignment, bytes), bytes);
+}
+
+HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
+  if (!is_ready() || TheHeap::functions().posix_memalign == nullptr) {
+    if (alignment % sizeof(void*) != 0 || alignment == 0 || (alignment & (alignment - 1)) != 0) return EINVAL;
+    void* block = allocate_aligned(alignment, bytes);
+    if (block == nullptr) return ENOMEM;
+    *into = block;
+    return 0;
+  }
+  void* block = nullptr;
+  const int error = TheHeap::functions().posix_memalign(&block, alignment, bytes);
+  if (error == EINVAL) return error;
+  const int errno_before = errno;
+  block = TheCounted::file_aligned(block, bytes);
+  errno = errno_before;
+  if (block == nullptr) return ENOMEM;
+  *into = block;
+  return 0;
+}
+
+HS_EXPORT void* valloc(size_t bytes) {
+  if (!is_ready() || TheHeap::functions().valloc == nullptr) return allocate_aligned(kPageBytes, bytes);
+  return TheCounted::file_aligned(TheHeap::functions().valloc(bytes), bytes);
+}
+
+HS_EXPORT void* pvalloc(size_t bytes) {
+  if (is_ready() && TheHeap::functions().pvalloc != nullptr) {
+    return TheCounted::file_aligned(TheHeap::functions().pvalloc(bytes), bytes);
+  }
+  size_t whole_bytes;
+  if (__builtin_add_overflow(bytes, kPageBytes - 1, &whole_bytes)) return overflow();
+  return allocate_aligned(kPageBytes, whole_bytes & ~(kPageBytes - 1));
+}
+
+HS_EXPORT size_t malloc_usable_size(void* block) {
+  return is_ready() ? TheCounted::usable_bytes(block) : 0;
+}
+
+HS_EXPORT void free_sized(void* block, size_t) { TheCounted::deallocate(block); }
+
+HS_EXPORT void free_aligned_sized(void* block, size_t, size_t) { TheCounted::deallocate(block); }
+
+HS_EXPORT void cfree(void* block) { TheCounted::deallocate(block); }
+
+}  // extern "C"

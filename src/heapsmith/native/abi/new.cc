@@ -1,0 +1,117 @@
+// operator new and delete over the heap. There is no C++ runtime here: when there is no memory, the program's own operator
+// new is asked, so that its new-handler runs and its bad_alloc is thrown.
+#include <dlfcn.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "abi/heap.h"
+
+namespace std {
+struct nothrow_t;
+enum class align_val_t : size_t {};
+}  // namespace std
+
+using hs::TheCounted;
+using hs::TheHeap;
+
+namespace {
+
+// No operator new can have this; asking for it makes one throw whatever heap it stands on.
+constexpr size_t kImpossibleBytes = size_t{PTRDIFF_MAX} - 4096;
+
+// The operator that would have been called without us: after us in the search order, or in what the caller was linked to.
+template <class Operator>
+Operator find_operator(const char* symbol, const void* caller) {
+  void* found = dlsym(RTLD_NEXT, symbol);
+  Dl_info object;
+  if (found == nullptr && dladdr(caller, &object) != 0) {
+    if (void* library = dlopen(object.dli_fname, RTLD_NOLOAD | RTLD_LAZY)) {
+      found = dlsym(library, symbol);
+      dlclose(library);
+    }
+  }
+  if (found == nullptr) abort();
+  return reinterpret_cast<Operator>(found);
+}
+
+// An allocator's own operator new would not hear of our refusal, and might succeed.
+size_t bytes_to_ask(const void* found, size_t bytes) { return TheHeap::is_own_code(found) ? kImpossibleBytes : bytes; }
+
+HS_SLOW_PATH void* ask_program(const char* symbol, size_t bytes, const void* caller) {
+  auto* ask = find_operator<void* (*)(size_t)>(symbol, caller);
+  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes));
+}
+
+HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment, const void* caller) {
+  auto* ask = find_operator<void* (*)(size_t, std::align_val_t)>(symbol, caller);
+  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), alignment);
+}
+
+HS_FAST_PATH void* allocate(size_t bytes) { return TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1); }
+
+void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
+  void* block = nullptr;
+  size_t at_least = static_cast<size_t>(alignment);
+  if (at_least < sizeof(void*)) at_least = sizeof(void*);
+  return posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr;
+}
+
+HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag, const void* caller) {
+  auto* ask = find_operator<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller);
+  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), tag);
+}
+
+}  // namespace
+
+#define HS_CALLER __builtin_return_address(0)
+
+HS_EXPORT void* operator new(size_t bytes) {
+  void* block = allocate(bytes);
+  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znwm", bytes, HS_CALLER);
+}
+HS_EXPORT void* operator new[](size_t bytes) {
+  void* block = allocate(bytes);
+  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znam", bytes, HS_CALLER);
+}
+HS_EXPORT void* operator new(size_t bytes, const std::nothrow_t& tag) noexcept {
+  void* block = allocate(bytes);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnwmRKSt9nothrow_t", bytes, tag, HS_CALLER);
+}
+HS_EXPORT void* operator new[](size_t bytes, const std::nothrow_t& tag) noexcept {
+  void* block = allocate(bytes);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnamRKSt9nothrow_t", bytes, tag, HS_CALLER);
+}
+HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment) {
+  void* block = allocate_aligned(bytes, alignment);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
+}
+HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
+  void* block = allocate_aligned(bytes, alignment);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
+}
+HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate_aligned(bytes, alignment);
+}
+HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return allocate_aligned(bytes, alignment);
+}
+
+HS_EXPORT void operator delete(void* block) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete[](void* block) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block, size_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete[](void* block, size_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block, const std::nothrow_t&) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete[](void* block, const std::nothrow_t&) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block, std::align_val_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete[](void* block, std::align_val_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block, size_t, std::align_val_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete[](void* block, size_t, std::align_val_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block, std::align_val_t, const std::nothrow_t&) noexcept {
+  TheCounted::deallocate(block);
+}
+HS_EXPORT void operator delete[](void* block, std::align_val_t, const std::nothrow_t&) noexcept {
+  TheCounted::deallocate(block);
+}

@@ -1,0 +1,41 @@
+// What the kernel knows of this process and its threads, by system calls that neither allocate nor touch errno.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace hs::os {
+
+struct Usage {
+  uint64_t resident_bytes_peak;
+  uint64_t minor_faults;
+  uint64_t major_faults;
+};
+
+// Keeps errno as the program left it.
+class KeepErrno {
+ public:
+  KeepErrno();
+  ~KeepErrno();
+  KeepErrno(const KeepErrno&) = delete;
+  KeepErrno& operator=(const KeepErrno&) = delete;
+
+ private:
+  int value_;
+};
+
+uint32_t process_id();
+uint32_t parent_process_id();
+uint32_t thread_id();
+void thread_name(char (&name)[16]);
+uint64_t monotonic_ns();
+uint64_t monotonic_coarse_ns();
+uint64_t realtime_ns();
+Usage usage();
+void yield_processor();
+[[noreturn]] void leave(int code);
+
+// Copies /proc/self/cmdline; answers the bytes written.
+uint32_t command_line(char* into, uint32_t capacity);
+
+}  // namespace hs::os

@@ -1,0 +1,33 @@
+// Files in memory that outlive the process or are found through its descriptors.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace hs::os {
+
+inline constexpr int kNoFile = -1;
+
+// The raw system calls answer -1 on failure and leave errno set; callers keep it (KeepErrno).
+int create_file(const char* path);
+// Found by others as `name` in this process's descriptors; moved out of the range that programs use, closed by exec.
+int create_memory_file(const char* name);
+// No one can change its size or map it for writing from here on.
+void seal(int file);
+bool resize(int file, size_t bytes);
+void close_file(int file);
+long read_file(const char* path, void* into, size_t bytes);
+
+bool file_exists(const char* path);
+
+// Readable and writable, from the beginning of the file.
+void* map_file(int file, size_t bytes);
+void* map_private(size_t bytes);
+bool make_accessible(void* address, size_t bytes);
+void make_inaccessible(void* address, size_t bytes);
+bool address_space_is_limited();
+void unmap(void* address, size_t bytes);
+// Whether the page can be backed; asks through the kernel, so that a full file system answers instead of raising SIGBUS.
+bool back_page(void* page);
+
+}  // namespace hs::os

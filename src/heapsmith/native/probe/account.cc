@@ -1,0 +1,247 @@
+#include "probe/account.h"
+
+#include "base/atomic.h"
+#include "os/process.h"
+#include "probe/region.h"
+
+namespace hs::probe {
+
+uint32_t writers = 0;
+
+namespace {
+
+// Live bytes must fall this share below the threshold before the next crossing is a new one.
+constexpr int64_t kHysteresisDivisor = 20;
+// Failures in a row are one event until live bytes have moved on or this much time has gone by.
+constexpr uint64_t kQuietNs = 100'000'000;
+
+uint32_t control_sequence = 0;
+uint32_t is_above_warning = 0;
+int64_t stamped_peak_bytes = 0;
+uint64_t last_refusal_ns = 0;
+
+int64_t lowest(int64_t a, int64_t b) { return a < b ? a : b; }
+
+int64_t highest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int64_t rearm_bytes(int64_t warn_at_bytes) { return warn_at_bytes - warn_at_bytes / kHysteresisDivisor; }
+
+void read_control(int64_t live_bytes) {
+  const uint32_t sequence = load_acquire(region.control->sequence);
+  if (HS_LIKELY(sequence == load_relaxed(control_sequence))) return;
+  store_relaxed(control_sequence, sequence);
+  wire::RegionHeader& header = *region.header;
+  const uint64_t limit_bytes = load_relaxed(region.control->limit_bytes);
+  store_relaxed(header.limit_bytes, limit_bytes);
+  const uint64_t warn_at_bytes = load_relaxed(region.control->warn_at_bytes);
+  if (load_relaxed(header.warn_at_bytes) != warn_at_bytes) store_relaxed(is_above_warning, 0u);
+  store_relaxed(header.warn_at_bytes, warn_at_bytes);
+  write_event(wire::EventKind::kLimitChanged, live_bytes, static_cast<int64_t>(limit_bytes), 0);
+}
+
+bool is_over_limit(int64_t live_bytes) {
+  const uint64_t limit_bytes = load_relaxed(region.header->limit_bytes);
+  return HS_UNLIKELY(limit_bytes != 0) && live_bytes > static_cast<int64_t>(limit_bytes);
+}
+
+void note_refusal(int64_t live_bytes, size_t requested_bytes) {
+  wire::RegionHeader& header = *region.header;
+  fetch_add_relaxed(header.refused, 1u);
+  store_relaxed(header.last_failed_bytes, requested_bytes);
+  const uint64_t now_ns = os::monotonic_coarse_ns();
+  if (now_ns - load_relaxed(last_refusal_ns) < kQuietNs) return;
+  store_relaxed(last_refusal_ns, now_ns);
+  write_event(wire::EventKind::kRefused, live_bytes, static_cast<int64_t>(header.limit_bytes), requested_bytes);
+}
+
+void compare_with_warning(int64_t live_bytes) {
+  wire::RegionHeader& header = *region.header;
+  const auto warn_at_bytes = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
+  if (HS_LIKELY(warn_at_bytes == 0)) return;
+  uint32_t above = load_relaxed(is_above_warning);
+  if (above == 0 && live_bytes > warn_at_bytes) {
+    if (!compare_exchange_acquire(is_above_warning, above, 1u)) return;
+    fetch_add_relaxed(header.warnings, 1u);
+    write_event(wire::EventKind::kWarning, live_bytes, warn_at_bytes, 0);
+  } else if (above != 0 && live_bytes <= rearm_bytes(warn_at_bytes)) {
+    store_relaxed(is_above_warning, 0u);
+  }
+}
+
+// `error_bound_bytes`: how far `live_bytes` may be from the truth.
+HS_FAST_PATH void raise_peak(int64_t live_bytes, int64_t error_bound_bytes) {
+  wire::RegionHeader& header = *region.header;
+  const int64_t before = load_relaxed(header.live_bytes_peak);
+  if (live_bytes <= before) return;
+  // An earlier peak that was only known within its bound may have been higher than this one.
+  const int64_t earlier_bytes = before + load_relaxed(header.live_bytes_peak_error_bound) - live_bytes;
+  raise_to(header.live_bytes_peak, live_bytes);
+  store_relaxed(header.live_bytes_peak_error_bound, highest(error_bound_bytes, earlier_bytes));
+  // The clock costs more than all the rest; a page more or less is the same moment.
+  if (live_bytes - load_relaxed(stamped_peak_bytes) < static_cast<int64_t>(wire::kPageBytes)) return;
+  store_relaxed(stamped_peak_bytes, live_bytes);
+  store_relaxed(header.live_bytes_peak_ns, os::monotonic_coarse_ns());
+}
+
+// How far live bytes may rise from `live_bytes` before something has to be decided.
+int64_t headroom(int64_t live_bytes) {
+  const wire::RegionHeader& header = *region.header;
+  int64_t room = kLookUpBytes;
+  if (const auto limit = static_cast<int64_t>(load_relaxed(header.limit_bytes)); limit != 0) {
+    room = lowest(room, limit - live_bytes);
+  }
+  if (const auto warn = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
+      warn != 0 && load_relaxed(is_above_warning) == 0) {
+    room = lowest(room, warn - live_bytes);
+  }
+  return room < 0 ? 0 : room;
+}
+
+int64_t alone_live_bytes(const wire::Slot& slot) {
+  return load_relaxed(region.header->published_live_bytes) + slot.live_bytes - slot.published_bytes;
+}
+
+int64_t publish(wire::Slot& slot) {
+  const int64_t moved_bytes = slot.live_bytes - slot.published_bytes;
+  slot.published_bytes = slot.live_bytes;
+  return fetch_add_relaxed(region.header->published_live_bytes, moved_bytes) + moved_bytes;
+}
+
+void set_marks_alone(wire::Slot& slot, int64_t live_bytes) {
+  const wire::RegionHeader& header = *region.header;
+  const int64_t below_peak = header.live_bytes_peak - live_bytes;
+  const int64_t room = lowest(headroom(live_bytes), below_peak < 0 ? 0 : below_peak);
+  int64_t low = INT64_MIN;
+  if (const auto warn = static_cast<int64_t>(header.warn_at_bytes); warn != 0 && is_above_warning != 0) {
+    low = slot.live_bytes - (live_bytes - rearm_bytes(warn));
+  }
+  store_relaxed(slot.mark_high_bytes, slot.live_bytes + room);
+  store_relaxed(slot.mark_low_bytes, low);
+}
+
+void set_marks_among(wire::Slot& slot, int64_t live_bytes, uint32_t others) {
+  // Near the limit the threads together must not pass it between two looks.
+  const int64_t share = headroom(live_bytes) / static_cast<int64_t>(others + 1);
+  store_relaxed(slot.mark_high_bytes, slot.live_bytes + lowest(kPublishBytes, share));
+  store_relaxed(slot.mark_low_bytes, slot.live_bytes - kPublishBytes);
+}
+
+// A program that grows is at its peak with every allocation: nothing to decide, so only the peak moves. The next
+// allocation looks up again, and the low mark is left as a newcomer may just have set it, so no fence is needed.
+HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
+  const wire::RegionHeader& header = *region.header;
+  if (grown_bytes <= 0 || load_relaxed(writers) > 1 || slot.mark_low_bytes != INT64_MIN ||
+      header.limit_bytes != 0 || header.warn_at_bytes != 0 ||
+      load_relaxed(region.control->sequence) != control_sequence) {
+    return false;
+  }
+  const int64_t live_bytes = alone_live_bytes(slot);
+  if (live_bytes <= header.live_bytes_peak) return false;
+  raise_peak(live_bytes, 0);
+  store_relaxed(slot.mark_high_bytes, slot.live_bytes);
+  return true;
+}
+
+}  // namespace
+
+bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
+  if (only_the_peak_moves(slot, grown_bytes)) return true;
+  const os::KeepErrno keep;
+  bool admitted = true;
+  for (;;) {
+    const uint32_t count = load_sequential(writers);
+    const bool alone = count <= 1;
+    int64_t live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
+    read_control(live_bytes);
+    if (admitted && grown_bytes > 0 && is_over_limit(live_bytes)) {
+      note_refusal(live_bytes - grown_bytes, requested_bytes);
+      slot.live_bytes -= grown_bytes;
+      admitted = false;
+      live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
+    }
+    raise_peak(live_bytes, alone ? 0 : static_cast<int64_t>(count) * kPublishBytes);
+    compare_with_warning(live_bytes);
+    if (alone) {
+      set_marks_alone(slot, live_bytes);
+    } else {
+      set_marks_among(slot, live_bytes, count - 1);
+    }
+    // Pairs with the store of `writers` in writer_begins: either we see the newcomer here, or it resets our marks.
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if ((load_sequential(writers) <= 1) == alone) return admitted;
+  }
+}
+
+bool would_admit(wire::Slot& slot, size_t more_bytes, size_t requested_bytes) {
+  if (load_relaxed(region.header->limit_bytes) == 0 &&
+      load_acquire(region.control->sequence) == load_relaxed(control_sequence)) {
+    return true;
+  }
+  const os::KeepErrno keep;
+  const int64_t live_bytes = load_sequential(writers) <= 1 ? alone_live_bytes(slot) : publish(slot);
+  read_control(live_bytes);
+  if (more_bytes <= INT64_MAX / 2 && !is_over_limit(live_bytes + static_cast<int64_t>(more_bytes))) return true;
+  if (load_relaxed(region.header->limit_bytes) == 0) return true;
+  note_refusal(live_bytes, requested_bytes);
+  return false;
+}
+
+bool look_up_shared(int64_t grown_bytes, size_t requested_bytes) {
+  const os::KeepErrno keep;
+  const int64_t live_bytes = load_relaxed(region.header->published_live_bytes);
+  if (grown_bytes > 0 && is_over_limit(live_bytes + grown_bytes)) {
+    note_refusal(live_bytes, requested_bytes);
+    return false;
+  }
+  grow_shared(grown_bytes);
+  return true;
+}
+
+void grow_shared(int64_t grown_bytes) {
+  const os::KeepErrno keep;
+  const int64_t live_bytes = fetch_add_relaxed(region.header->published_live_bytes, grown_bytes) + grown_bytes;
+  raise_peak(live_bytes, static_cast<int64_t>(load_relaxed(writers) + 1) * kPublishBytes);
+  compare_with_warning(live_bytes);
+}
+
+void note_out_of_memory(size_t requested_bytes) {
+  const os::KeepErrno keep;
+  wire::RegionHeader& header = *region.header;
+  fetch_add_relaxed(header.out_of_memory, 1u);
+  store_relaxed(header.last_failed_bytes, requested_bytes);
+  write_event(wire::EventKind::kOutOfMemory, header.published_live_bytes, 0, requested_bytes);
+}
+
+void writer_begins(wire::Slot* slot) {
+  const uint32_t before = fetch_add_sequential(writers, 1u);
+  if (slot != nullptr) {
+    slot->mark_high_bytes = INT64_MIN;
+    slot->mark_low_bytes = INT64_MIN;
+  }
+  if (before != 1) return;
+  // The one that was alone has marks that only hold while it is.
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = wire::kSharedSlots; index < used; ++index) {
+    wire::Slot& other = region.slots[index];
+    if (&other == slot || other.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) continue;
+    store_sequential(other.mark_high_bytes, INT64_MIN);
+    store_sequential(other.mark_low_bytes, INT64_MAX);
+  }
+}
+
+void writer_ends(wire::Slot* slot) {
+  if (slot != nullptr) publish(*slot);
+  fetch_add_sequential(writers, static_cast<uint32_t>(-1));
+}
+
+void account_inherited(int64_t live_bytes) {
+  writers = 0;
+  control_sequence = 0;
+  is_above_warning = 0;
+  stamped_peak_bytes = 0;
+  region.header->published_live_bytes = live_bytes;
+  region.header->live_bytes_peak = live_bytes;
+  region.header->live_bytes_peak_ns = os::monotonic_coarse_ns();
+}
+
+}  // namespace hs::probe

@@ -1,0 +1,262 @@
+#include "probe/region.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <initializer_list>
+
+#include "base/atomic.h"
+#include "os/process.h"
+#include "os/shared_memory.h"
+
+namespace hs::probe {
+
+Region region;
+
+namespace {
+
+constexpr size_t kPathBytes = 512;
+constexpr uint32_t kImagesPerPid = 100000;
+
+// The mapping: all of it is address space from the first moment, but only the revealed beginning is accessible, so that a
+// process that locks its memory locks little of ours.
+constexpr size_t kRevealBytes = 256 * 1024;
+constexpr size_t kBytesUnderAddressLimit = 4 * 1024 * 1024;
+char* base = nullptr;
+size_t mapped_bytes = 0;
+size_t revealed_bytes = 0;
+
+// Kept open: without a launcher, others find region and control block in this process's descriptors.
+int memory_file = os::kNoFile;
+int control_memory_file = os::kNoFile;
+
+// Slots given back, to be used again before new ones.
+uint16_t free_slots[wire::kSlotCapacity];
+uint32_t free_slot_count = 0;
+
+char* append(char* at, const char* end, const char* text) {
+  while (*text != '\0' && at < end) *at++ = *text++;
+  *at = '\0';
+  return at;
+}
+
+char* append(char* at, const char* end, uint32_t number) {
+  char digits[11];
+  char* digit = digits + sizeof digits;
+  *--digit = '\0';
+  do {
+    *--digit = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  return append(at, end, digit);
+}
+
+const char* run_directory() {
+  const char* directory = secure_getenv(wire::kRunVariable);
+  return directory != nullptr && directory[0] == '/' && strlen(directory) < kPathBytes - 64 ? directory : nullptr;
+}
+
+wire::LaunchBlock launch_wishes(const char* directory) {
+  wire::LaunchBlock block = {};
+  if (directory != nullptr) {
+    char path[kPathBytes];
+    const char* end = path + sizeof path - 1;
+    append(append(append(path, end, directory), end, "/"), end, wire::kLaunchFile);
+    const long count = os::read_file(path, &block, sizeof block);
+    if (count == sizeof block && block.magic == wire::kLaunchMagic && block.version == wire::kVersion) return block;
+  }
+  block = {};
+  block.python_objects = 1;
+  return block;
+}
+
+// PID.NUMBER with the first number that is free: a process has a region for every program it executes.
+int create_numbered_file(const char* directory, char (&path)[kPathBytes]) {
+  const char* end = path + sizeof path - 1;
+  for (uint32_t image = 1; image < kImagesPerPid; ++image) {
+    char* at = append(append(append(path, end, directory), end, "/"), end, os::process_id());
+    append(append(append(at, end, "."), end, image), end, wire::kRegionSuffix);
+    const int file = os::create_file(path);
+    if (file >= 0) return file;
+    if (!os::file_exists(path)) return os::kNoFile;  // the directory cannot be used
+  }
+  return os::kNoFile;
+}
+
+int create_control_file(const char* region_path) {
+  if (region_path == nullptr) return os::create_memory_file(wire::kControlMemfd);
+  char path[kPathBytes];
+  const char* end = path + sizeof path - 1;
+  char* at = append(path, end, region_path);
+  append(at - (sizeof wire::kRegionSuffix - 1), end, wire::kControlSuffix);
+  return os::create_file(path);
+}
+
+// `region_path` is null for a region without a file.
+const wire::ControlBlock* open_control(const char* region_path, const wire::LaunchBlock& wishes) {
+  static wire::ControlBlock unreachable;
+  const int file = create_control_file(region_path);
+  void* page = nullptr;
+  if (file >= 0 && os::resize(file, sizeof(wire::ControlBlock))) {
+    page = os::map_file(file, sizeof(wire::ControlBlock));
+    if (page != nullptr && !os::back_page(page)) {
+      os::unmap(page, sizeof(wire::ControlBlock));
+      page = nullptr;
+    }
+  }
+  if (region_path == nullptr && page != nullptr) {
+    control_memory_file = file;
+  } else if (file >= 0) {
+    os::close_file(file);
+  }
+  auto* control = page != nullptr ? static_cast<wire::ControlBlock*>(page) : &unreachable;
+  *control = {};
+  control->version = wire::kVersion;
+  control->limit_bytes = wishes.limit_bytes;
+  control->warn_at_bytes = wishes.warn_at_bytes;
+  store_release(control->magic, wire::kControlMagic);
+  return control;
+}
+
+bool reveal(size_t bytes) {
+  if (bytes > mapped_bytes) return false;
+  if (bytes <= revealed_bytes) return true;
+  const size_t more = (bytes - revealed_bytes + kRevealBytes - 1) / kRevealBytes * kRevealBytes;
+  if (!os::make_accessible(base + revealed_bytes, more)) return false;
+  revealed_bytes += more;
+  return true;
+}
+
+bool back_first_pages() {
+  for (uint32_t page = 0; page < wire::kHeaderPages + wire::kSharedSlots; ++page) {
+    if (!os::back_page(base + page * wire::kPageBytes)) return false;
+  }
+  return true;
+}
+
+bool map_region(int file) {
+  mapped_bytes = os::address_space_is_limited() ? kBytesUnderAddressLimit : wire::kRegionBytes;
+  if (file >= 0 && !os::resize(file, wire::kRegionBytes)) return false;
+  base = static_cast<char*>(file >= 0 ? os::map_file(file, mapped_bytes) : os::map_private(mapped_bytes));
+  if (base == nullptr) return false;
+  revealed_bytes = kRevealBytes;
+  os::make_inaccessible(base + kRevealBytes, mapped_bytes - kRevealBytes);
+  if (back_first_pages()) return true;
+  os::unmap(base, mapped_bytes);
+  base = nullptr;
+  return false;
+}
+
+bool share_through_file(const char* directory, char (&path)[kPathBytes]) {
+  const int file = create_numbered_file(directory, path);
+  if (file < 0) return false;
+  const bool mapped = map_region(file);
+  os::close_file(file);
+  return mapped;
+}
+
+bool share_through_memory_file() {
+  memory_file = os::create_memory_file(wire::kRegionMemfd);
+  if (memory_file < 0) return false;
+  if (map_region(memory_file)) {
+    os::seal(memory_file);
+    return true;
+  }
+  os::close_file(memory_file);
+  memory_file = os::kNoFile;
+  return false;
+}
+
+}  // namespace
+
+void open_region(bool forked) {
+  const char* directory = run_directory();
+  char path[kPathBytes];
+  const wire::LaunchBlock wishes = launch_wishes(directory);
+  const bool in_file = directory != nullptr && wishes.memory_files == 0 && share_through_file(directory, path);
+  if (!in_file && !share_through_memory_file() && !map_region(os::kNoFile)) {
+    static char last_resort[kRevealBytes] __attribute__((aligned(4096)));
+    base = last_resort;
+    mapped_bytes = revealed_bytes = sizeof last_resort;
+  }
+  memset(base, 0, (wire::kHeaderPages + wire::kSharedSlots) * wire::kPageBytes);
+  auto* header = reinterpret_cast<wire::RegionHeader*>(base);
+  region.events = reinterpret_cast<wire::Event*>(base + wire::kPageBytes);
+  region.slots = reinterpret_cast<wire::Slot*>(base + wire::kHeaderPages * wire::kPageBytes);
+
+  region.control = open_control(in_file ? path : nullptr, wishes);
+  region.python_objects_wanted = wishes.python_objects != 0;
+
+  header->version = wire::kVersion;
+  header->slot_bytes = sizeof(wire::Slot);
+  header->slot_capacity = wire::kSlotCapacity;
+  header->slots_used = wire::kSharedSlots;
+  header->pid = os::process_id();
+  header->parent_pid = os::parent_process_id();
+  header->start_realtime_ns = os::realtime_ns();
+  header->start_ns = os::monotonic_ns();
+  header->forked = forked ? 1 : 0;
+  header->limit_bytes = wishes.limit_bytes;
+  header->warn_at_bytes = wishes.warn_at_bytes;
+  header->command_bytes = os::command_line(header->command, sizeof header->command);
+  free_slot_count = 0;
+  region.header = header;
+  constexpr wire::SlotKind kShared[wire::kSharedSlots] = {wire::SlotKind::kEndedNative, wire::SlotKind::kEndedPython,
+                                                          wire::SlotKind::kInheritedNative,
+                                                          wire::SlotKind::kInheritedPython};
+  for (uint32_t index = 0; index < wire::kSharedSlots; ++index) {
+    region.slots[index].kind = static_cast<uint32_t>(kShared[index]);
+    region.slots[index].state = static_cast<uint32_t>(wire::SlotState::kAlive);
+  }
+  store_release(header->magic, wire::kRegionMagic);
+}
+
+void forget_region() {
+  os::unmap(base, mapped_bytes);
+  // The child's descriptors are copies that would show it the parent's region.
+  for (int* file : {&memory_file, &control_memory_file}) {
+    if (*file >= 0) os::close_file(*file);
+    *file = os::kNoFile;
+  }
+  region.header = nullptr;
+}
+
+wire::Slot* take_slot(wire::SlotKind kind, uint32_t& index) {
+  wire::RegionHeader& header = *region.header;
+  const bool reused = free_slot_count > 0;
+  if (reused) {
+    index = free_slots[--free_slot_count];
+  } else {
+    index = header.slots_used;
+    if (index >= wire::kSlotCapacity) return nullptr;
+    if (!reveal((wire::kHeaderPages + index + 1) * wire::kPageBytes)) return nullptr;
+    if (!os::back_page(&region.slots[index])) return nullptr;
+    store_release(header.slots_used, index + 1);
+  }
+  wire::Slot* slot = &region.slots[index];
+  const uint32_t generation = reused ? slot->generation + 1 : 0;
+  memset(slot, 0, sizeof *slot);
+  slot->generation = generation;
+  slot->kind = static_cast<uint32_t>(kind);
+  return slot;
+}
+
+void give_back_slot(uint32_t index) {
+  store_release(region.slots[index].state, static_cast<uint32_t>(wire::SlotState::kFree));
+  free_slots[free_slot_count++] = static_cast<uint16_t>(index);
+}
+
+void write_event(wire::EventKind kind, int64_t live_bytes, int64_t threshold_bytes, uint64_t requested_bytes) {
+  const uint64_t number = fetch_add_relaxed(region.header->events, 1u);
+  wire::Event& event = region.events[number % wire::kEventCapacity];
+  store_release(event.sequence, 0u);
+  event.time_ns = os::monotonic_ns();
+  event.kind = static_cast<uint32_t>(kind);
+  event.tid = os::thread_id();
+  event.live_bytes = live_bytes;
+  event.threshold_bytes = threshold_bytes;
+  event.requested_bytes = requested_bytes;
+  store_release(event.sequence, number + 1);
+}
+
+}  // namespace hs::probe

@@ -1,0 +1,225 @@
+#include "probe/thread.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "base/atomic.h"
+#include "base/bounded_lock.h"
+#include "os/process.h"
+#include "probe/account.h"
+#include "probe/follow.h"
+#include "probe/region.h"
+#include "probe/size_class.h"
+
+namespace hs::probe {
+
+__thread ThreadProbe this_thread;
+void (*on_region_open)() = nullptr;
+
+namespace {
+
+enum : uint32_t { kNoRegion, kOpeningRegion, kRegionOpen };
+uint32_t region_state = kNoRegion;
+bool is_forked = false;
+
+// Guards the slots' free list, the ended counters' totals and the making of the key.
+BoundedLock slots_lock;
+bool has_lock_for_fork = false;
+pthread_key_t end_of_thread;
+bool has_key = false;
+// Destructors of other keys may still free: ours asks to be called again until the last round.
+constexpr intptr_t kRounds = 3;
+__thread intptr_t rounds_seen;
+
+// What is live in a parent at fork, by class: the inherited blocks of the child.
+struct Inherited {
+  uint64_t blocks[wire::kClassCount];
+  uint64_t requested_bytes[wire::kClassCount];
+  int64_t large_live_bytes[wire::kClassCount - wire::kFineClasses];
+};
+Inherited inherited[2];
+int64_t inherited_live_bytes = 0;
+int64_t inherited_mapped_bytes = 0;
+int64_t inherited_arena_bytes = 0;
+
+bool is_python(const wire::Slot& slot) { return slot.kind % 2 == static_cast<uint32_t>(wire::SlotKind::kPython); }
+
+void fold(wire::Slot& slot) {
+  wire::Slot& ended = region.slots[is_python(slot) ? 1 : 0];
+  for (uint32_t index = 0; index < wire::kClassCount; ++index) {
+    const wire::Cell& from = slot.cells[index];
+    if (from.allocations == 0 && from.frees == 0) continue;
+    wire::Cell& into = ended.cells[index];
+    fetch_add_relaxed(into.allocations, from.allocations);
+    fetch_add_relaxed(into.frees, from.frees);
+    fetch_add_relaxed(into.requested_bytes, from.requested_bytes);
+    raise_to(into.live_blocks_peak, from.live_blocks_peak);
+    if (into.followed_frees > UINT16_MAX - from.followed_frees) {
+      into.followed_frees /= 2;
+      into.followed_remote_frees /= 2;
+    }
+    if (into.followed_frees <= UINT16_MAX - from.followed_frees) {
+      into.followed_frees = static_cast<uint16_t>(into.followed_frees + from.followed_frees);
+      into.followed_remote_frees = static_cast<uint16_t>(into.followed_remote_frees + from.followed_remote_frees);
+    }
+    if (index < wire::kFineClasses) continue;
+    const wire::LargeCell& large = slot.large[index - wire::kFineClasses];
+    fetch_add_relaxed(ended.large[index - wire::kFineClasses].live_bytes, large.live_bytes);
+    raise_to(ended.large[index - wire::kFineClasses].live_bytes_peak, large.live_bytes_peak);
+  }
+  fetch_add_relaxed(ended.reallocations, slot.reallocations);
+}
+
+void begin_folding() { store_release(region.header->fold_sequence, region.header->fold_sequence + 1); }
+void end_folding() { store_release(region.header->fold_sequence, region.header->fold_sequence + 1); }
+
+void detach() {
+  ThreadProbe& thread = this_thread;
+  thread.is_shared = true;
+  wire::Slot* slot = thread.slot;
+  wire::Slot* python = thread.python;
+  thread.slot = thread.cells = thread.python = nullptr;
+  if (slot == nullptr) return;
+  if (!slots_lock.lock(os::yield_processor)) return;  // the slot stays, as of a thread that never ended
+  begin_folding();
+  fold(*slot);
+  if (python != nullptr) {
+    fold(*python);
+    give_back_slot(thread.python_index);
+  }
+  writer_ends(slot);
+  give_back_slot(thread.slot_index);
+  fetch_add_relaxed(region.header->threads_ended, 1u);
+  end_folding();
+  slots_lock.unlock();
+}
+
+void thread_ends(void* value) {
+  if (++rounds_seen < kRounds && pthread_setspecific(end_of_thread, value) == 0) return;
+  detach();
+}
+
+void open_region_once() {
+  uint32_t state = kNoRegion;
+  if (compare_exchange_acquire(region_state, state, uint32_t{kOpeningRegion})) {
+    open_region(is_forked);
+    if (is_forked) {
+      for (uint32_t kind = 0; kind < 2; ++kind) {
+        wire::Slot& slot = region.slots[2 + kind];
+        for (uint32_t index = 0; index < wire::kClassCount; ++index) {
+          slot.cells[index].allocations = inherited[kind].blocks[index];
+          slot.cells[index].requested_bytes = inherited[kind].requested_bytes[index];
+          slot.cells[index].live_blocks_peak = static_cast<uint32_t>(inherited[kind].blocks[index]);
+          if (index < wire::kFineClasses) continue;
+          const int64_t live_bytes = inherited[kind].large_live_bytes[index - wire::kFineClasses];
+          slot.large[index - wire::kFineClasses] = {live_bytes, live_bytes};
+        }
+      }
+      account_inherited(inherited_live_bytes);
+      region.header->mapped_bytes = region.header->mapped_bytes_peak = inherited_mapped_bytes;
+      region.header->python_arena_bytes = region.header->python_arena_bytes_peak = inherited_arena_bytes;
+    }
+    if (!has_key) has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
+    if (on_region_open != nullptr) on_region_open();
+    store_release(region_state, uint32_t{kRegionOpen});
+    return;
+  }
+  while (load_acquire(region_state) != kRegionOpen) os::yield_processor();
+}
+
+wire::Slot* take_named_slot(wire::SlotKind kind, uint32_t& index) {
+  if (!slots_lock.lock(os::yield_processor)) return nullptr;
+  wire::Slot* slot = take_slot(kind, index);
+  if (slot != nullptr) {
+    slot->tid = os::thread_id();
+    os::thread_name(slot->name);
+  }
+  slots_lock.unlock();
+  return slot;
+}
+
+}  // namespace
+
+bool can_share() { return load_acquire(region_state) == kRegionOpen; }
+
+wire::Slot* attach() {
+  ThreadProbe& thread = this_thread;
+  if (thread.slot != nullptr) return thread.slot;
+  if (thread.is_shared) return nullptr;
+  thread.is_shared = true;  // what is allocated on the way in is counted as everybody's
+  const os::KeepErrno keep;
+  if (load_acquire(region_state) != kRegionOpen) open_region_once();
+  wire::Slot* slot = take_named_slot(wire::SlotKind::kNative, thread.slot_index);
+  if (slot == nullptr) return nullptr;
+  writer_begins(slot);
+  store_release(slot->state, static_cast<uint32_t>(wire::SlotState::kAlive));
+  fetch_add_relaxed(region.header->threads_started, 1u);
+  if (has_key) pthread_setspecific(end_of_thread, slot);
+  static_assert(wire::kSlotCapacity <= 1u << 14 && kOwnerBits >= 20);
+  thread.owner = thread.slot_index | (slot->generation & 63u) << 14;
+  thread.cells = slot;
+  thread.slot = slot;
+  thread.is_shared = false;
+  return slot;
+}
+
+wire::Slot* attach_python() {
+  ThreadProbe& thread = this_thread;
+  if (thread.python != nullptr) return thread.python;
+  if (thread.slot == nullptr && attach() == nullptr) return nullptr;
+  const os::KeepErrno keep;
+  wire::Slot* slot = take_named_slot(wire::SlotKind::kPython, thread.python_index);
+  if (slot == nullptr) return nullptr;
+  store_release(slot->state, static_cast<uint32_t>(wire::SlotState::kAlive));
+  thread.python = slot;
+  return slot;
+}
+
+void fork_prepare() {
+  if (load_acquire(region_state) != kRegionOpen) return;
+  const os::KeepErrno keep;
+  has_lock_for_fork = slots_lock.lock(os::yield_processor);
+  memset(inherited, 0, sizeof inherited);
+  int64_t live_bytes = load_relaxed(region.header->published_live_bytes);
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = 0; index < used; ++index) {
+    const wire::Slot& slot = region.slots[index];
+    if (load_relaxed(slot.state) != static_cast<uint32_t>(wire::SlotState::kAlive)) continue;
+    live_bytes += slot.live_bytes - slot.published_bytes;
+    Inherited& into = inherited[is_python(slot) ? 1 : 0];
+    for (uint32_t number = 0; number < wire::kClassCount; ++number) {
+      const wire::Cell& cell = slot.cells[number];
+      into.blocks[number] += cell.allocations - cell.frees;
+      if (cell.allocations != 0) {
+        const double mean_bytes = static_cast<double>(cell.requested_bytes) / static_cast<double>(cell.allocations);
+        const auto live_blocks = static_cast<double>(static_cast<int64_t>(cell.allocations - cell.frees));
+        into.requested_bytes[number] += static_cast<uint64_t>(static_cast<int64_t>(mean_bytes * live_blocks));
+      }
+      if (number >= wire::kFineClasses) {
+        into.large_live_bytes[number - wire::kFineClasses] += slot.large[number - wire::kFineClasses].live_bytes;
+      }
+    }
+  }
+  inherited_live_bytes = live_bytes;
+  inherited_mapped_bytes = load_relaxed(region.header->mapped_bytes);
+  inherited_arena_bytes = load_relaxed(region.header->python_arena_bytes);
+}
+
+void fork_parent() {
+  if (has_lock_for_fork) slots_lock.unlock();
+  has_lock_for_fork = false;
+}
+
+void fork_child() {
+  if (region_state == kNoRegion) return;
+  const os::KeepErrno keep;
+  slots_lock.reset();
+  has_lock_for_fork = false;
+  forget_region();
+  // The child's own region is made at its first allocation, so that one that only executes pays nothing.
+  region_state = kNoRegion;
+  is_forked = true;
+  this_thread = {};
+}
+
+}  // namespace hs::probe

@@ -1,0 +1,102 @@
+"""What the kernel says of a process: resident memory, faults, threads, kills. The only reader of ``/proc`` and cgroups."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_STAT_STATE, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 7, 9, 19
+"""Fields of /proc/PID/stat counted from the one after the name (proc(5))."""
+
+
+@dataclass(frozen=True)
+class KernelView:
+    """One look at a process; ``None`` where the kernel would not say."""
+
+    resident_bytes: int | None
+    resident_bytes_peak: int | None
+    minor_faults: int | None
+    major_faults: int | None
+    start_ticks: int
+
+
+def look_at(pid: int) -> KernelView | None:
+    """Look at a process; None if it is gone, or dead and not yet reaped."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    if fields[_STAT_STATE] in "ZX":
+        return None
+    resident, peak = None, None
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak = int(line.split()[1]) * 1024
+            elif line.startswith("VmRSS:"):
+                resident = int(line.split()[1]) * 1024
+    return KernelView(
+        resident_bytes=resident,
+        resident_bytes_peak=peak,
+        minor_faults=int(fields[_STAT_MINOR_FAULTS]),
+        major_faults=int(fields[_STAT_MAJOR_FAULTS]),
+        start_ticks=int(fields[_STAT_START]),
+    )
+
+
+def thread_names(pid: int) -> dict[int, str]:
+    """The present names of a process's threads, by thread id."""
+    names = dict[int, str]()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                names[int(entry.name)] = Path(entry.path, "comm").read_text().rstrip("\n")
+    return names
+
+
+def open_memory_files(pid: int, name: str) -> list[Path]:
+    """The descriptors of a process that are memory files of a name, as paths to open."""
+    found = list[Path]()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if Path(entry.path).readlink().name.startswith(f"memfd:{name}"):
+                    found.append(Path(entry.path))
+    return found
+
+
+def own_processes() -> list[int]:
+    """The processes of this user."""
+    own = os.getuid()
+    pids = list[int]()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == own or own == 0:
+                    pids.append(int(entry.name))
+    return pids
+
+
+def count_oom_kills() -> int | None:
+    """How often the kernel killed for memory in this process's cgroup; None where nobody counts."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                files = (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.events",)
+            elif "memory" in controllers.split(","):
+                base = Path("/sys/fs/cgroup/memory")
+                files = (base / path.lstrip("/") / "memory.oom_control", base / "memory.oom_control")
+            else:
+                continue
+            for file in files:
+                with contextlib.suppress(OSError):
+                    for entry in file.read_text().splitlines():
+                        key, _, value = entry.partition(" ")
+                        if key == "oom_kill":
+                            return int(value)
+    return None

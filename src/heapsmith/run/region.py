@@ -1,0 +1,400 @@
+"""Reading a region: from shared memory to columns, and from columns to the values of a process.
+
+A region is mapped read-only and copied as it stands; the program under study never waits and never knows.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from heapsmith.errors import RunError
+from heapsmith.run.values import Event, PythonHeap, SizeClass, Thread
+from heapsmith.wire.classes import CLASS_BYTES, CLASS_COUNT, FINE_CLASSES
+from heapsmith.wire.region import (
+    CONTROL,
+    CONTROL_MAGIC,
+    EVENT,
+    EVENT_CAPACITY,
+    PAGE_BYTES,
+    REGION_HEADER,
+    REGION_MAGIC,
+    SLOT,
+    SLOTS_OFFSET_BYTES,
+    VERSION,
+    Allocator,
+    EventKind,
+    PythonState,
+    SlotKind,
+    SlotState,
+)
+
+_HEADER_DTYPE: Final = REGION_HEADER.dtype()
+_EVENT_DTYPE: Final = EVENT.dtype()
+_SLOT_DTYPE: Final = SLOT.dtype()
+_CONTROL_DTYPE: Final = CONTROL.dtype()
+_FOLD_ATTEMPTS: Final = 50
+_KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
+
+Counts = npt.NDArray[np.int64]
+
+
+class Region:
+    """One region, mapped read-only for as long as this object lives.
+
+    Args:
+        path: Its file, or a link to it in ``/proc/PID/fd``.
+
+    Raises:
+        RunError: It is not a region, or one of another version.
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            if size_bytes < SLOTS_OFFSET_BYTES:
+                raise RunError(f"{path} is not a region of heapsmith", f"it has {size_bytes} bytes")
+            self._bytes = mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
+        header = self._copy_header()
+        if int(header["magic"]) != REGION_MAGIC:
+            raise RunError(f"{path} is not a region of heapsmith", "it does not begin like one")
+        if int(header["version"]) != VERSION:
+            raise RunError(
+                f"{path} cannot be read",
+                f"it has layout {int(header['version'])}, this heapsmith reads {VERSION}",
+                "use the heapsmith that started the program",
+            )
+
+    def read(self) -> RegionSnapshot:
+        """Copy the counters as they stand, between two foldings of ended threads."""
+        for attempt in range(_FOLD_ATTEMPTS):
+            header = self._copy_header()
+            used = min(int(header["slots_used"]), (len(self._bytes) - SLOTS_OFFSET_BYTES) // PAGE_BYTES)
+            raw = self._bytes[SLOTS_OFFSET_BYTES : SLOTS_OFFSET_BYTES + used * PAGE_BYTES]
+            after = self._copy_header()
+            # A process killed in the middle of folding leaves an odd number: then the last copy has to do.
+            folding = int(header["fold_sequence"]) != int(after["fold_sequence"]) or int(header["fold_sequence"]) % 2
+            if not folding or attempt == _FOLD_ATTEMPTS - 1:
+                slots = np.frombuffer(raw, _SLOT_DTYPE)
+                events = np.frombuffer(self._bytes[PAGE_BYTES : 2 * PAGE_BYTES], _EVENT_DTYPE, EVENT_CAPACITY)
+                return RegionSnapshot(header, slots[slots["state"] == SlotState.ALIVE], events)
+        raise AssertionError("unreachable")
+
+    def _copy_header(self) -> np.void:
+        return np.frombuffer(self._bytes[:PAGE_BYTES], _HEADER_DTYPE, 1)[0]
+
+    def close(self) -> None:
+        """Give the mapping back."""
+        self._bytes.close()
+
+
+class Control:
+    """The control block of a process: what the outside wants of it while it runs.
+
+    Args:
+        path: Its file, or a link to it in ``/proc/PID/fd``.
+
+    Raises:
+        RunError: It is not a control block.
+        OSError: It cannot be opened for writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._bytes = mmap.mmap(descriptor, PAGE_BYTES)
+        finally:
+            os.close(descriptor)
+        self._block = np.frombuffer(self._bytes, _CONTROL_DTYPE, 1)
+        if int(self._block["magic"][0]) != CONTROL_MAGIC:
+            raise RunError(f"{path} is not a control block of heapsmith")
+
+    def set(self, *, limit_bytes: int | None = None, warn_at_bytes: int | None = None) -> None:
+        """Change what is given (0 takes it away); the program sees it within 64 KiB of growth of a thread."""
+        if limit_bytes is not None:
+            self._block["limit_bytes"][0] = limit_bytes
+        if warn_at_bytes is not None:
+            self._block["warn_at_bytes"][0] = warn_at_bytes
+        self._block["sequence"][0] += 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Counters by thread and class, each ``(n_rows, n_classes)`` int64; a row is a thread's native or Python part."""
+
+    allocations: Counts
+    frees: Counts
+    requested_bytes: Counts
+    remote_frees: Counts
+    live_blocks: Counts
+    live_bytes: Counts
+    live_bytes_peak: Counts
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Rows:
+        """The rows of a mask."""
+        return Rows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class RegionSnapshot:
+    """A copy of a region at one moment.
+
+    Args:
+        header: One record of the header's dtype.
+        slots: The slots in use.
+        events: The ring of events.
+    """
+
+    def __init__(self, header: np.void, slots: npt.NDArray[np.void], events: npt.NDArray[np.void]) -> None:
+        self.header = header
+        self.slots = slots
+        self._events = events
+        self.kinds: npt.NDArray[np.uint32] = slots["kind"]
+        self.rows = self._compute_rows()
+
+    def number(self, field: str) -> int:
+        """A number of the header."""
+        return int(self.header[field])
+
+    def text(self, field: str) -> str:
+        """A text of the header."""
+        return bytes(self.header[field]).split(b"\0")[0].decode(errors="replace")
+
+    @property
+    def allocator(self) -> str:
+        """The allocator's usual name, or the file name of the object that answers malloc."""
+        if not self.number("malloc_is_ours"):
+            return "the program's own"
+        if self.number("allocator") == Allocator.GLIBC:
+            return "glibc"
+        name = self.text("allocator_path").rsplit("/", 1)[-1]
+        return next((known for known in _KNOWN_ALLOCATORS if known in name), name or "unknown")
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments that the program was started with, as far as they fit."""
+        raw = self._command_bytes()
+        return [part.decode(errors="replace") for part in raw.split(b"\0")[:-1]] if raw else []
+
+    def _command_bytes(self) -> bytes:
+        offset = _HEADER_DTYPE.fields["command"][1] if _HEADER_DTYPE.fields else 0
+        raw = self.header.tobytes()[offset : offset + self.number("command_bytes")]
+        return raw if raw.endswith(b"\0") or not raw else raw + b"\0"
+
+    def live_bytes(self) -> int:
+        """Usable bytes allocated and not yet freed: what is published and what each thread has not published yet."""
+        native = self.kinds == SlotKind.NATIVE
+        unpublished = self.slots["live_bytes"][native] - self.slots["published_bytes"][native]
+        return max(0, self.number("published_live_bytes") + int(unpublished.sum()))
+
+    def events(self) -> list[Event]:
+        """What happened, oldest first, as far as the ring remembers."""
+        start_ns = self.number("start_ns")
+        written = self._events[self._events["sequence"] > 0]
+        return [
+            Event(
+                time_s=max(0, int(event["time_ns"]) - start_ns) / 1e9,
+                kind=EventKind(int(event["kind"])).name.lower(),
+                tid=int(event["tid"]),
+                live_bytes=int(event["live_bytes"]),
+                threshold_bytes=int(event["threshold_bytes"]),
+                requested_bytes=int(event["requested_bytes"]),
+            )
+            for event in written[np.argsort(written["sequence"])]
+        ]
+
+    def python(self) -> PythonHeap | None:
+        """CPython's own objects, where the process has an interpreter."""
+        state = PythonState(self.number("python_state"))
+        if state is PythonState.NO_PYTHON:
+            return None
+        counted = state is PythonState.COUNTED
+        rows = self.rows.take(self._is_python())
+        version = self.number("python_version")
+        return PythonHeap(
+            version=f"{version >> 24 & 255}.{version >> 16 & 255}.{version >> 8 & 255}",
+            arena_bytes=self.number("python_arena_bytes"),
+            arena_bytes_peak=self.number("python_arena_bytes_peak"),
+            blocks=int(rows.live_blocks.sum()) if counted else None,
+            live_bytes=int(rows.live_bytes.sum()) if counted else None,
+            note=self.text("python_note"),
+        )
+
+    def threads(self, names: dict[int, str]) -> list[Thread]:
+        """The threads that are alive, then those that have ended as one row, then what came with a fork.
+
+        Args:
+            names: The kernel's present names by thread id; the probe's own note of the name where one is missing.
+        """
+        tids = self.slots["tid"]
+        threads = [
+            self._thread(
+                (tids == tid) & (self.kinds <= SlotKind.PYTHON), tid, names.get(tid) or self._slot_name(tid), alive=True
+            )
+            for tid in (int(t) for t in tids[self.kinds == SlotKind.NATIVE])
+        ]
+        shared = (
+            ("ended threads", (SlotKind.ENDED_NATIVE, SlotKind.ENDED_PYTHON)),
+            ("inherited at fork", (SlotKind.INHERITED_NATIVE, SlotKind.INHERITED_PYTHON)),
+        )
+        for name, kinds in shared:
+            row = self._thread(np.isin(self.kinds, kinds), None, name, alive=False)
+            if row.size_classes:
+                threads.append(row)
+        return threads
+
+    def size_classes(self) -> list[SizeClass]:
+        """The totals by class; classes in which nothing ever happened are left out."""
+        return self._size_classes(np.ones(len(self.kinds), dtype=bool))
+
+    def own_rows(self) -> Rows:
+        """The rows of what this process did itself, without what it inherited at a fork."""
+        return self.rows.take(~self._is_inherited())
+
+    def _is_python(self) -> npt.NDArray[np.bool_]:
+        return self.kinds % 2 == SlotKind.PYTHON
+
+    def _is_inherited(self) -> npt.NDArray[np.bool_]:
+        return self.kinds >= SlotKind.INHERITED_NATIVE
+
+    def _slot_name(self, tid: int) -> str:
+        raw = self.slots["name"][self.slots["tid"] == tid][0]
+        return bytes(raw).decode(errors="replace")
+
+    def _thread(self, mask: npt.NDArray[np.bool_], tid: int | None, name: str, *, alive: bool) -> Thread:
+        rows = self.rows.take(mask)
+        inherited = bool(self._is_inherited()[mask].any())
+        return Thread(
+            tid=tid,
+            name=name,
+            alive=alive,
+            allocations=0 if inherited else int(rows.allocations.sum()),
+            frees=int(rows.frees.sum()),
+            remote_frees=int(rows.remote_frees.sum()),
+            live_blocks=int(rows.live_blocks.sum()),
+            live_bytes=int(rows.live_bytes.sum()),
+            size_classes=self._size_classes(mask),
+        )
+
+    def _size_classes(self, mask: npt.NDArray[np.bool_]) -> list[SizeClass]:
+        own = self.rows.take(mask & ~self._is_inherited())
+        every = self.rows.take(mask)
+        python = self.rows.take(mask & self._is_python())
+        allocations, frees = own.allocations.sum(0), own.frees.sum(0)
+        remote_frees = own.remote_frees.sum(0)
+        live_blocks, live_bytes = every.live_blocks.sum(0), every.live_bytes.sum(0)
+        requested_live = compute_requested_live_bytes(every)
+        # Peaks of threads at different times are not added: the highest of one of them, or what is live now.
+        peaks = np.maximum(every.live_bytes_peak.max(0, initial=0), live_bytes)
+        python_blocks, python_bytes = python.live_blocks.sum(0), python.live_bytes.sum(0)
+        seen = np.nonzero((allocations > 0) | (frees > 0) | (live_blocks > 0))[0]
+        return [
+            SizeClass(
+                class_bytes=CLASS_BYTES[index],
+                allocations=int(allocations[index]),
+                frees=int(frees[index]),
+                remote_frees=int(remote_frees[index]),
+                live_blocks=int(live_blocks[index]),
+                live_bytes=int(live_bytes[index]),
+                live_bytes_peak=int(peaks[index]),
+                requested_live_bytes=int(requested_live[index]),
+                python_live_blocks=int(python_blocks[index]),
+                python_live_bytes=int(python_bytes[index]),
+            )
+            for index in seen
+        ]
+
+    def _compute_rows(self) -> Rows:
+        cells = self.slots["cells"]
+        allocations = cells["allocations"].astype(np.int64)
+        frees = cells["frees"].astype(np.int64)
+        requested = cells["requested_bytes"].astype(np.int64)
+        net_blocks = allocations - frees
+        usable = self._usable_by_row()
+        net_bytes = net_blocks * usable
+        peak_bytes = cells["live_blocks_peak"].astype(np.int64) * usable
+        net_bytes[:, FINE_CLASSES:] = self.slots["large"]["live_bytes"]
+        peak_bytes[:, FINE_CLASSES:] = np.maximum(0, self.slots["large"]["live_bytes_peak"])
+        live_blocks, live_bytes = np.zeros_like(net_blocks), np.zeros_like(net_bytes)
+        for group in (self._is_python(), ~self._is_python()):
+            live_blocks[group] = attribute_to_owners(net_blocks[group])
+            live_bytes[group] = attribute_to_owners(net_bytes[group])
+        return Rows(
+            allocations=allocations,
+            frees=frees,
+            requested_bytes=requested,
+            remote_frees=self._estimate_remote_frees(allocations, frees),
+            live_blocks=live_blocks,
+            live_bytes=live_bytes,
+            live_bytes_peak=np.maximum(peak_bytes, live_bytes),
+        )
+
+    def _usable_by_row(self) -> Counts:
+        """The usable bytes of a block of each fine class: 8 above a multiple of 16 in glibc, the multiple elsewhere."""
+        index = np.arange(CLASS_COUNT, dtype=np.int64)
+        multiple = np.maximum(8, 16 * index)
+        native = 16 * index + 8 if self.number("allocator") == Allocator.GLIBC else multiple
+        pools = np.where(index <= 32, multiple, native)
+        usable = np.where(self._is_python()[:, None], pools[None, :], native[None, :])
+        usable[:, FINE_CLASSES:] = 0
+        return usable
+
+    def _estimate_remote_frees(self, allocations: Counts, frees: Counts) -> Counts:
+        """Scale the share of followed blocks that others freed; frees beyond a thread's own allocations are certain."""
+        if self.number("threads_started") <= 1 and not self.number("forked"):
+            return np.zeros_like(frees)
+        followed = self.slots["cells"]["followed_frees"].astype(np.float64)
+        remote = self.slots["cells"]["followed_remote_frees"].astype(np.float64)
+        whole = followed.sum(1, keepdims=True)
+        overall = np.divide(remote.sum(1, keepdims=True), whole, out=np.zeros_like(whole), where=whole > 0)
+        share = np.divide(remote, followed, out=np.broadcast_to(overall, remote.shape).copy(), where=followed > 0)
+        estimate = np.rint(frees * share).astype(np.int64)
+        return np.minimum(frees, np.maximum(estimate, frees - allocations))
+
+
+def attribute_to_owners(net: Counts) -> Counts:
+    """Turn what each thread allocated less what it freed into what of its own blocks is live.
+
+    A thread that freed more than it allocated has freed blocks of others: its deficit is charged to the threads with
+    blocks left, in proportion. No value is negative and the sum over threads is that of the process.
+
+    Args:
+        net: ``(n_threads, n_classes)`` allocations minus frees, in blocks or bytes.
+
+    Example:
+        >>> attribute_to_owners(np.array([[10], [-4], [5]]))[:, 0].tolist()
+        [7, 0, 4]
+    """
+    held = np.maximum(net, 0)
+    held_sum = held.sum(0)
+    total = np.maximum(0, net.sum(0))
+    share = np.divide(total, held_sum, out=np.zeros(net.shape[1]), where=held_sum > 0)
+    owned = np.minimum(held, np.floor(held * share).astype(np.int64))
+    missing = total - owned.sum(0)
+    if len(owned) and missing.any():
+        columns = np.arange(owned.shape[1])
+        owned[np.argmax(held, axis=0), columns] += missing
+    return owned
+
+
+def compute_requested_live_bytes(rows: Rows) -> Counts:
+    """Estimate what was asked for by the live blocks of each class: their number times the class's mean request."""
+    allocations = rows.allocations.sum(0)
+    requested = rows.requested_bytes.sum(0).astype(np.float64)
+    mean = np.divide(requested, allocations, out=np.zeros_like(requested), where=allocations > 0)
+    estimate = np.rint(rows.live_blocks.sum(0) * mean).astype(np.int64)
+    return np.minimum(estimate, rows.live_bytes.sum(0))
+
+
+def read_exit(header: Any) -> int | None:
+    """The exit code that the process noted when it left, if it did."""
+    return int(header["exit_code"]) if int(header["exit_known"]) else None

@@ -1,0 +1,175 @@
+"""What is known of a watched process at one moment: typed values, ``None`` for unknown (never 0).
+
+The names are the keys of the JSON documents; a process is what ``run --json``, ``ps --json`` and ``info --json`` print.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+RUN_SCHEMA: Final = "heapsmith.run/1"
+
+
+class SizeClass(msgspec.Struct, frozen=True):
+    """One size class of a thread or of a process, native blocks and Python's objects together.
+
+    Args:
+        class_bytes: The largest usable bytes of the class; ``None`` for the last, open one.
+        allocations: Blocks handed out (a reallocation is a free and an allocation).
+        frees: Blocks taken back.
+        remote_frees: Of those, blocks that another thread had allocated (estimated from followed blocks).
+        live_blocks: Allocated and not yet freed; of a thread, less the blocks that others freed for it.
+        live_bytes: Their usable bytes.
+        live_bytes_peak: High-water mark of the usable bytes in this row.
+        requested_live_bytes: What was asked for by the live blocks (estimated within the class).
+        python_live_blocks: Of the live blocks, CPython's own objects.
+        python_live_bytes: Of the live bytes, CPython's own objects.
+    """
+
+    class_bytes: int | None
+    allocations: int
+    frees: int
+    remote_frees: int
+    live_blocks: int
+    live_bytes: int
+    live_bytes_peak: int
+    requested_live_bytes: int
+    python_live_blocks: int = 0
+    python_live_bytes: int = 0
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """The counters of one thread; all threads that have ended are one row with ``alive`` false and no ``tid``."""
+
+    tid: int | None
+    name: str
+    alive: bool
+    allocations: int
+    frees: int
+    remote_frees: int
+    live_blocks: int
+    live_bytes: int
+    size_classes: list[SizeClass]
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a process ended; what only its parent was told is ``None`` for processes that are not our children."""
+
+    code: int | None
+    signal: int | None
+    oom_killed: bool | None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A warning, a refusal or a failure inside the program.
+
+    Args:
+        time_s: Seconds since the process started.
+        kind: ``warning``, ``refused``, ``out_of_memory`` or ``limit_changed``.
+        tid: The thread it happened in.
+        live_bytes: Of the process, at that moment.
+        threshold_bytes: The limit or threshold that was met.
+        requested_bytes: Of the allocation that met it.
+    """
+
+    time_s: float
+    kind: str
+    tid: int
+    live_bytes: int
+    threshold_bytes: int
+    requested_bytes: int
+
+
+class PythonHeap(msgspec.Struct, frozen=True):
+    """CPython's own small objects: the arenas they lie in, and the objects where they are counted.
+
+    Args:
+        version: For example ``3.12.1``.
+        arena_bytes: Mapped for arenas now.
+        arena_bytes_peak: High-water mark of it.
+        blocks: Live objects counted; ``None`` where they are not counted.
+        live_bytes: Their usable bytes; ``None`` where they are not counted.
+        note: Why objects are not counted; empty where they are.
+    """
+
+    version: str
+    arena_bytes: int
+    arena_bytes_peak: int
+    blocks: int | None
+    live_bytes: int | None
+    note: str
+
+
+class Process(msgspec.Struct, frozen=True):
+    """Everything known of one process image at one moment (see the module for ``None``).
+
+    Times are seconds: ``time_s`` since the image started; ``start_time_s`` since the epoch.
+    """
+
+    pid: int
+    ppid: int
+    image: int
+    """1 for the first program that ran under this pid, 2 after its first exec, ..."""
+    name: str
+    command: list[str]
+    allocator: str
+    """``glibc``, ``jemalloc``, ... or the file name of the object that answers malloc."""
+    start_time_s: float
+    time_s: float
+    exit: Exit | None
+    """``None`` while alive."""
+    live_bytes: int
+    live_bytes_peak: int
+    live_bytes_peak_at_s: float | None
+    live_bytes_peak_error_bound: int
+    live_blocks: int
+    requested_live_bytes: int
+    mapped_bytes: int
+    mapped_bytes_peak: int
+    limit_bytes: int | None
+    warn_at_bytes: int | None
+    allocations: int
+    frees: int
+    reallocations: int
+    remote_frees: int
+    failures: int
+    """Allocations that gave NULL: refused for the limit, or by the allocator itself."""
+    refused: int
+    """Of the failures, those refused for the limit."""
+    last_failed_bytes: int | None
+    warnings: int
+    lost: int
+    """Events that could not be counted; always shown when not 0."""
+    resident_bytes: int | None
+    resident_bytes_peak: int | None
+    minor_faults: int | None
+    major_faults: int | None
+    threads_started: int
+    threads_alive: int
+    temporary_ratio: float | None
+    """Freed allocations of all allocations, 0 to 1."""
+    python: PythonHeap | None
+    notes: list[str]
+    """What cannot be seen in this process, and why: one line each."""
+    events: list[Event]
+    threads: list[Thread]
+    size_classes: list[SizeClass]
+    exact: list[str]
+    """The names of the fields that are exact."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process image is still running."""
+        return self.exit is None
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """The document of ``run --json``: how the launched program ended, and every process seen, the launched one first."""
+
+    schema: str
+    command: list[str]
+    exit: Exit
+    duration_s: float
+    processes: list[Process]

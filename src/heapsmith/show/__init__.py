@@ -1,0 +1,1 @@
+"""Every view of finished values: text, figures, the live page, the terminal; nothing here measures."""
