@@ -19,7 +19,12 @@ from heapsmith.errors import EXIT_USAGE, HeapsmithError
 
 # A verb is a function (or, where it has verbs of its own, an `App`) of its own name in the module of that name:
 # `heapsmith.cli.run:run`.
-VERBS: Final[tuple[str, ...]] = ()
+VERBS: Final[tuple[str, ...]] = (
+    "run",
+    "ps",
+    "info",
+    "doctor",
+)
 
 app = App(
     name="heapsmith",

@@ -95,7 +95,9 @@ def create_run_directory() -> RunDirectory:
         path = Path(tempfile.mkdtemp(prefix=f"heapsmith-{_PREFIX}{os.getpid()}-"))
     except OSError as error:
         complaints.append(str(error))
-        raise RunError("no run directory can be made", "; ".join(complaints), "free some room in /dev/shm") from error
+        raise RunError(
+            "no run directory can be made", "; ".join(complaints), "free some room in /dev/shm"
+        ) from error
     return RunDirectory(path, in_memory=False, why_not="; ".join(complaints))
 
 

@@ -69,6 +69,16 @@ def open_memory_files(pid: int, name: str) -> list[Path]:
     return found
 
 
+def environment_variable(pid: int, name: str) -> str | None:
+    """A variable of the environment that a process was started with; None if it has none, or is not ours to ask."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            key, _, value = entry.partition(b"=")
+            if key == name.encode():
+                return os.fsdecode(value)
+    return None
+
+
 def own_processes() -> list[int]:
     """The processes of this user."""
     own = os.getuid()

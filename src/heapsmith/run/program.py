@@ -93,7 +93,9 @@ def _judge_elf(path: Path, head: bytes) -> Watchability:
         offset, length = struct.unpack_from("<Q", entry, 8)[0], struct.unpack_from("<Q", entry, 32)[0]
         loader = _read(path, offset, length).rstrip(b"\0")
         if b"musl" in loader:
-            return Watchability(preload=False, problem="it is linked to musl, and the library to watch with to glibc")
+            return Watchability(
+                preload=False, problem="it is linked to musl, and the library to watch with to glibc"
+            )
         return Watchability(preload=True, problem="")
     return Watchability(preload=True, problem="it is linked statically: nothing can be preloaded into it")
 

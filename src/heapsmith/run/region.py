@@ -40,6 +40,7 @@ _EVENT_DTYPE: Final = EVENT.dtype()
 _SLOT_DTYPE: Final = SLOT.dtype()
 _CONTROL_DTYPE: Final = CONTROL.dtype()
 _FOLD_ATTEMPTS: Final = 50
+_HALF_A_CLASS_BYTES: Final = 8.0
 _KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
 
 Counts = npt.NDArray[np.int64]
@@ -83,7 +84,10 @@ class Region:
             raw = self._bytes[SLOTS_OFFSET_BYTES : SLOTS_OFFSET_BYTES + used * PAGE_BYTES]
             after = self._copy_header()
             # A process killed in the middle of folding leaves an odd number: then the last copy has to do.
-            folding = int(header["fold_sequence"]) != int(after["fold_sequence"]) or int(header["fold_sequence"]) % 2
+            folding = (
+                int(header["fold_sequence"]) != int(after["fold_sequence"])
+                or int(header["fold_sequence"]) % 2
+            )
             if not folding or attempt == _FOLD_ATTEMPTS - 1:
                 slots = np.frombuffer(raw, _SLOT_DTYPE)
                 events = np.frombuffer(self._bytes[PAGE_BYTES : 2 * PAGE_BYTES], _EVENT_DTYPE, EVENT_CAPACITY)
@@ -134,7 +138,8 @@ class Rows:
 
     allocations: Counts
     frees: Counts
-    requested_bytes: Counts
+    followed_allocations: Counts
+    followed_slack_bytes: Counts
     remote_frees: Counts
     live_blocks: Counts
     live_bytes: Counts
@@ -208,6 +213,7 @@ class RegionSnapshot:
                 live_bytes=int(event["live_bytes"]),
                 threshold_bytes=int(event["threshold_bytes"]),
                 requested_bytes=int(event["requested_bytes"]),
+                sequence=int(event["sequence"]),
             )
             for event in written[np.argsort(written["sequence"])]
         ]
@@ -238,7 +244,10 @@ class RegionSnapshot:
         tids = self.slots["tid"]
         threads = [
             self._thread(
-                (tids == tid) & (self.kinds <= SlotKind.PYTHON), tid, names.get(tid) or self._slot_name(tid), alive=True
+                (tids == tid) & (self.kinds <= SlotKind.PYTHON),
+                tid,
+                names.get(tid) or self._slot_name(tid),
+                alive=True,
             )
             for tid in (int(t) for t in tids[self.kinds == SlotKind.NATIVE])
         ]
@@ -317,7 +326,6 @@ class RegionSnapshot:
         cells = self.slots["cells"]
         allocations = cells["allocations"].astype(np.int64)
         frees = cells["frees"].astype(np.int64)
-        requested = cells["requested_bytes"].astype(np.int64)
         net_blocks = allocations - frees
         usable = self._usable_by_row()
         net_bytes = net_blocks * usable
@@ -331,7 +339,8 @@ class RegionSnapshot:
         return Rows(
             allocations=allocations,
             frees=frees,
-            requested_bytes=requested,
+            followed_allocations=cells["followed_allocations"].astype(np.int64),
+            followed_slack_bytes=cells["followed_slack_bytes"].astype(np.int64),
             remote_frees=self._estimate_remote_frees(allocations, frees),
             live_blocks=live_blocks,
             live_bytes=live_bytes,
@@ -356,7 +365,9 @@ class RegionSnapshot:
         remote = self.slots["cells"]["followed_remote_frees"].astype(np.float64)
         whole = followed.sum(1, keepdims=True)
         overall = np.divide(remote.sum(1, keepdims=True), whole, out=np.zeros_like(whole), where=whole > 0)
-        share = np.divide(remote, followed, out=np.broadcast_to(overall, remote.shape).copy(), where=followed > 0)
+        share = np.divide(
+            remote, followed, out=np.broadcast_to(overall, remote.shape).copy(), where=followed > 0
+        )
         estimate = np.rint(frees * share).astype(np.int64)
         return np.minimum(frees, np.maximum(estimate, frees - allocations))
 
@@ -387,12 +398,21 @@ def attribute_to_owners(net: Counts) -> Counts:
 
 
 def compute_requested_live_bytes(rows: Rows) -> Counts:
-    """Estimate what was asked for by the live blocks of each class: their number times the class's mean request."""
-    allocations = rows.allocations.sum(0)
-    requested = rows.requested_bytes.sum(0).astype(np.float64)
-    mean = np.divide(requested, allocations, out=np.zeros_like(requested), where=allocations > 0)
-    estimate = np.rint(rows.live_blocks.sum(0) * mean).astype(np.int64)
-    return np.minimum(estimate, rows.live_bytes.sum(0))
+    """Estimate what was asked for by the live blocks of each class, from the mean slack of followed blocks.
+
+    In a class without followed blocks the slack is taken to be half of the 16 bytes that a class is wide.
+
+    Args:
+        rows: The rows to sum.
+
+    Returns:
+        ``(n_classes,)`` bytes, never more than the live bytes.
+    """
+    followed = rows.followed_allocations.sum(0)
+    slack = rows.followed_slack_bytes.sum(0).astype(np.float64)
+    mean = np.divide(slack, followed, out=np.full(len(slack), _HALF_A_CLASS_BYTES), where=followed > 0)
+    live_bytes = rows.live_bytes.sum(0)
+    return np.maximum(0, live_bytes - np.rint(rows.live_blocks.sum(0) * mean).astype(np.int64))
 
 
 def read_exit(header: Any) -> int | None:

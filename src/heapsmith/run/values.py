@@ -72,6 +72,7 @@ class Event(msgspec.Struct, frozen=True):
         live_bytes: Of the process, at that moment.
         threshold_bytes: The limit or threshold that was met.
         requested_bytes: Of the allocation that met it.
+        sequence: Its number in the process, from 1.
     """
 
     time_s: float
@@ -80,6 +81,7 @@ class Event(msgspec.Struct, frozen=True):
     live_bytes: int
     threshold_bytes: int
     requested_bytes: int
+    sequence: int = 0
 
 
 class PythonHeap(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,10 @@ from heapsmith.run.directory import region_files, run_directories
 from heapsmith.run.region import Control, Region, RegionSnapshot, read_exit
 from heapsmith.run.values import Exit, Process, SizeClass, Thread
 from heapsmith.units import format_count
-from heapsmith.wire.region import CONTROL_MEMFD, REGION_MEMFD
+from heapsmith.wire.region import CONTROL_MEMFD, REGION_MEMFD, RUN_VARIABLE
 
 _SEARCH_S: Final = 2.0
-"""How often the descriptors of all processes are searched: far more work than reading regions."""
+"""How often the descriptors of all processes are searched: far more work than listing a directory."""
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Watcher:
         self._searched_s = -_SEARCH_S
         self._problems = dict[Path, str]()
         self._exits = dict[int, Exit]()
+        self._lock = threading.Lock()
 
     @property
     def problems(self) -> list[str]:
@@ -69,8 +71,9 @@ class Watcher:
         Returns:
             Processes in the order in which they were first seen; those that have ended stay, with their last values.
         """
-        self._find_new()
-        return [self._look(watched) for watched in self._watched.values()]
+        with self._lock:  # the launcher and the page look from threads of their own
+            self._find_new()
+            return [self._look(watched) for watched in self._watched.values()]
 
     def note_exit(self, pid: int, exit: Exit) -> None:
         """Say how a child of the launcher ended, which the kernel told only the launcher."""
@@ -94,9 +97,10 @@ class Watcher:
 
     def close(self) -> None:
         """Give the mappings back."""
-        for watched in self._watched.values():
-            watched.region.close()
-        self._watched.clear()
+        with self._lock:
+            for watched in self._watched.values():
+                watched.region.close()
+            self._watched.clear()
 
     def _control(self, pid: int) -> Control:
         images = [watched for watched in self._watched.values() if watched.pid == pid]
@@ -120,13 +124,25 @@ class Watcher:
             self._searched_s = now_s
             self._find_memory_files()
 
+    def _is_of_run(self, pid: int) -> bool:
+        return self._directory is None or kernel.environment_variable(pid, RUN_VARIABLE) == str(
+            self._directory
+        )
+
     def _find_memory_files(self) -> None:
         """Find processes that were preloaded without a launcher, or whose launcher had no memory file system."""
         for pid in kernel.own_processes() if self._pids is None else self._pids:
             regions = kernel.open_memory_files(pid, REGION_MEMFD)
             controls = kernel.open_memory_files(pid, CONTROL_MEMFD)
             view = kernel.look_at(pid)
-            if not regions or not controls or view is None or (pid, view.start_ticks) in self._known_memory_files:
+            if (
+                not regions
+                or not controls
+                or view is None
+                or (pid, view.start_ticks) in self._known_memory_files
+            ):
+                continue
+            if not self._is_of_run(pid):
                 continue
             self._known_memory_files.add((pid, view.start_ticks))
             image = 1 + sum(watched.pid == pid for watched in self._watched.values())
@@ -149,7 +165,9 @@ class Watcher:
             return watched.ended
         # The kernel first: a process that is alive now has its counters read after it, so none of its last are missed.
         view = kernel.look_at(watched.pid)
-        is_same = view is not None and (watched.start_ticks is None or view.start_ticks == watched.start_ticks)
+        is_same = view is not None and (
+            watched.start_ticks is None or view.start_ticks == watched.start_ticks
+        )
         is_superseded = any(
             other.pid == watched.pid and other.image > watched.image for other in self._watched.values()
         )
@@ -164,7 +182,9 @@ class Watcher:
             watched.ended = process
         return process
 
-    def _describe(self, watched: _Watched, snapshot: RegionSnapshot, *, alive: bool, is_superseded: bool) -> Process:
+    def _describe(
+        self, watched: _Watched, snapshot: RegionSnapshot, *, alive: bool, is_superseded: bool
+    ) -> Process:
         number = snapshot.number
         size_classes = [self._with_sampled_peak(watched, row) for row in snapshot.size_classes()]
         threads = snapshot.threads(watched.names)
@@ -239,7 +259,9 @@ class Watcher:
         watched.class_peaks[row.class_bytes] = peak
         if peak == row.live_bytes_peak:
             return row
-        return SizeClass(**{name: getattr(row, name) for name in row.__struct_fields__} | {"live_bytes_peak": peak})
+        return SizeClass(
+            **{name: getattr(row, name) for name in row.__struct_fields__} | {"live_bytes_peak": peak}
+        )
 
 
 def _highest(*values: int | None) -> int | None:
@@ -251,7 +273,16 @@ def _ended(thread: Thread) -> Thread:
 
 
 def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
-    exact = ["live_bytes", "live_blocks", "allocations", "frees", "reallocations", "failures", "refused", "warnings"]
+    exact = [
+        "live_bytes",
+        "live_blocks",
+        "allocations",
+        "frees",
+        "reallocations",
+        "failures",
+        "refused",
+        "warnings",
+    ]
     if not snapshot.number("malloc_is_ours"):
         return []
     if peak_error_bound == 0:

@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from heapsmith.run.values import Exit, Process, PythonHeap, RunResult, SizeClass, Thread
+from heapsmith.run.values import Event, Exit, Process, PythonHeap, RunResult, SizeClass, Thread
 from heapsmith.show.labels import (
     NO_VALUE,
     class_label,
@@ -340,3 +340,24 @@ def _shorten(text: str, most: int) -> str:
 
 def _exit_style(ended: Exit | None) -> str:
     return _BAD if exit_is_bad(ended) else "" if ended else _GOOD
+
+
+def render_event(process: Process, event: Event) -> str:
+    """Make the line that reports a warning, a refusal or a failure; empty for what needs no line.
+
+    Args:
+        process: Where it happened.
+        event: What happened.
+    """
+    who = process_label(process)
+    at = format_seconds(event.time_s)
+    live, asked = format_bytes(event.live_bytes), format_bytes(event.requested_bytes)
+    match event.kind:
+        case "warning":
+            return f"{who}: live bytes passed {format_bytes(event.threshold_bytes)} (now {live}) after {at}"
+        case "refused":
+            return f"{who}: refused {asked}: live bytes are {live} and the limit is {format_bytes(event.threshold_bytes)}"
+        case "out_of_memory":
+            return f"{who}: the allocator had no {asked} to give after {at}"
+        case _:
+            return ""

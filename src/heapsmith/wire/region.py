@@ -31,8 +31,9 @@ CONTROL_SUFFIX: Final = ".control"
 REGION_MEMFD: Final = "heapsmith-region"
 CONTROL_MEMFD: Final = "heapsmith-control"
 
-REMOTE_SAMPLE_MASK: Final = 0x3F0
-"""A block whose address has none of these bits is followed from its allocation to its free, to see who frees it."""
+FOLLOW_MASK: Final = 0x7F0
+"""A block whose address has none of these bits is followed from its allocation to its free: what was asked for, who
+frees it."""
 
 
 class SlotState(enum.IntEnum):
@@ -91,10 +92,17 @@ CELL: Final = Struct(
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
         Field("frees", "u64", "blocks taken back, reallocations included"),
-        Field("requested_bytes", "u64", "asked for by those allocations, in sum"),
         Field("live_blocks_peak", "u32", "largest allocations - frees so far"),
-        Field("followed_frees", "u16", "frees of followed blocks (halved together with the next when full)"),
-        Field("followed_remote_frees", "u16", "of those, of blocks that another thread allocated"),
+        Field(
+            "followed_allocations",
+            "u32",
+            "followed blocks handed out (halved together with the next when full)",
+        ),
+        Field("followed_slack_bytes", "u32", "of those, usable bytes beyond what was asked for, in sum"),
+        Field(
+            "followed_frees", "u16", "followed blocks taken back (halved together with the next when full)"
+        ),
+        Field("followed_remote_frees", "u16", "of those, blocks that another thread had allocated"),
     ),
     32,
 )

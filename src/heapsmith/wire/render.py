@@ -20,7 +20,7 @@ _CONSTANTS: Final = {
     "kSharedSlots": ("uint32_t", region.SHARED_SLOTS),
     "kHeaderPages": ("uint32_t", region.SLOTS_OFFSET_BYTES // region.PAGE_BYTES),
     "kRegionBytes": ("size_t", region.REGION_BYTES),
-    "kRemoteSampleMask": ("uintptr_t", f"0x{region.REMOTE_SAMPLE_MASK:x}"),
+    "kFollowMask": ("uintptr_t", f"0x{region.FOLLOW_MASK:x}"),
     "kFineClasses": ("uint32_t", classes.FINE_CLASSES),
     "kFineLimitBytes": ("size_t", classes.FINE_LIMIT_BYTES),
     "kHalvedDoublingFirst": ("uint32_t", classes.HALVED_DOUBLINGS[0]),

@@ -65,7 +65,6 @@ void after_fork_in_child() {
 // First among the constructors of the libraries that were preloaded.
 __attribute__((constructor(101))) void enter() {
   const os::KeepErrno keep;
-  TheHeap::make_ready();
   // A program that defines malloc itself comes before any preloaded library: its blocks are not ours to see.
   void* (*ours)(size_t) = hs::own_malloc;
   malloc_is_ours = dlsym(RTLD_DEFAULT, "malloc") == reinterpret_cast<void*>(ours);

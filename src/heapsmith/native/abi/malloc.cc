@@ -18,12 +18,8 @@ HS_SLOW_PATH void* overflow() {
   return nullptr;
 }
 
-// Answers whether the heap has functions to call; the first caller finds them.
-bool is_ready() { return TheHeap::make_ready(); }
-
 void* allocate_aligned(size_t alignment, size_t bytes) {
-  if (!is_ready()) return TheHeap::allocate_early(bytes);  // asked for by nobody who looks for malloc
-  return TheCounted::file_aligned(TheHeap::functions().memalign(alignment, bytes), bytes);
+  return TheCounted::filed(TheHeap::functions().memalign(alignment, bytes), bytes);
 }
 
 }  // namespace
@@ -50,12 +46,12 @@ HS_EXPORT void* reallocarray(void* block, size_t count, size_t bytes) {
 HS_EXPORT void* memalign(size_t alignment, size_t bytes) { return allocate_aligned(alignment, bytes); }
 
 HS_EXPORT void* aligned_alloc(size_t alignment, size_t bytes) {
-  if (!is_ready() || TheHeap::functions().aligned_alloc == nullptr) return allocate_aligned(alignment, bytes);
-  return TheCounted::file_aligned(TheHeap::functions().aligned_alloc(alignment, bytes), bytes);
+  if (TheHeap::functions().aligned_alloc == nullptr) return allocate_aligned(alignment, bytes);
+  return TheCounted::filed(TheHeap::functions().aligned_alloc(alignment, bytes), bytes);
 }
 
 HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
-  if (!is_ready() || TheHeap::functions().posix_memalign == nullptr) {
+  if (TheHeap::functions().posix_memalign == nullptr) {
     if (alignment % sizeof(void*) != 0 || alignment == 0 || (alignment & (alignment - 1)) != 0) return EINVAL;
     void* block = allocate_aligned(alignment, bytes);
     if (block == nullptr) return ENOMEM;
@@ -66,7 +62,7 @@ HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
   const int error = TheHeap::functions().posix_memalign(&block, alignment, bytes);
   if (error == EINVAL) return error;
   const int errno_before = errno;
-  block = TheCounted::file_aligned(block, bytes);
+  block = TheCounted::filed(block, bytes);
   errno = errno_before;
   if (block == nullptr) return ENOMEM;
   *into = block;
@@ -74,22 +70,20 @@ HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
 }
 
 HS_EXPORT void* valloc(size_t bytes) {
-  if (!is_ready() || TheHeap::functions().valloc == nullptr) return allocate_aligned(kPageBytes, bytes);
-  return TheCounted::file_aligned(TheHeap::functions().valloc(bytes), bytes);
+  if (TheHeap::functions().valloc == nullptr) return allocate_aligned(kPageBytes, bytes);
+  return TheCounted::filed(TheHeap::functions().valloc(bytes), bytes);
 }
 
 HS_EXPORT void* pvalloc(size_t bytes) {
-  if (is_ready() && TheHeap::functions().pvalloc != nullptr) {
-    return TheCounted::file_aligned(TheHeap::functions().pvalloc(bytes), bytes);
+  if (TheHeap::functions().pvalloc != nullptr) {
+    return TheCounted::filed(TheHeap::functions().pvalloc(bytes), bytes);
   }
   size_t whole_bytes;
   if (__builtin_add_overflow(bytes, kPageBytes - 1, &whole_bytes)) return overflow();
   return allocate_aligned(kPageBytes, whole_bytes & ~(kPageBytes - 1));
 }
 
-HS_EXPORT size_t malloc_usable_size(void* block) {
-  return is_ready() ? TheCounted::usable_bytes(block) : 0;
-}
+HS_EXPORT size_t malloc_usable_size(void* block) { return TheCounted::usable_bytes(block); }
 
 HS_EXPORT void free_sized(void* block, size_t) { TheCounted::deallocate(block); }
 

@@ -6,14 +6,18 @@
 #include <string.h>
 
 #include "base/atomic.h"
+#include "probe/thread.h"
 
 extern "C" const char* gnu_get_libc_version(void) __attribute__((weak));
 
 namespace hs {
 
-NextFunctions NextHeap::next;
+constinit NextFunctions NextHeap::next = {NextHeap::first_allocate, NextHeap::first_allocate_zeroed,
+                                          NextHeap::first_reallocate, NextHeap::first_deallocate};
 
 namespace {
+
+bool is_found = false;
 
 // Looking up a name may itself allocate, before there is anything to allocate from.
 constexpr size_t kEarlyBytes = 64 * 1024;
@@ -69,15 +73,37 @@ void find_own(const NextFunctions& found, Function& function, const char* name) 
 
 }  // namespace
 
+// Answers false to the search itself.
 bool NextHeap::make_ready() {
   static bool is_finding = false;
-  if (HS_LIKELY(load_acquire(next.allocate) != nullptr)) return true;
+  if (HS_LIKELY(load_acquire(is_found))) return true;
   // Before the constructors have run there is one thread: whoever comes here now is the search itself.
   if (is_finding) return false;
   is_finding = true;
   find();
   is_finding = false;
   return true;
+}
+
+const NextFunctions& NextHeap::functions() {
+  make_ready();
+  return next;
+}
+
+void* NextHeap::first_allocate(size_t bytes) { return make_ready() ? next.allocate(bytes) : allocate_early(bytes); }
+
+void* NextHeap::first_allocate_zeroed(size_t count, size_t bytes) {
+  if (make_ready()) return next.allocate_zeroed(count, bytes);
+  size_t whole;
+  return __builtin_mul_overflow(count, bytes, &whole) ? nullptr : allocate_early(whole);
+}
+
+void* NextHeap::first_reallocate(void* block, size_t bytes) {
+  return make_ready() ? next.reallocate(block, bytes) : nullptr;
+}
+
+void NextHeap::first_deallocate(void* block) {
+  if (make_ready()) next.deallocate(block);
 }
 
 void NextHeap::find() {
@@ -96,11 +122,9 @@ void NextHeap::find() {
   find_own(found, found.posix_memalign, "posix_memalign");
   find_own(found, found.valloc, "valloc");
   find_own(found, found.pvalloc, "pvalloc");
-  void* (*allocate)(size_t) = found.allocate;
-  found.allocate = nullptr;
   next = found;
-  // Whoever sees `allocate` may use the rest.
-  store_release(next.allocate, allocate);
+  probe::has_fast_sizes = found.has_glibc_headers;
+  store_release(is_found, true);
 }
 
 bool NextHeap::is_early(const void* block) {

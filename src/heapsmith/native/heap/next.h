@@ -13,56 +13,66 @@ struct NextFunctions {
   void* (*allocate_zeroed)(size_t, size_t);
   void* (*reallocate)(void*, size_t);
   void (*deallocate)(void*);
-  size_t (*usable_bytes)(void*);
+  size_t (*usable_bytes)(void*) = nullptr;
   // Each aligned function of the allocator has rules of its own for odd arguments; null where it has none.
-  void* (*memalign)(size_t, size_t);
-  void* (*aligned_alloc)(size_t, size_t);
-  int (*posix_memalign)(void**, size_t, size_t);
-  void* (*valloc)(size_t);
-  void* (*pvalloc)(size_t);
+  void* (*memalign)(size_t, size_t) = nullptr;
+  void* (*aligned_alloc)(size_t, size_t) = nullptr;
+  int (*posix_memalign)(void**, size_t, size_t) = nullptr;
+  void* (*valloc)(size_t) = nullptr;
+  void* (*pvalloc)(size_t) = nullptr;
   // glibc keeps a block's size in the word before it: reading it there costs nothing, asking costs as much as counting.
-  bool has_glibc_headers;
+  bool has_glibc_headers = false;
   // The object that answers malloc: what it maps is its own business, not the program's.
-  uintptr_t code_begin;
-  uintptr_t code_end;
-  char path[256];
+  uintptr_t code_begin = 0;
+  uintptr_t code_end = 0;
+  char path[256] = {};
 };
 
 class NextHeap {
  public:
+  // Before the functions are found, calling one finds them.
   static HS_FAST_PATH void* allocate(size_t bytes) { return next.allocate(bytes); }
   static HS_FAST_PATH void* allocate_zeroed(size_t count, size_t bytes) { return next.allocate_zeroed(count, bytes); }
   static HS_FAST_PATH void* reallocate(void* block, size_t bytes) { return next.reallocate(block, bytes); }
   static HS_FAST_PATH void deallocate(void* block) { next.deallocate(block); }
 
-  // The usable size, if it is a small block's and can be had without a call.
-  static HS_FAST_PATH bool small_usable_bytes(const void* block, size_t& usable_bytes) {
-    constexpr size_t kFlags = 7;
+  // Usable size and class of a small block, from its header; false for a large one. Only where there are such headers.
+  static HS_FAST_PATH bool read_small(const void* block, size_t& usable_bytes, uint32_t& index) {
+    constexpr size_t kFlags = 15;           // of which three are in use
     constexpr size_t kSmallHeaders = 1048;  // chunks up to 1040 bytes, whatever their flags
-    if (HS_UNLIKELY(!next.has_glibc_headers)) return false;
     const size_t header = static_cast<const size_t*>(block)[-1];
     usable_bytes = (header & ~kFlags) - sizeof(size_t);
-    return HS_LIKELY(header < kSmallHeaders);
+    index = static_cast<uint32_t>(header >> 4) - 1;
+    return header < kSmallHeaders;
   }
   static size_t usable_bytes(void* block) {
-    return is_early(block) ? early_usable_bytes(block) : next.usable_bytes(block);
+    if (HS_LIKELY(next.has_glibc_headers) && !is_early(block)) {
+      constexpr size_t kMapped = 2;
+      const size_t header = static_cast<const size_t*>(block)[-1];
+      return (header & ~size_t{7}) - ((header & kMapped) != 0 ? 2 * sizeof(size_t) : sizeof(size_t));
+    }
+    return is_early(block) ? early_usable_bytes(block) : functions().usable_bytes(block);
   }
 
-  // Finds the next malloc. Answers false while it is being found: then blocks come from a small buffer of our own, which
-  // are never given back.
-  static HS_SLOW_PATH bool make_ready();
+  // While the functions are being found, blocks come from a small buffer of our own and are never given back.
   static bool is_early(const void* block);
-  static void* allocate_early(size_t bytes);
-  static size_t early_usable_bytes(const void* block);
   // Whether code at this address belongs to the allocator itself.
   static bool is_own_code(const void* address) {
     const auto at = reinterpret_cast<uintptr_t>(address);
     return at >= next.code_begin && at < next.code_end;
   }
-  static const NextFunctions& functions() { return next; }
+  // The functions, found.
+  static const NextFunctions& functions();
 
  private:
   static void find();
+  static bool make_ready();
+  static void* first_allocate(size_t bytes);
+  static void* first_allocate_zeroed(size_t count, size_t bytes);
+  static void* first_reallocate(void* block, size_t bytes);
+  static void first_deallocate(void* block);
+  static void* allocate_early(size_t bytes);
+  static size_t early_usable_bytes(const void* block);
   static NextFunctions next;
 };
 

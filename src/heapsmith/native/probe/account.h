@@ -57,4 +57,10 @@ HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
   if (HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
 }
 
+// For growth that was admitted before and cannot be taken back.
+inline void account_growth(wire::Slot& slot, int64_t grown_bytes) {
+  slot.live_bytes += grown_bytes;
+  if (slot.live_bytes > slot.mark_high_bytes || slot.live_bytes < slot.mark_low_bytes) look_up(slot, 0, 0);
+}
+
 }  // namespace hs::probe

@@ -1,17 +1,17 @@
-// The counters' hot path.
+// Filing blocks: the hot path, and the way for everything that is not small, native and ordinary.
 //
-//   malloc  -> account_allocation (live bytes, marks)  -> count_allocation (one cell)
-//   free    -> count_free (one cell)                   -> account_free
+//   malloc  next -> file_fast     ok: done           else: file_slowly
+//   free    unfile_fast           ok: next           else: unfile_slowly -> next
 //
-// Budget: no lock, no atomic instruction, no branch that is taken; plain additions, each one instruction so that a signal
-// handler that allocates finds nothing half done. Other processes read while we write; nobody else writes.
+// Budget of the hot path: no lock, no atomic instruction, no call, no side effect before it is sure to succeed; plain
+// additions, each one instruction so that a signal handler that allocates finds nothing half done. Other processes read
+// while we write; nobody else writes.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
-#include "probe/account.h"
 #include "probe/follow.h"
 #include "probe/size_class.h"
 #include "probe/thread.h"
@@ -19,30 +19,50 @@
 
 namespace hs::probe {
 
-HS_FAST_PATH void count_allocation(wire::Slot& cells, uint32_t index, size_t requested_bytes, const void* block) {
-  wire::Cell& cell = cells.cells[index];
+// One block more in a cell.
+HS_FAST_PATH void add_to_cell(wire::Cell& cell) {
   const uint64_t allocations = ++cell.allocations;
-  cell.requested_bytes += requested_bytes;
   const auto live_blocks = static_cast<int64_t>(allocations - cell.frees);
   if (HS_UNLIKELY(live_blocks > static_cast<int64_t>(cell.live_blocks_peak))) {
     cell.live_blocks_peak = static_cast<uint32_t>(live_blocks);
   }
-  if (HS_UNLIKELY(is_followed(block))) follow(block, this_thread.owner);
 }
 
-HS_FAST_PATH void count_free(wire::Slot& cells, uint32_t index, const void* block) {
-  wire::Cell& cell = cells.cells[index];
-  ++cell.frees;
-  if (HS_UNLIKELY(is_followed(block))) unfollow(block, this_thread.owner, cell);
+// Files a small block of this thread in its class, if it is neither followed nor passes a mark.
+HS_FAST_PATH bool file_fast(wire::Slot& slot, wire::Slot& cells, const void* block, size_t usable_bytes,
+                            uint32_t index) {
+  const int64_t live_bytes = slot.live_bytes + static_cast<int64_t>(usable_bytes);
+  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes > slot.mark_high_bytes)) return false;
+  slot.live_bytes = live_bytes;
+  add_to_cell(cells.cells[index]);
+  return true;
 }
 
-// Coarse classes hold blocks of many sizes, so their bytes are kept too, and every block is followed.
-HS_SLOW_PATH void count_coarse_allocation(wire::Slot& cells, size_t usable_bytes, size_t requested_bytes,
-                                          const void* block);
-HS_SLOW_PATH void count_coarse_free(wire::Slot& cells, size_t usable_bytes, const void* block);
+HS_FAST_PATH bool unfile_fast(wire::Slot& slot, wire::Slot& cells, const void* block, size_t usable_bytes,
+                              uint32_t index) {
+  const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
+  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) return false;
+  slot.live_bytes = live_bytes;
+  ++cells.cells[index].frees;
+  return true;
+}
 
-// For threads without a slot of their own.
-HS_SLOW_PATH void count_shared_allocation(wire::SlotKind kind, size_t usable_bytes, size_t requested_bytes);
-HS_SLOW_PATH void count_shared_free(wire::SlotKind kind, size_t usable_bytes);
+// Files any block of an attached thread. Answers false, with nothing filed, when the limit refuses it.
+bool file_slowly(wire::Slot& cells, const void* block, size_t usable_bytes, size_t requested_bytes);
+void unfile_slowly(wire::Slot& cells, const void* block, size_t usable_bytes);
+
+// The same for a thread without a slot.
+bool file_shared(const void* block, size_t usable_bytes, size_t requested_bytes, wire::SlotKind kind);
+void unfile_shared(const void* block, size_t usable_bytes, wire::SlotKind kind);
+
+// A block that becomes another: taken out of the counters before it moves (then its address is anybody's), filed again
+// where it went or, if it could not move, as it was. What it grew by has been admitted before.
+struct Moving {
+  const void* block;
+  size_t usable_bytes;
+};
+Moving begin_move(wire::Slot& cells, const void* block, size_t usable_bytes);
+void end_move(wire::Slot& cells, const Moving& from, const void* block, size_t usable_bytes, size_t requested_bytes);
+void cancel_move(wire::Slot& cells, const Moving& from);
 
 }  // namespace hs::probe

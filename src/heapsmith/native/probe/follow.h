@@ -1,8 +1,8 @@
-// Who frees what: blocks at some addresses are followed from their allocation to their free, so that the share of remote
-// frees is known without a word of metadata in anybody's block.
+// What only a sample can tell at no cost: how much more than the program asked for a block is, and who frees it. Blocks
+// at some addresses are followed from their allocation to their free, without a word of metadata in anybody's block.
 //
 // The table forgets (a newer block takes an older one's place); what is forgotten is not counted on either side, so the
-// share stays unbiased. An address is followed by its own bits, so both sides agree without asking.
+// shares stay unbiased. An address is followed by its own bits, so both sides agree without asking.
 #pragma once
 
 #include <stdint.h>
@@ -18,7 +18,7 @@ inline constexpr uint32_t kOwnerBits = 20;
 extern uint64_t followed_blocks[1u << kFollowedBits];
 
 HS_FAST_PATH bool is_followed(const void* block) {
-  return (reinterpret_cast<uintptr_t>(block) & wire::kRemoteSampleMask) == 0;
+  return (reinterpret_cast<uintptr_t>(block) & wire::kFollowMask) == 0;
 }
 
 inline uint64_t& followed_place(const void* block) {
@@ -26,8 +26,14 @@ inline uint64_t& followed_place(const void* block) {
   return followed_blocks[scattered >> (64 - kFollowedBits)];
 }
 
-inline void follow(const void* block, uint32_t owner) {
+inline void follow(const void* block, uint32_t owner, wire::Cell& cell, size_t slack_bytes) {
   store_relaxed(followed_place(block), ((reinterpret_cast<uintptr_t>(block) >> 4) << kOwnerBits) | owner);
+  if (cell.followed_slack_bytes > UINT32_MAX - slack_bytes || cell.followed_allocations == UINT32_MAX) {
+    cell.followed_allocations /= 2;
+    cell.followed_slack_bytes /= 2;
+  }
+  cell.followed_allocations += 1;
+  cell.followed_slack_bytes += static_cast<uint32_t>(slack_bytes);
 }
 
 inline void unfollow(const void* block, uint32_t freer, wire::Cell& cell) {

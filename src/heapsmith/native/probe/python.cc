@@ -8,6 +8,7 @@
 #include "base/compiler.h"
 #include "os/process.h"
 #include "os/shared_memory.h"
+#include "probe/account.h"
 #include "probe/count.h"
 #include "probe/region.h"
 #include "probe/thread.h"
@@ -86,11 +87,13 @@ HS_FAST_PATH bool is_in_pool(const void* block) {
   return (pools >> ((address >> kPoolBits) & 63u) & 1u) != 0;
 }
 
-HS_FAST_PATH size_t object_bytes(const void* block) {
+// The class of an object: pymalloc's own, counted from 1, is also the wire's, since both are 16 bytes wide.
+HS_FAST_PATH uint32_t object_index(const void* block) {
   const auto pool = reinterpret_cast<uintptr_t>(block) & ~((uintptr_t{1} << kPoolBits) - 1);
-  const uint32_t size_index = *reinterpret_cast<const uint32_t*>(pool + kSizeIndexOffsetBytes);
-  return (size_t{size_index} + 1) << 4;
+  return *reinterpret_cast<const uint32_t*>(pool + kSizeIndexOffsetBytes) + 1;
 }
+
+HS_FAST_PATH size_t object_bytes(const void* block) { return size_t{object_index(block)} << 4; }
 
 void mark_pools(void* arena, size_t bytes, bool present) {
   const auto begin = reinterpret_cast<uintptr_t>(arena);
@@ -126,8 +129,6 @@ void change_arena_bytes(int64_t bytes) {
   raise_to(header.python_arena_bytes_peak, fetch_add_relaxed(header.python_arena_bytes, bytes) + bytes);
 }
 
-HS_FAST_PATH uint32_t small_index(size_t object) { return static_cast<uint32_t>((object + 7) >> 4); }
-
 // The slot of this thread's Python objects; null where the thread shares.
 HS_FAST_PATH wire::Slot* python_slot() {
   wire::Slot* slot = this_thread.python;
@@ -137,54 +138,60 @@ HS_FAST_PATH wire::Slot* python_slot() {
 // While CPython fetches a block that is too large for its pools, malloc files it as Python's.
 class FileAsPython {
  public:
-  FileAsPython() : before_(this_thread.cells) {
-    wire::Slot* slot = python_slot();
-    if (slot != nullptr) {
-      before_ = this_thread.cells;
-      this_thread.cells = slot;
-    }
+  FileAsPython() : before_(this_thread.files_as_python) {
+    python_slot();
+    this_thread.files_as_python = true;
+    this_thread.fast = nullptr;
   }
-  ~FileAsPython() { this_thread.cells = this_thread.slot == nullptr ? nullptr : before_; }
+  ~FileAsPython() {
+    this_thread.files_as_python = before_;
+    if (!before_ && has_fast_sizes) this_thread.fast = this_thread.slot;
+  }
   FileAsPython(const FileAsPython&) = delete;
   FileAsPython& operator=(const FileAsPython&) = delete;
 
  private:
-  wire::Slot* before_;
+  bool before_;
 };
 
-HS_SLOW_PATH void* refuse(PyMemAllocatorEx& from, void* block) {
+HS_SLOW_PATH void* file_object_slowly(PyMemAllocatorEx& from, void* block, size_t requested_bytes) {
+  if (block == nullptr || !is_in_pool(block)) return block;
+  const size_t bytes = object_bytes(block);
+  bool admitted = true;
+  if (wire::Slot* objects = python_slot()) {
+    admitted = file_slowly(*objects, block, bytes, requested_bytes);
+  } else if (can_share()) {
+    admitted = file_shared(block, bytes, requested_bytes, wire::SlotKind::kEndedPython);
+  }
+  if (admitted) return block;
   from.deallocate(from.context, block);
   return nullptr;
 }
 
-HS_SLOW_PATH void* file_shared(PyMemAllocatorEx& from, void* block, size_t requested_bytes) {
-  if (!can_share()) return block;
-  if (!look_up_shared(static_cast<int64_t>(object_bytes(block)), requested_bytes)) return refuse(from, block);
-  count_shared_allocation(wire::SlotKind::kEndedPython, object_bytes(block), requested_bytes);
-  return block;
+HS_FAST_PATH void* file_object(PyMemAllocatorEx& from, void* block, size_t requested_bytes) {
+  wire::Slot* objects = this_thread.python;
+  if (HS_LIKELY(objects != nullptr && block != nullptr && is_in_pool(block)) &&
+      HS_LIKELY(file_fast(*this_thread.slot, *objects, block, object_bytes(block), object_index(block)))) {
+    return block;
+  }
+  return file_object_slowly(from, block, requested_bytes);
 }
 
-HS_FAST_PATH void* file_object(PyMemAllocatorEx& from, void* block, size_t requested_bytes) {
-  if (HS_UNLIKELY(block == nullptr) || HS_UNLIKELY(!is_in_pool(block))) return block;
-  wire::Slot* objects = python_slot();
-  if (HS_UNLIKELY(objects == nullptr)) return file_shared(from, block, requested_bytes);
-  const size_t bytes = object_bytes(block);
-  if (HS_UNLIKELY(!account_allocation(*this_thread.slot, bytes, requested_bytes))) return refuse(from, block);
-  count_allocation(*objects, small_index(bytes), requested_bytes, block);
-  return block;
+HS_SLOW_PATH void unfile_object_slowly(const void* block) {
+  if (wire::Slot* objects = python_slot()) {
+    unfile_slowly(*objects, block, object_bytes(block));
+  } else if (can_share()) {
+    unfile_shared(block, object_bytes(block), wire::SlotKind::kEndedPython);
+  }
 }
 
 HS_FAST_PATH void unfile_object(const void* block) {
-  wire::Slot* objects = python_slot();
-  const size_t bytes = object_bytes(block);
-  if (HS_UNLIKELY(objects == nullptr)) {
-    if (!can_share()) return;
-    count_shared_free(wire::SlotKind::kEndedPython, bytes);
-    look_up_shared(-static_cast<int64_t>(bytes), 0);
+  wire::Slot* objects = this_thread.python;
+  if (HS_LIKELY(objects != nullptr) &&
+      HS_LIKELY(unfile_fast(*this_thread.slot, *objects, block, object_bytes(block), object_index(block)))) {
     return;
   }
-  count_free(*objects, small_index(bytes), block);
-  account_free(*this_thread.slot, bytes);
+  unfile_object_slowly(block);
 }
 
 void* allocate(void* context, size_t bytes) {
@@ -208,34 +215,35 @@ void* allocate_zeroed(void* context, size_t count, size_t bytes) {
 void* reallocate(void* context, void* block, size_t bytes) {
   auto& from = *static_cast<PyMemAllocatorEx*>(context);
   if (block == nullptr) return allocate(context, bytes);
-  const bool was_object = is_in_pool(block);
-  const size_t old_bytes = was_object ? object_bytes(block) : 0;
-  if (was_object && bytes > old_bytes) {
-    wire::Slot* slot = python_slot() != nullptr ? this_thread.slot : nullptr;
-    if (slot != nullptr && !would_admit(*slot, bytes - old_bytes, bytes)) return nullptr;
+  if (!is_in_pool(block)) {
+    // From malloc; where it shrinks into a pool, the block in the pool is a new one.
+    const FileAsPython here;
+    return file_object(from, from.reallocate(from.context, block, bytes), bytes);
   }
+  const size_t old_bytes = object_bytes(block);
+  wire::Slot* objects = python_slot();
+  if (objects != nullptr && bytes > old_bytes && !would_admit(*this_thread.slot, bytes - old_bytes, bytes)) {
+    return nullptr;
+  }
+  Moving moving = {block, old_bytes};
+  if (objects != nullptr) moving = begin_move(*objects, block, old_bytes);
   void* moved;
   {
     const FileAsPython here;
     moved = from.reallocate(from.context, block, bytes);
   }
-  if (moved == nullptr) return nullptr;
-  wire::Slot* objects = python_slot();
-  const bool is_object = is_in_pool(moved);
-  const size_t new_bytes = is_object ? object_bytes(moved) : 0;
   if (objects == nullptr) {
-    if (!can_share()) return moved;
-    if (was_object) count_shared_free(wire::SlotKind::kEndedPython, old_bytes);
-    if (is_object) count_shared_allocation(wire::SlotKind::kEndedPython, new_bytes, bytes);
-    grow_shared(static_cast<int64_t>(new_bytes) - static_cast<int64_t>(old_bytes));
-    return moved;
+    if (moved != nullptr && can_share()) {
+      unfile_shared(block, old_bytes, wire::SlotKind::kEndedPython);
+      return file_object_slowly(from, moved, bytes);
+    }
+  } else if (moved == nullptr) {
+    cancel_move(*objects, moving);
+  } else if (is_in_pool(moved)) {
+    end_move(*objects, moving, moved, object_bytes(moved), bytes);
+  } else {  // to malloc, which has filed it
+    account_growth(*this_thread.slot, -static_cast<int64_t>(old_bytes));
   }
-  if (was_object) count_free(*objects, small_index(old_bytes), block);
-  if (is_object) count_allocation(*objects, small_index(new_bytes), bytes, moved);
-  if (was_object && is_object) ++objects->reallocations;
-  wire::Slot& slot = *this_thread.slot;
-  slot.live_bytes += static_cast<int64_t>(new_bytes) - static_cast<int64_t>(old_bytes);
-  if (slot.live_bytes > slot.mark_high_bytes || slot.live_bytes < slot.mark_low_bytes) look_up(slot, 0, bytes);
   return moved;
 }
 
@@ -243,8 +251,7 @@ void deallocate(void* context, void* block) {
   auto& from = *static_cast<PyMemAllocatorEx*>(context);
   if (HS_LIKELY(block != nullptr && is_in_pool(block))) {
     unfile_object(block);
-    from.deallocate(from.context, block);
-    return;
+    return from.deallocate(from.context, block);
   }
   const FileAsPython here;
   from.deallocate(from.context, block);

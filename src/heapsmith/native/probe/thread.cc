@@ -14,6 +14,7 @@
 namespace hs::probe {
 
 __thread ThreadProbe this_thread;
+bool has_fast_sizes = false;
 void (*on_region_open)() = nullptr;
 
 namespace {
@@ -34,7 +35,7 @@ __thread intptr_t rounds_seen;
 // What is live in a parent at fork, by class: the inherited blocks of the child.
 struct Inherited {
   uint64_t blocks[wire::kClassCount];
-  uint64_t requested_bytes[wire::kClassCount];
+  wire::Cell followed[wire::kClassCount];
   int64_t large_live_bytes[wire::kClassCount - wire::kFineClasses];
 };
 Inherited inherited[2];
@@ -44,6 +45,20 @@ int64_t inherited_arena_bytes = 0;
 
 bool is_python(const wire::Slot& slot) { return slot.kind % 2 == static_cast<uint32_t>(wire::SlotKind::kPython); }
 
+// Samples of two threads become one sample: both halved until they fit, so that the shares stay.
+void merge_followed(wire::Cell& into, const wire::Cell& from) {
+  uint64_t allocations = uint64_t{into.followed_allocations} + from.followed_allocations;
+  uint64_t slack_bytes = uint64_t{into.followed_slack_bytes} + from.followed_slack_bytes;
+  for (; allocations > UINT32_MAX || slack_bytes > UINT32_MAX; allocations /= 2) slack_bytes /= 2;
+  into.followed_allocations = static_cast<uint32_t>(allocations);
+  into.followed_slack_bytes = static_cast<uint32_t>(slack_bytes);
+  uint32_t frees = uint32_t{into.followed_frees} + from.followed_frees;
+  uint32_t remote_frees = uint32_t{into.followed_remote_frees} + from.followed_remote_frees;
+  for (; frees > UINT16_MAX; frees /= 2) remote_frees /= 2;
+  into.followed_frees = static_cast<uint16_t>(frees);
+  into.followed_remote_frees = static_cast<uint16_t>(remote_frees);
+}
+
 void fold(wire::Slot& slot) {
   wire::Slot& ended = region.slots[is_python(slot) ? 1 : 0];
   for (uint32_t index = 0; index < wire::kClassCount; ++index) {
@@ -52,16 +67,8 @@ void fold(wire::Slot& slot) {
     wire::Cell& into = ended.cells[index];
     fetch_add_relaxed(into.allocations, from.allocations);
     fetch_add_relaxed(into.frees, from.frees);
-    fetch_add_relaxed(into.requested_bytes, from.requested_bytes);
     raise_to(into.live_blocks_peak, from.live_blocks_peak);
-    if (into.followed_frees > UINT16_MAX - from.followed_frees) {
-      into.followed_frees /= 2;
-      into.followed_remote_frees /= 2;
-    }
-    if (into.followed_frees <= UINT16_MAX - from.followed_frees) {
-      into.followed_frees = static_cast<uint16_t>(into.followed_frees + from.followed_frees);
-      into.followed_remote_frees = static_cast<uint16_t>(into.followed_remote_frees + from.followed_remote_frees);
-    }
+    merge_followed(into, from);
     if (index < wire::kFineClasses) continue;
     const wire::LargeCell& large = slot.large[index - wire::kFineClasses];
     fetch_add_relaxed(ended.large[index - wire::kFineClasses].live_bytes, large.live_bytes);
@@ -78,7 +85,7 @@ void detach() {
   thread.is_shared = true;
   wire::Slot* slot = thread.slot;
   wire::Slot* python = thread.python;
-  thread.slot = thread.cells = thread.python = nullptr;
+  thread.fast = thread.slot = thread.python = nullptr;
   if (slot == nullptr) return;
   if (!slots_lock.lock(os::yield_processor)) return;  // the slot stays, as of a thread that never ended
   begin_folding();
@@ -108,7 +115,8 @@ void open_region_once() {
         wire::Slot& slot = region.slots[2 + kind];
         for (uint32_t index = 0; index < wire::kClassCount; ++index) {
           slot.cells[index].allocations = inherited[kind].blocks[index];
-          slot.cells[index].requested_bytes = inherited[kind].requested_bytes[index];
+          slot.cells[index].followed_allocations = inherited[kind].followed[index].followed_allocations;
+          slot.cells[index].followed_slack_bytes = inherited[kind].followed[index].followed_slack_bytes;
           slot.cells[index].live_blocks_peak = static_cast<uint32_t>(inherited[kind].blocks[index]);
           if (index < wire::kFineClasses) continue;
           const int64_t live_bytes = inherited[kind].large_live_bytes[index - wire::kFineClasses];
@@ -157,8 +165,8 @@ wire::Slot* attach() {
   if (has_key) pthread_setspecific(end_of_thread, slot);
   static_assert(wire::kSlotCapacity <= 1u << 14 && kOwnerBits >= 20);
   thread.owner = thread.slot_index | (slot->generation & 63u) << 14;
-  thread.cells = slot;
   thread.slot = slot;
+  thread.fast = has_fast_sizes ? slot : nullptr;
   thread.is_shared = false;
   return slot;
 }
@@ -190,11 +198,7 @@ void fork_prepare() {
     for (uint32_t number = 0; number < wire::kClassCount; ++number) {
       const wire::Cell& cell = slot.cells[number];
       into.blocks[number] += cell.allocations - cell.frees;
-      if (cell.allocations != 0) {
-        const double mean_bytes = static_cast<double>(cell.requested_bytes) / static_cast<double>(cell.allocations);
-        const auto live_blocks = static_cast<double>(static_cast<int64_t>(cell.allocations - cell.frees));
-        into.requested_bytes[number] += static_cast<uint64_t>(static_cast<int64_t>(mean_bytes * live_blocks));
-      }
+      merge_followed(into.followed[number], cell);
       if (number >= wire::kFineClasses) {
         into.large_live_bytes[number - wire::kFineClasses] += slot.large[number - wire::kFineClasses].live_bytes;
       }

@@ -10,10 +10,11 @@
 namespace hs::probe {
 
 struct ThreadProbe {
+  // The slot of a thread for which the hot path holds: it has a slot, sizes can be read without a call, and its blocks
+  // are filed as native. Null sends every call the slow way.
+  wire::Slot* fast;
   // Live bytes and marks of this thread, and its native cells; null until the first allocation and after the last.
   wire::Slot* slot;
-  // Where malloc files now: `slot`, or `python` while CPython fetches a large block.
-  wire::Slot* cells;
   // This thread's Python objects; null until the first.
   wire::Slot* python;
   uint32_t slot_index;
@@ -22,20 +23,28 @@ struct ThreadProbe {
   uint32_t owner;
   // No slot now: being attached, or past its end, or none left. Counted in the shared slots with atomic additions.
   bool is_shared;
+  // CPython is fetching a block that is too large for its pools: malloc files it as Python's.
+  bool files_as_python;
 };
 
 // Initial-exec and trivially constructed: reading it never calls anything.
 extern __thread ThreadProbe this_thread;
+
+// Whether `fast` may ever be set; said once, before the first thread attaches.
+extern bool has_fast_sizes;
 
 // Makes the region on first use, then gives this thread a slot. Answers null where it has to share.
 HS_SLOW_PATH wire::Slot* attach();
 // Gives this thread a slot for Python objects; null where it has to share.
 HS_SLOW_PATH wire::Slot* attach_python();
 
-// Before, and after in parent and child.
-void fork_prepare();
-void fork_parent();
-void fork_child();
+// The cells in which this attached thread's malloc files now.
+inline wire::Slot& filing_cells() {
+  return this_thread.files_as_python && this_thread.python != nullptr ? *this_thread.python : *this_thread.slot;
+}
+inline wire::SlotKind shared_kind() {
+  return this_thread.files_as_python ? wire::SlotKind::kEndedPython : wire::SlotKind::kEndedNative;
+}
 
 // Whether the shared slots can be written: not while the region is being made.
 bool can_share();
@@ -43,5 +52,10 @@ bool can_share();
 // Called when the region has been made, of this program and again of each forked child: what the layers above know of
 // the process goes into its header.
 extern void (*on_region_open)();
+
+// Before, and after in parent and child.
+void fork_prepare();
+void fork_parent();
+void fork_child();
 
 }  // namespace hs::probe

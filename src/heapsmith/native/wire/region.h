@@ -16,7 +16,7 @@ inline constexpr uint32_t kSlotCapacity = 16382;
 inline constexpr uint32_t kSharedSlots = 4;
 inline constexpr uint32_t kHeaderPages = 2;
 inline constexpr size_t kRegionBytes = 67108864;
-inline constexpr uintptr_t kRemoteSampleMask = 0x3f0;
+inline constexpr uintptr_t kFollowMask = 0x7f0;
 inline constexpr uint32_t kFineClasses = 65;
 inline constexpr size_t kFineLimitBytes = 1032;
 inline constexpr uint32_t kHalvedDoublingFirst = 10;
@@ -46,16 +46,18 @@ inline constexpr uint64_t kClassBytes[kClassCount] = {8ull, 24ull, 40ull, 56ull,
 struct Cell {
   uint64_t allocations;  // blocks handed out, reallocations included
   uint64_t frees;  // blocks taken back, reallocations included
-  uint64_t requested_bytes;  // asked for by those allocations, in sum
   uint32_t live_blocks_peak;  // largest allocations - frees so far
-  uint16_t followed_frees;  // frees of followed blocks (halved together with the next when full)
-  uint16_t followed_remote_frees;  // of those, of blocks that another thread allocated
+  uint32_t followed_allocations;  // followed blocks handed out (halved together with the next when full)
+  uint32_t followed_slack_bytes;  // of those, usable bytes beyond what was asked for, in sum
+  uint16_t followed_frees;  // followed blocks taken back (halved together with the next when full)
+  uint16_t followed_remote_frees;  // of those, blocks that another thread had allocated
 };
 static_assert(sizeof(Cell) == 32);
 static_assert(offsetof(Cell, allocations) == 0);
 static_assert(offsetof(Cell, frees) == 8);
-static_assert(offsetof(Cell, requested_bytes) == 16);
-static_assert(offsetof(Cell, live_blocks_peak) == 24);
+static_assert(offsetof(Cell, live_blocks_peak) == 16);
+static_assert(offsetof(Cell, followed_allocations) == 20);
+static_assert(offsetof(Cell, followed_slack_bytes) == 24);
 static_assert(offsetof(Cell, followed_frees) == 28);
 static_assert(offsetof(Cell, followed_remote_frees) == 30);
 

@@ -1,0 +1,147 @@
+"""``heapsmith run``: a program, watched, with a summary at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+
+from heapsmith.errors import RunError
+from heapsmith.run.launch import Run, SignalsPassedOn, Wishes
+from heapsmith.run.values import Event, Process
+from heapsmith.show.text import render_event, render_run_summary
+from heapsmith.units import format_seconds, parse_bytes, parse_seconds
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 8642
+
+
+def run(
+    *command: Annotated[
+        str, Parameter(help="The program and its arguments, after `--`.")
+    ],
+    limit: Annotated[
+        str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
+    ] = None,
+    warn_at: Annotated[str | None, Parameter(help="Say so each time live bytes rise over this.")] = None,
+    live: Annotated[
+        list[str] | None,
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            help="Serve the live page, at HOST:PORT if given; a port in use gives way to the next free one.",
+        ),
+    ] = None,
+    linger: Annotated[
+        str | None,
+        Parameter(help="How long the page stays after the program has ended; until Ctrl-C if left out."),
+    ] = None,
+    python_objects: Annotated[
+        bool, Parameter(help="Count CPython's own objects, which malloc never sees.")
+    ] = True,
+    json: Annotated[Path | None, Parameter(help="Write the result to this file as well.")] = None,
+    summary: Annotated[bool, Parameter(help="Print the summary (to standard error).")] = True,
+) -> int:
+    """Run a program and watch its heap.
+
+    Its output, signals and exit code stay its own; the summary goes to standard error.
+
+    Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
+    """
+    wishes = Wishes(
+        limit_bytes=_positive(limit, "--limit"),
+        warn_at_bytes=_positive(warn_at, "--warn-at"),
+        python_objects=python_objects,
+    )
+    if json is not None:
+        _must_be_writable(json)
+    page_at = None if live is None else parse_address(live)
+    linger_s = None if linger is None else parse_seconds(linger)
+    console = Console(stderr=True)
+    with contextlib.ExitStack() as stack:
+        watched = stack.enter_context(contextlib.closing(Run(command, wishes)))
+        with SignalsPassedOn(watched):
+            for note in watched.notes:
+                console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
+            server = None
+            if page_at is not None:
+                from heapsmith.show.page import serve  # the page's libraries take as long to load as a small program runs
+
+                server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
+                stack.callback(server.stop)
+            result = watched.wait(on_event=lambda process, event: _say(console, process, event))
+        if summary:
+            console.print(render_run_summary(result))
+        if json is not None:
+            json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
+        if server is not None:
+            _keep_page(console, server.url, linger_s)
+    if result.exit.signal is not None:
+        return 128 + result.exit.signal
+    return result.exit.code or 0
+
+
+def parse_address(words: Sequence[str]) -> tuple[str, int]:
+    """Read where to serve: nothing, ``HOST``, ``PORT`` or ``HOST:PORT``.
+
+    Raises:
+        RunError: It is none of these.
+
+    Example:
+        >>> parse_address([]), parse_address(["9000"]), parse_address(["0.0.0.0:80"])
+        (('127.0.0.1', 8642), ('127.0.0.1', 9000), ('0.0.0.0', 80))
+    """
+    if len(words) > 1:
+        raise RunError(f"{words[1]!r} is one word too many", hint="write the command after `--`")
+    host, _, port = "".join(words).rpartition(":")
+    if not port:
+        return host or DEFAULT_HOST, DEFAULT_PORT
+    if not port.isdigit():
+        host, port = port, str(DEFAULT_PORT)
+    if int(port) > 65535:
+        raise RunError(f"{port} is not a port", hint="write --live HOST:PORT")
+    return host or DEFAULT_HOST, int(port)
+
+
+def _keep_page(console: Console, url: str, linger_s: float | None) -> None:
+    if linger_s == 0:
+        return
+    until = "until Ctrl-C" if linger_s is None else f"for {format_seconds(linger_s)}"
+    console.print(f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        time.sleep(linger_s) if linger_s is not None else signal.pause()
+
+
+def _positive(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    value = parse_bytes(text)
+    if value == 0:
+        raise RunError(
+            f"{option} 0 makes no sense", "no program runs without a heap", "leave it out for no limit"
+        )
+    return value
+
+
+def _must_be_writable(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise RunError(f"{path} cannot be written", f"there is no directory {path.parent}")
+    if path.is_dir():
+        raise RunError(f"{path} cannot be written", "it is a directory")
+
+
+def _announce(console: Console, url: str) -> None:
+    console.print(f"heapsmith: live page at {url}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _say(console: Console, process: Process, event: Event) -> None:
+    line = render_event(process, event)
+    if line:
+        console.print(f"heapsmith: {line}", highlight=False, markup=False, soft_wrap=True)
