@@ -24,6 +24,7 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "doctor",
+    "forge",
 )
 
 app = App(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
+from rich.console import Console
 
-import heapsmith.forge
-from heapsmith.show.forging import print_explanation, print_forged
+from heapsmith.errors import ForgeError
+from heapsmith.show.forging import render_explanation, render_forged
 from heapsmith.spec import load_spec
 
 
@@ -27,10 +29,23 @@ def forge(
 
     Example: ``heapsmith forge small -o libsmall.so``
     """
+    from heapsmith import forge as forging  # the verb has the name of the package
+
     described = load_spec(spec)
-    if explain:
-        print_explanation(described, json=json)
+    if output is None and not explain:
+        raise ForgeError("there is nowhere to put it", "", "write -o LIB.so, or --explain to see what it would be")
+    console = Console(soft_wrap=True)
+    if explain and not json:
+        console.print(render_explanation(described), highlight=False, markup=False)
+    if output is None:
+        if json:
+            print(msgspec.json.encode({"schema": "heapsmith.spec/1", "spec": described}).decode())  # noqa: T201
+        return
     if header:
-        print_forged(heapsmith.forge.write_header(described, output), json=json)
-    elif output is not None or not explain:
-        print_forged(heapsmith.forge.forge(described, output, target=target, debug_file=debug_file), json=json)
+        made = forging.write_header(described, output)
+    else:
+        made = forging.forge(described, output, target=target, debug_file=debug_file)
+    if json:
+        print(msgspec.json.encode({"schema": "heapsmith.forge/1"} | made.document()).decode())  # noqa: T201
+    else:
+        console.print(render_forged(made), highlight=False, markup=False)

@@ -2,7 +2,7 @@
 
 from heapsmith.forge.amalgamate import render_header
 from heapsmith.forge.compiler import Compiler, find_compiler
-from heapsmith.forge.library import Forged, forge, preset_library
+from heapsmith.forge.library import Forged, forge, preset_library, write_header
 from heapsmith.forge.render import render_config
 
-__all__ = ["Compiler", "Forged", "find_compiler", "forge", "preset_library", "render_config", "render_header"]
+__all__ = ["Compiler", "Forged", "find_compiler", "forge", "preset_library", "render_config", "render_header", "write_header"]

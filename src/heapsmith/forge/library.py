@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from heapsmith.errors import ForgeError
+from heapsmith.forge.amalgamate import render_header
 from heapsmith.forge.compiler import Compiler, find_compiler
 from heapsmith.forge.render import render_config
 from heapsmith.forge.verify import verify_library
@@ -24,23 +26,33 @@ _COMPILE_TIMEOUT_S: Final = 300
 _CORE_FOLDERS: Final = ("abi", "base", "heap", "os", "policy")
 
 
-@dataclass(frozen=True)
-class Forged:
+class Forged(msgspec.Struct, frozen=True):
     """What a forge made.
 
     Args:
-        library: The shared object.
+        path: The shared object, or the header.
         cached: Whether it came from the cache.
         seconds: How long it took.
         compiler: What compiled it, empty for a preset that came compiled.
         debug_file: What a debugger needs, if it was asked for.
     """
 
-    library: Path
+    path: Path
     cached: bool
     seconds: float
     compiler: str
     debug_file: Path | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return it as plain values, for JSON."""
+        debug_file = str(self.debug_file) if self.debug_file else None
+        return {
+            "path": str(self.path),
+            "cached": self.cached,
+            "seconds": self.seconds,
+            "compiler": self.compiler or None,
+            "debug_file": debug_file,
+        }
 
 
 def preset_library(name: str) -> Path | None:
@@ -84,6 +96,20 @@ def forge(
     library = _place(kept, output) if output else kept
     placed_debug = _place(kept_debug, debug_file) if debug_file else None
     return Forged(library, cached, time.monotonic() - started_s, compiler.version, placed_debug)
+
+
+def write_header(spec: HeapSpec, output: Path) -> Forged:
+    """Write the one header of a heap.
+
+    Raises:
+        ForgeError: The file cannot be written.
+    """
+    started_s = time.monotonic()
+    try:
+        output.write_text(render_header(spec))
+    except OSError as error:
+        raise ForgeError(f"cannot write {output}", error.strerror or str(error)) from error
+    return Forged(output, cached=False, seconds=time.monotonic() - started_s, compiler="")
 
 
 def _ready_preset(spec: HeapSpec) -> Path | None:

@@ -46,8 +46,6 @@ class ForgedHeap {
   static HS_FAST_PATH void deallocate(void* block) { Heap::deallocate(block); }
   static size_t usable_bytes(const void* block) { return Heap::usable_bytes(block); }
 
-  static constexpr bool make_ready() { return true; }
-  static constexpr void* allocate_early(size_t) { return nullptr; }
   static const ForgedFunctions& functions() {
     static constexpr ForgedFunctions own = {memalign, aligned_alloc, posix_memalign, valloc, pvalloc};
     return own;
@@ -101,7 +99,7 @@ class ForgedHeap {
 template <class Heap>
 class Uncounted : public Heap {
  public:
-  static void* file_aligned(void* block, size_t) { return block; }
+  static void* filed(void* block, size_t) { return block; }
 };
 
 }  // namespace hs

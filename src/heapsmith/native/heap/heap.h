@@ -165,6 +165,27 @@ struct Heap {
     return PageHeapType::recycle();
   }
 
+  // Blocks that are out, by class (0: larger than any class): with the program, or in the cache of another thread.
+  struct OutBlocks {
+    uint64_t blocks[Classes::index_count];
+    uint64_t bytes[Classes::index_count];
+  };
+  static OutBlocks count_out_blocks() {
+    OutBlocks out{};
+    CacheType::flush_current();
+    CentralType::recycle(true);
+    PageHeapType::visit_spans([&](const Span& span) {
+      if (span.state == SpanState::blocks) {
+        out.blocks[span.class_index] += span.blocks.used_blocks;
+        out.bytes[span.class_index] += span.blocks.used_blocks * Classes::bytes_of(span.class_index);
+      } else if (span.state == SpanState::large) {
+        out.blocks[0]++;
+        out.bytes[0] += span.bytes();
+      }
+    });
+    return out;
+  }
+
   static HeapGauges gauges() {
     const size_t metadata_bytes = PageHeapType::Meta::used_bytes();
     return {PageHeapType::live_bytes() + PageHeapType::dirty_bytes() + metadata_bytes,

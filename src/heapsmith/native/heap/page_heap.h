@@ -116,18 +116,23 @@ class PageHeap {
     }
   }
 
-  // The invariants above, for tests. Walks every run from `start` upwards to `end`.
+  // Shows every span and free run to `visit`, by rising address. The visitor must not allocate.
   template <class Visitor>
-  static void visit_runs(uintptr_t start, uintptr_t end, Visitor visit) {
-    for (uintptr_t at = start; at < end;) {
-      Span* span = Map::span_of(at);
-      if (!span) {
-        at += page_bytes;
-        continue;
+  static void visit_spans(Visitor visit) {
+    lock_.lock();
+    Map::visit_leaves([&](uintptr_t start) {
+      const uintptr_t end = start + (uintptr_t{1} << PageMapLeaf::shift);
+      for (uintptr_t at = start; at < end;) {
+        const Span* span = Map::span_of(at);
+        if (span && span->start == at && span->state != SpanState::retired) {
+          visit(*span);
+          at = span->end();
+        } else {
+          at += page_bytes;
+        }
       }
-      visit(*span);
-      at = span->end();
-    }
+    });
+    lock_.unlock();
   }
 
  private:
@@ -447,7 +452,7 @@ class PageHeap {
 
   // Before the program becomes larger than it ever was, pages that lie idle go back in exchange.
   static void hold_peak(size_t page_count) {
-    if (purged_pages_ > 0) {
+    if (purged_pages_ > 0 && pages_.keep_ms() != ~uint64_t{0}) {
       // Given back too early: the same pages are wanted again. Keep that many more for a while.
       const uint64_t now_ms = Os::now_ms();
       if (now_ms - purged_ms_ < missed_within_ms) {

@@ -73,7 +73,14 @@ class PageMap {
   }
   // Of a range that is no longer ours: whatever is mapped there next must not meet its past.
   static void forget(uintptr_t start, size_t bytes) {
-    for (uintptr_t at = start; at < start + bytes; at += page_bytes) set_span(at, nullptr);
+    for (uintptr_t at = start; at < start + bytes; at += page_bytes)
+      if (span_of(at)) set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
+  }
+  // Calls `visit` with the first address of every leaf there is.
+  template <class Visitor>
+  static void visit_leaves(Visitor visit) {
+    for (size_t leaf = 0; leaf < leaves; leaf++)
+      if (load_relaxed(root_[leaf])) visit(leaf << PageMapLeaf::shift);
   }
   static size_t reserved_bytes() { return load_relaxed(leaves_mapped_) * sizeof(PageMapLeaf); }
 

@@ -10,6 +10,15 @@ namespace hs {
 
 constexpr size_t greatest_common_divisor(size_t a, size_t b) { return b == 0 ? a : greatest_common_divisor(b, a % b); }
 
+// Whether a policy makes exactly these classes: what Python promised is compared with what C++ computed.
+template <Sizes Policy, size_t count>
+constexpr bool same_classes(const uint32_t (&promised_bytes)[count]) {
+  if (count != Policy::classes.class_count) return false;
+  for (size_t i = 0; i < count; i++)
+    if (promised_bytes[i] != Policy::classes.bytes[i]) return false;
+  return true;
+}
+
 template <Sizes Policy, size_t smallest_span_bytes = 16_KiB>
 struct SizeClasses {
   static constexpr unsigned count = Policy::classes.class_count;
