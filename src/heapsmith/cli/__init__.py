@@ -25,6 +25,7 @@ VERBS: Final[tuple[str, ...]] = (
     "info",
     "doctor",
     "forge",
+    "check",
 )
 
 app = App(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapsmith.spec import HeapSpec
+from heapsmith.spec import EncodedLinks, HeapSpec, RandomFreeLists, ZeroOnFree
 
 _HEADERS = ("heap/heap.h", "policy/pages/pipe.h")
 
@@ -20,6 +20,9 @@ def render_config(spec: HeapSpec) -> str:
     """
     headers = sorted({*_HEADERS, *(policy.header for _, policy in spec.policies())})
     classes = spec.sizes.class_bytes()
+    slots = ["SpecSizes", spec.cache.cpp(), spec.remote.cpp(), "SpecPages", spec.lock.cpp(), _links(spec)]
+    if _hardened(spec) != "SpecBlocks":
+        headers = sorted({*headers, "heap/hardened.h", "policy/links/scrubbed_links.h"})
     return "\n".join(
         [
             f'// The heap "{spec.name}", rendered from its spec: change that, not this.',
@@ -32,7 +35,8 @@ def render_config(spec: HeapSpec) -> str:
             f'inline constexpr char spec_name[] = "{spec.name}";',
             f"using SpecSizes = {spec.sizes.cpp()};",
             f"using SpecPages = {spec.pages.cpp()};",
-            f"using SpecHeap = Heap<SpecSizes, {spec.cache.cpp()}, {spec.remote.cpp()}, SpecPages, {spec.lock.cpp()}>;",
+            f"using SpecBlocks = Heap<{', '.join(slots)}>;",
+            f"using SpecHeap = {_hardened(spec)};",
             "",
             "// What Python promised.",
             f"static_assert(same_classes<SpecSizes>({{{', '.join(map(str, classes))}}}));",
@@ -41,3 +45,19 @@ def render_config(spec: HeapSpec) -> str:
             "",
         ]
     )
+
+
+def _links(spec: HeapSpec) -> str:
+    links = "PlainLinks"
+    if any(isinstance(policy, EncodedLinks) for policy in spec.hardening):
+        links = "EncodedLinks"
+    if any(isinstance(policy, ZeroOnFree) for policy in spec.hardening):
+        links = f"ScrubbedLinks<{links}>"
+    if any(isinstance(policy, RandomFreeLists) for policy in spec.hardening):
+        links = f"RandomFreeLists<{links}>"
+    return links
+
+
+def _hardened(spec: HeapSpec) -> str:
+    looks = [policy.cpp() for policy in spec.hardening if not isinstance(policy, EncodedLinks | RandomFreeLists)]
+    return f"Hardened<SpecBlocks, {', '.join(looks)}>" if looks else "SpecBlocks"

@@ -1,1 +1,1 @@
-"""Measuring: contracts, workloads, interleaved trials, and the statistics that tell a difference from noise."""
+"""Measuring and judging allocators: the contract of malloc as checks, workloads, interleaved trials."""

@@ -8,7 +8,7 @@ set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc 
 add_native_library(heapsmith_watch ${abi} ${probe} ${native}/heap/next.cc)
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
-foreach(preset default low-latency pow2 small)
+foreach(preset default hardened low-latency pow2 small)
   add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/malloc.cc ${native}/abi/new.cc)
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()

@@ -13,6 +13,12 @@ from heapsmith.spec.document import load_spec, presets, read_document, write_doc
 from heapsmith.spec.heap import HeapSpec, Problem
 from heapsmith.spec.policies import (
     BoundedCache,
+    ZeroOnFree,
+    RandomFreeLists,
+    Quarantine,
+    GuardPages,
+    EncodedLinks,
+    CheckedBlocks,
     Explicit,
     FixedCache,
     FutexLock,
@@ -35,6 +41,12 @@ from heapsmith.spec.policies import (
 
 __all__ = [
     "BoundedCache",
+    "ZeroOnFree",
+    "RandomFreeLists",
+    "Quarantine",
+    "GuardPages",
+    "EncodedLinks",
+    "CheckedBlocks",
     "Explicit",
     "FixedCache",
     "FutexLock",

@@ -24,7 +24,7 @@ import msgspec
 
 from heapsmith.errors import HeapsmithError, SpecError
 from heapsmith.spec.heap import SLOTS, HeapSpec, Problem, as_pipe, problems_of
-from heapsmith.spec.policies import CACHES, LOCKS, PAGES, REMOTES, SIZES, Policy
+from heapsmith.spec.policies import CACHES, HARDENING, LOCKS, PAGES, REMOTES, SIZES, Policy
 from heapsmith.units import parse_bytes, parse_seconds
 
 PRESET_DIRECTORY: Final = Path(__file__).resolve().parent / "presets"
@@ -34,6 +34,7 @@ _POLICIES_OF: Final[Mapping[str, Sequence[type[Policy]]]] = {
     "remote": REMOTES,
     "pages": PAGES,
     "lock": LOCKS,
+    "hardening": HARDENING,
 }
 
 
@@ -97,10 +98,10 @@ def read_document(text: str, where: str = "the document") -> HeapSpec:
                 values["name"] = value
             else:
                 found.append(Problem("name", f"is {value!r}", "use a text"))
-        elif key == "pages":
-            pipe = _read_pages(value, found)
-            if pipe is not None:
-                values["pages"] = pipe
+        elif key in ("pages", "hardening"):
+            policies = _read_list(key, value, found)
+            if policies is not None:
+                values[key] = as_pipe(policies) if key == "pages" else tuple(policies)
         elif key in SLOTS:
             policy = _read_policy(key, key, value, found)
             if policy is not None:
@@ -123,25 +124,24 @@ def write_document(spec: HeapSpec) -> str:
     """
     lines = [f'name = "{spec.name}"']
     for slot in SLOTS:
-        stages: Sequence[Policy] = spec.pages.stages if slot == "pages" else (getattr(spec, slot),)
-        for policy in stages:
-            lines += ["", "[[pages]]" if slot == "pages" else f"[{slot}]", f'policy = "{type(policy).__name__}"']
+        value = getattr(spec, slot)
+        policies: Sequence[Policy] = value.stages if slot == "pages" else value if slot == "hardening" else (value,)
+        for policy in policies:
+            several = slot in ("pages", "hardening")
+            lines += ["", f"[[{slot}]]" if several else f"[{slot}]", f'policy = "{type(policy).__name__}"']
             for name in policy.__struct_fields__:
                 value = getattr(policy, name)
                 lines.append(f"{name} = {list(value) if isinstance(value, tuple) else value}")
     return "\n".join(lines) + "\n"
 
 
-def _read_pages(value: object, found: list[Problem]) -> Any:
+def _read_list(slot: str, value: object, found: list[Problem]) -> list[Any] | None:
     if not isinstance(value, list):
-        found.append(Problem("pages", "is no list of stages", "write [[pages]] before each stage, the source first"))
+        found.append(Problem(slot, "is no list", f"write [[{slot}]] before each policy"))
         return None
-    stages = list[Any]()
-    for number, entry in enumerate(cast("list[object]", value)):
-        stage = _read_policy("pages", f"pages[{number}]", entry, found)
-        if stage is not None:
-            stages.append(stage)
-    return as_pipe(stages) if len(stages) == len(cast("list[object]", value)) else None
+    entries = cast("list[object]", value)
+    policies = [_read_policy(slot, f"{slot}[{number}]", entry, found) for number, entry in enumerate(entries)]
+    return None if None in policies else policies
 
 
 def _read_policy(slot: str, field: str, value: object, found: list[Problem]) -> Policy | None:
@@ -149,7 +149,7 @@ def _read_policy(slot: str, field: str, value: object, found: list[Problem]) -> 
     if isinstance(value, str):
         value = {"policy": value}
     if not isinstance(value, dict):
-        found.append(Problem(field, f"is {value!r}", f"write [{slot}] and below it policy = \"{next(iter(known))}\""))
+        found.append(Problem(field, f"is {value!r}", f'write [{slot}] and below it policy = "{next(iter(known))}"'))
         return None
     table = dict(cast("dict[str, Any]", value))
     name = table.pop("policy", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -12,8 +12,11 @@ from heapsmith.errors import SpecError
 from heapsmith.spec.policies import (
     BoundedCache,
     CachePolicy,
+    CheckedBlocks,
+    EncodedLinks,
     FutexLock,
     Geometric,
+    HardeningPolicy,
     Limit,
     LockPolicy,
     NoCache,
@@ -26,6 +29,7 @@ from heapsmith.spec.policies import (
     PurgeAfter,
     PurgeAtOnce,
     PurgeOnDemand,
+    RandomFreeLists,
     RemoteBatch,
     RemotePolicy,
     RemoteStack,
@@ -40,6 +44,7 @@ _KIND_OF: Final[Mapping[str, type]] = {
     "remote": RemotePolicy,
     "pages": PagePipe,
     "lock": LockPolicy,
+    "hardening": tuple,
 }
 SLOTS: Final = tuple(_KIND_OF)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,40}")
@@ -69,6 +74,7 @@ class HeapSpec(msgspec.Struct, frozen=True):
         remote: What happens to blocks freed by other threads.
         pages: Where pages come from and when they go back.
         lock: What guards the shared parts.
+        hardening: What the heap looks for; nothing if left out.
 
     Raises:
         SpecError: The heap cannot work; the message names every problem at once.
@@ -87,6 +93,7 @@ class HeapSpec(msgspec.Struct, frozen=True):
     remote: RemotePolicy = RemoteBatch()
     pages: PagePipe = OsPages() | PurgeAfter()
     lock: LockPolicy = FutexLock()
+    hardening: tuple[HardeningPolicy, ...] = ()
 
     def __post_init__(self) -> None:
         found = problems_of({field: getattr(self, field) for field in ("name", *SLOTS)})
@@ -129,6 +136,9 @@ def _policies(values: Mapping[str, Any]) -> list[tuple[str, Policy]]:
         value = values.get(slot)
         if isinstance(value, PagePipe):
             found += [(f"pages[{number}]", stage) for number, stage in enumerate(value.stages)]
+        elif isinstance(value, tuple):
+            many = cast("tuple[Policy, ...]", value)
+            found += [(f"{slot}[{number}]", policy) for number, policy in enumerate(many)]
         elif isinstance(value, Policy):
             found.append((slot, value))
     return found
@@ -146,6 +156,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(f"{field}.{parameter}", why, remedy)
     if isinstance(pipe := values.get("pages"), PagePipe):
         yield from _pipe_problems(pipe)
+    if isinstance(looks := values.get("hardening"), tuple):
+        yield from _hardening_problems(cast("tuple[HardeningPolicy, ...]", looks), values.get("sizes"))
     cache = values.get("cache")
     if isinstance(cache, NoCache) and isinstance(values.get("remote"), RemoteStack):
         yield Problem("remote", "is RemoteStack, but no thread owns spans without a cache", "use RemoteBatch(batches=0)")
@@ -173,6 +185,23 @@ def _pipe_problems(pipe: PagePipe) -> Iterator[Problem]:
                 f"is {format_bytes(stage.limit_bytes)}, below what a program needs to start",
                 "use 1MiB or more",
             )
+
+
+def _hardening_problems(policies: tuple[HardeningPolicy, ...], sizes: object) -> Iterator[Problem]:
+    for number, policy in enumerate(policies):
+        if any(type(policy) is type(other) for other in policies[:number]):
+            yield Problem(f"hardening[{number}]", f"is a second {type(policy).__name__}", "leave one of them out")
+    needing = [policy for policy in policies if not isinstance(policy, CheckedBlocks | EncodedLinks | RandomFreeLists)]
+    checked = any(isinstance(policy, CheckedBlocks) for policy in policies)
+    if needing and not checked:
+        yield Problem("hardening", f"has {type(needing[0]).__name__} without CheckedBlocks", "add CheckedBlocks")
+    if checked and isinstance(sizes, SizesPolicy) and not sizes.complaints():
+        classes = sizes.class_bytes()
+        if classes[-1] > 32 * KiB:
+            remedy = "use 32KiB: larger blocks are guarded as spans of their own"
+            yield Problem("sizes", f"goes to {format_bytes(classes[-1])} under CheckedBlocks", remedy)
+        if any(size % 16 for size in classes):
+            yield Problem("sizes", "has a class that is no multiple of 16 under CheckedBlocks", "use multiples of 16")
 
 
 def _explanation(spec: HeapSpec) -> Iterator[str]:

@@ -457,9 +457,85 @@ class NoLock(LockPolicy, frozen=True):
         return "for one thread only: a second one ends the program"
 
 
+class HardeningPolicy(Policy, frozen=True):
+    """Slot `hardening`: what the heap looks for, and how it makes mistakes harmless. Several may be put together."""
+
+    slot: ClassVar[str] = "hardening"
+
+
+class CheckedBlocks(HardeningPolicy, frozen=True):
+    """Each block has a sealed header before it and a canary behind it; the other checks stand on it."""
+
+    header: ClassVar[str] = "policy/hardening/checked_blocks.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "17 bytes a block; double, interior and foreign frees and overruns by one byte end the program"
+
+
+class Quarantine(HardeningPolicy, frozen=True):
+    """Freed blocks wait, and leave in random order.
+
+    Args:
+        blocks: How many may wait in each of eight shards.
+        wait_bytes: And how many bytes.
+    """
+
+    header: ClassVar[str] = "policy/hardening/quarantine.h"
+    blocks: int = 256
+    wait_bytes: int = 256 * KiB
+
+    def _complaints(self) -> Iterator[tuple[str, str, str]]:
+        if not 8 <= self.blocks <= 4096:
+            yield "blocks", f"is {self.blocks}", "use 8 to 4096"
+        if self.wait_bytes < KiB:
+            yield "wait_bytes", f"is {self.wait_bytes}", "use 1KiB or more"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return f"up to {format_bytes(8 * self.wait_bytes)} wait; no block is handed out again at once"
+
+
+class ZeroOnFree(HardeningPolicy, frozen=True):
+    """What a block held is gone when it is freed, and looked at again when it is handed out."""
+
+    header: ClassVar[str] = "policy/hardening/zero_on_free.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "every block is written when freed and read when handed out; writes after free end the program"
+
+
+class GuardPages(HardeningPolicy, frozen=True):
+    """An inaccessible page before and behind each large block; the block itself once it is freed."""
+
+    header: ClassVar[str] = "policy/hardening/guard_pages.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "two pages of addresses and four system calls per large block"
+
+
+class EncodedLinks(HardeningPolicy, frozen=True):
+    """The link in a free block is mixed with a secret."""
+
+    header: ClassVar[str] = "policy/links/encoded_links.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "two more instructions per malloc and free; a forged link ends the program"
+
+
+class RandomFreeLists(HardeningPolicy, frozen=True):
+    """Blocks of a fresh page are handed out in an order that differs from run to run."""
+
+    header: ClassVar[str] = "policy/links/random_free_lists.h"
+
+
 SIZES: Final = (Geometric, PowersOfTwo, Explicit)
 CACHES: Final = (BoundedCache, FixedCache, NoCache)
 REMOTES: Final = (RemoteBatch, RemoteStack)
 PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, Prefault, Limit)
 LOCKS: Final = (FutexLock, SpinLock, NoLock)
-POLICIES: Final[tuple[type[Policy], ...]] = (*SIZES, *CACHES, *REMOTES, *PAGES, *LOCKS)
+HARDENING: Final = (CheckedBlocks, Quarantine, ZeroOnFree, GuardPages, EncodedLinks, RandomFreeLists)
+POLICIES: Final[tuple[type[Policy], ...]] = (*SIZES, *CACHES, *REMOTES, *PAGES, *LOCKS, *HARDENING)

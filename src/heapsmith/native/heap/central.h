@@ -7,8 +7,11 @@
 // carved_blocks, where a block that waits in remote_blocks still counts as used.
 #pragma once
 
+#include <string.h>
+
 #include "base/compiler.h"
 #include "heap/page_heap.h"
+#include "os/secret.h"
 #include "policy/concepts.h"
 
 namespace hs {
@@ -204,6 +207,9 @@ class Central {
   static Span* new_span(unsigned class_index) {
     Span* span = PageHeapType::allocate(Classes::shapes.of[class_index].span_pages);
     if (!span) return nullptr;
+    if constexpr (Links::scrubs) {
+      if (!span->zeroed) memset(pointer_to(span->start), 0, span->bytes());
+    }
     span->class_index = static_cast<uint8_t>(class_index);
     span->blocks.free_blocks = nullptr;
     span->blocks.used_blocks = 0;
@@ -248,10 +254,23 @@ class Central {
     const auto count = static_cast<uint32_t>(
         smaller_of(larger_of(in_page, 1), smaller_of(shape.span_blocks - carved, wanted - batch.count)));
     void* head = batch.head;
-    for (uint32_t i = count; i-- > 0;) {
-      void* block = pointer_to(start + i * class_bytes);
-      Links::set_next(block, head);
-      head = block;
+    if constexpr (Links::random_order) {
+      // A stride without a common divisor visits every block once, from a random one on.
+      const uint64_t random = mixed(process_secret() ^ start);
+      uint32_t stride = 1 + static_cast<uint32_t>((random >> 32) % count);
+      while (greatest_common_divisor(stride, count) != 1) stride++;
+      uint32_t at = static_cast<uint32_t>(random % count);
+      for (uint32_t i = 0; i < count; i++, at = (at + stride) % count) {
+        void* block = pointer_to(start + at * class_bytes);
+        Links::set_next(block, head);
+        head = block;
+      }
+    } else {
+      for (uint32_t i = count; i-- > 0;) {
+        void* block = pointer_to(start + i * class_bytes);
+        Links::set_next(block, head);
+        head = block;
+      }
     }
     batch.head = head;
     batch.count += count;

@@ -127,10 +127,10 @@ struct Heap {
     if (!block) return 0;
     const uintptr_t address = address_of(block);
     PageMapLeaf* leaf = Map::leaf_of(address);
-    if (HS_UNLIKELY(!leaf)) return unknown_pointer("malloc_usable_size(): not a block of this heap", block);
+    if (HS_UNLIKELY(!leaf)) return unknown_pointer("malloc_usable_size()", block);
     if (const unsigned class_index = leaf->class_index[Map::page_of(address)]) return Classes::bytes_of(class_index);
     Span* span = large_span(block);
-    return span ? span->bytes() : unknown_pointer("malloc_usable_size(): not a block of this heap", block);
+    return span ? span->bytes() : unknown_pointer("malloc_usable_size()", block);
   }
 
   // --- threads, forks, recycling --------------------------------------------------------------------------------
@@ -240,14 +240,16 @@ struct Heap {
     CentralType::release_remote(class_index, Map::span_of(address_of(block)), block);
   }
   static HS_SLOW_PATH void deallocate_unknown(void* block) {
-    if (block) unknown_pointer("free(): not a block of this heap, or freed before", block);
+    if (block) unknown_pointer("free()", block);
   }
-  static HS_SLOW_PATH size_t unknown_pointer(const char* what, const void* pointer) { die(what, pointer); }
+  static HS_SLOW_PATH size_t unknown_pointer(const char* caller, const void* pointer) {
+    die(caller, "not a block of this heap, or freed before", pointer);
+  }
 
   static void* resize_large(void* block, size_t requested_bytes, size_t old_bytes) {
     if (requested_bytes > largest_request_bytes) return nullptr;
     Span* span = large_span(block);
-    if (!span) unknown_pointer("realloc(): not a block of this heap", block);
+    if (!span) unknown_pointer("realloc()", block);
     const size_t page_count = divide_up(requested_bytes, page_bytes);
     if (PageHeapType::resize(span, page_count)) return block;
     if (Span* moved = PageHeapType::move(span, page_count)) return pointer_to(moved->start);

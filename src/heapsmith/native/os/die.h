@@ -10,13 +10,15 @@
 
 namespace hs {
 
-[[noreturn]] HS_SLOW_PATH inline void die(const char* what, const void* pointer) {
+[[noreturn]] HS_SLOW_PATH inline void die(const char* where, const char* what, const void* pointer) {
   char text[256];
   size_t length = 0;
   const auto append = [&](const char* words) {
     while (*words && length < sizeof text - 32) text[length++] = *words++;
   };
   append("heapsmith: ");
+  append(where);
+  append(": ");
   append(what);
   append(": 0x");
   uintptr_t value = address_of(pointer);

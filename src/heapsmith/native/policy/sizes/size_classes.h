@@ -8,8 +8,6 @@
 
 namespace hs {
 
-constexpr size_t greatest_common_divisor(size_t a, size_t b) { return b == 0 ? a : greatest_common_divisor(b, a % b); }
-
 // Whether a policy makes exactly these classes: what Python promised is compared with what C++ computed.
 template <Sizes Policy, size_t count>
 constexpr bool same_classes(const uint32_t (&promised_bytes)[count]) {

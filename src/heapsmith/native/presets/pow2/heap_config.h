@@ -15,7 +15,8 @@ namespace hs {
 inline constexpr char spec_name[] = "pow2";
 using SpecSizes = PowersOfTwo<16, 32768>;
 using SpecPages = Pipe<OsPages<>, PurgeAfter<500, 4194304, 1>>;
-using SpecHeap = Heap<SpecSizes, BoundedCache<524288, 4096, 128>, RemoteBatch<4>, SpecPages, FutexLock>;
+using SpecBlocks = Heap<SpecSizes, BoundedCache<524288, 4096, 128>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
+using SpecHeap = SpecBlocks;
 
 // What Python promised.
 static_assert(same_classes<SpecSizes>({16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768}));
