@@ -43,7 +43,7 @@ class Central {
     shelf.used = true;
     if constexpr (transfer_batches > 0) {
       if (shelf.batch_count > 0) {
-        const Batch batch = shelf.batches[--shelf.batch_count];
+        const Batch batch = take_batch(shelf);
         shelf.lock.unlock();
         return batch;
       }
@@ -76,7 +76,8 @@ class Central {
     shelf.used = true;
     if constexpr (transfer_batches > 0) {
       if (shelf.batch_count < transfer_batches) {
-        shelf.batches[shelf.batch_count++] = batch;
+        shelf.batches[shelf.batch_count] = batch;
+        store_relaxed(shelf.batch_count, shelf.batch_count + 1);
         shelf.lock.unlock();
         return;
       }
@@ -130,13 +131,13 @@ class Central {
   static void recycle(bool all) {
     for (unsigned index = 1; index < Classes::index_count; index++) {
       Shelf& shelf = shelves_[index];
-      if (!shelf.batch_count && !(Remote::to_span && shelf.partial)) continue;
+      if (!load_relaxed(shelf.batch_count) && !Remote::to_span) continue;
       shelf.lock.lock();
       Span* emptied = nullptr;
       if (all || !shelf.used) {
         if constexpr (transfer_batches > 0) {
           while (shelf.batch_count > 0) {
-            Span* more = dissolve(shelf, shelf.batches[--shelf.batch_count]);
+            Span* more = dissolve(shelf, take_batch(shelf));
             emptied = append(emptied, more);
           }
         }
@@ -187,6 +188,10 @@ class Central {
     Batch batches[transfer_batches ? transfer_batches : 1];
   };
 
+  static Batch take_batch(Shelf& shelf) {
+    store_relaxed(shelf.batch_count, shelf.batch_count - 1);
+    return shelf.batches[shelf.batch_count];
+  }
   static void link(Shelf& shelf, Span* span) {
     span->listed = true;
     span->previous = nullptr;
@@ -205,7 +210,7 @@ class Central {
   }
 
   static Span* new_span(unsigned class_index) {
-    Span* span = PageHeapType::allocate(Classes::shapes.of[class_index].span_pages);
+    Span* span = PageHeapType::allocate(Classes::shapes.of[class_index].span_pages, page_bytes, SpanState::blocks);
     if (!span) return nullptr;
     if constexpr (Links::scrubs) {
       if (!span->zeroed) memset(pointer_to(span->start), 0, span->bytes());
@@ -215,7 +220,6 @@ class Central {
     span->blocks.used_blocks = 0;
     span->blocks.carved_blocks = 0;
     span->blocks.owner = nullptr;
-    span->state = SpanState::blocks;
     Map::set_blocks(span, static_cast<uint8_t>(class_index), is_single(class_index));
     return span;
   }

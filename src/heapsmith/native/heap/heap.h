@@ -77,7 +77,7 @@ struct Heap {
     if (HS_UNLIKELY(!leaf)) return deallocate_unknown(block);
     const unsigned class_index = leaf->class_index[Map::page_of(address)];
     if constexpr (Remote::to_span) {
-      if (HS_UNLIKELY(class_index != 0 && leaf->span[Map::page_of(address)]->blocks.owner != CacheType::current))
+      if (HS_UNLIKELY(class_index != 0 && load_relaxed(load_relaxed(leaf->span[Map::page_of(address)])->blocks.owner) != CacheType::current))
         return deallocate_remote(class_index, block);
     }
     FreeList& list = CacheType::current->lists[class_index];

@@ -27,12 +27,13 @@ class PageHeap {
   // Below this a large block may come out of pages that are advised to become huge.
   static constexpr size_t sparse_from_bytes = 512_KiB;
 
-  // A span in use of at least `page_count` pages at a multiple of `alignment`, or nullptr. Its state is `large` until
-  // the caller makes it one of blocks. `zeroed` tells whether it reads as zero.
-  static Span* allocate(size_t page_count, size_t alignment = page_bytes) {
+  // A span in use (`large` or of `blocks`) of at least `page_count` pages at a multiple of `alignment`, or nullptr.
+  // `zeroed` tells whether it reads as zero.
+  static Span* allocate(size_t page_count, size_t alignment = page_bytes, SpanState state = SpanState::large) {
     if (page_count > (size_t{1} << (address_bits - page_shift))) return nullptr;
     lock_.lock();
     Span* span = allocate_locked(page_count, alignment);
+    if (span) span->state = state;
     maintain_locked();
     lock_.unlock();
     return span;
