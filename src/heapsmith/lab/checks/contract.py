@@ -78,7 +78,13 @@ def select_checks(names: Sequence[str], *, hardening: bool) -> list[Check]:
             raise CheckError(
                 f"there is no check {name!r}", hint=f"did you mean `{near[0]}`?" if near else "see `heapsmith check --list`"
             )
-    return [check for check in known if any(fnmatch.fnmatch(check.name, name) for name in names)]
+    # A pattern means the contract; what a hardened allocator must catch is asked for by name, or all of it.
+    of_contract = [check for check in known if hardening or check.kind == "contract"]
+    return [
+        check
+        for check in known
+        if check.name in names or (check in of_contract and any(fnmatch.fnmatch(check.name, name) for name in names))
+    ]
 
 
 def run_check(check: Check, subject: Subject) -> CheckResult:
