@@ -116,6 +116,8 @@ def format_seconds(value: float | None) -> str:
     """
     if value is None:
         return UNKNOWN
+    if value == 0:
+        return "0 s"
     if value >= 60:
         minutes, seconds = divmod(round(value), 60)
         hours, minutes = divmod(minutes, 60)

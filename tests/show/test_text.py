@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 import believable
 from heapsmith.run.values import RUN_SCHEMA, Exit, Process, PythonHeap, RunResult
 from heapsmith.show.text import render_process, render_processes, render_run_summary
-from heapsmith.show.tree import Branch, Folded, arrange
+from heapsmith.show.tree import Branch, Folded, arrange, find_first
 from heapsmith.units import MiB, format_bytes
 
 DONE = Exit(0, None, False)
@@ -115,11 +115,7 @@ def test_info_lists_every_class_and_adds_the_details_it_is_given() -> None:
     assert "Largest block  12.0 MiB" in text
 
 
-parents = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.integers(0, 9)), max_size=40)
-
-
-@given(parents, st.integers(1, 50))
-def test_a_tree_shows_each_process_once_below_its_parent(rows: list[tuple[int, int, int]], most: int) -> None:
+def family(rows: list[tuple[int, int, int]]) -> list[Process]:
     template = believable.empty()
     seen: dict[int, int] = {}
     processes: list[Process] = []
@@ -135,16 +131,41 @@ def test_a_tree_shows_each_process_once_below_its_parent(rows: list[tuple[int, i
                 live_bytes_peak=weight,
             )
         )
+    return processes
+
+
+rows_of_families = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12), st.integers(0, 9)), max_size=40)
+
+
+@given(rows_of_families, st.integers(1, 50))
+def test_a_tree_shows_each_process_once_below_its_parent(rows: list[tuple[int, int, int]], most: int) -> None:
+    processes = family(rows)
+    last_programs = {process.pid: process for process in processes}
     whole = [row for row in arrange(processes) if isinstance(row, Branch)]
-    assert sorted(map(id, processes)) == sorted(id(branch.process) for branch in whole)
-    trail: list[Process] = []
-    for branch in whole:
+    own = [row for row in whole if row.process is last_programs[row.process.pid]]
+    assert sorted(row.process.pid for row in own) == sorted(last_programs)
+    first_parent = {process.pid: process.ppid for process in reversed(processes)}
+    trail: list[int] = []
+    for branch in own:
         assert branch.depth <= len(trail)
         del trail[branch.depth :]
         if trail:
-            assert branch.process.pid == trail[-1].pid or branch.process.ppid == trail[-1].pid
-        trail.append(branch.process)
+            assert first_parent[branch.process.pid] == trail[-1]
+        trail.append(branch.process.pid)
     few = arrange(processes, most)
-    shown = [row.process for row in few if isinstance(row, Branch)]
-    assert shown == [b.process for b in whole if any(b.process is process for process in shown)]
-    assert len(shown) + sum(row.processes for row in few if isinstance(row, Folded)) == len(processes)
+    shown = [row.process.pid for row in few if isinstance(row, Branch)]
+    assert shown == [row.process.pid for row in whole if row.process.pid in shown]
+    assert len(set(shown)) + sum(row.processes for row in few if isinstance(row, Folded)) == len(
+        last_programs
+    )
+
+
+def test_of_the_programs_of_a_process_the_last_is_shown_and_an_earlier_one_only_if_it_was_heavier() -> None:
+    light, heavy, last, child = family([(5, 1, 10), (5, 1, 300), (5, 1, 200), (6, 5, 1)])
+    rows = [row for row in arrange([child, last, heavy, light]) if isinstance(row, Branch)]
+    assert [(row.process.image, row.process.pid, row.depth) for row in rows] == [
+        (3, 5, 0),
+        (2, 5, 1),
+        (1, 6, 1),
+    ]
+    assert find_first([child, last, heavy, light]) is last

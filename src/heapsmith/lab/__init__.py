@@ -1,1 +1,1 @@
-"""Measuring and judging allocators: the contract of malloc as checks, workloads, interleaved trials."""
+"""Measuring and judging: the contract of malloc, workloads, interleaved trials, statistics."""

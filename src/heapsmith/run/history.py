@@ -51,6 +51,33 @@ class ProcessSource(Protocol):
         ...
 
 
+class FromNowOn:
+    """A source without the processes that had ended before it was first asked.
+
+    Args:
+        source: Where processes come from.
+    """
+
+    def __init__(self, source: ProcessSource) -> None:
+        self._source = source
+        self._past: frozenset[ProcessKey] | None = None
+
+    def poll(self) -> list[Process]:
+        """Read all watched processes that have not been over from the beginning."""
+        processes = self._source.poll()
+        if self._past is None:
+            self._past = frozenset(key_of(process) for process in processes if not process.alive)
+        return [process for process in processes if key_of(process) not in self._past]
+
+    def set_limit(self, pid: int, limit_bytes: int | None) -> None:
+        """Set or remove the limit of a running process."""
+        self._source.set_limit(pid, limit_bytes)
+
+    def set_warn_at(self, pid: int, warn_at_bytes: int | None) -> None:
+        """Set or remove the warning threshold of a running process."""
+        self._source.set_warn_at(pid, warn_at_bytes)
+
+
 class ProcessKey(NamedTuple):
     """Which program of which process: a pid may run several (exec), and may be used again."""
 

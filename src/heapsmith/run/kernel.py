@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from typing import Final
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _STAT_STATE, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 7, 9, 19
 """Fields of /proc/PID/stat counted from the one after the name (proc(5))."""
+_AT_RANDOM: Final = 25
+"""The entry of the auxiliary vector that points to random bytes on the stack (getauxval(3))."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ def look_at(pid: int) -> KernelView | None:
         major_faults=int(fields[_STAT_MAJOR_FAULTS]),
         start_ticks=int(fields[_STAT_START]),
     )
+
+
+def image_mark(pid: int) -> int | None:
+    """A number that changes with each program executed in a process; None where the kernel would not say."""
+    with contextlib.suppress(OSError):
+        for key, value in struct.iter_unpack("=QQ", Path(f"/proc/{pid}/auxv").read_bytes()):
+            if key == _AT_RANDOM:
+                return value
+    return None
 
 
 def thread_names(pid: int) -> dict[int, str]:

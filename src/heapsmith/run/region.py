@@ -75,6 +75,11 @@ class Region:
                 f"it has layout {int(header['version'])}, this heapsmith reads {VERSION}",
                 "use the heapsmith that started the program",
             )
+        self._image_mark = int(header["image_mark"])
+
+    def is_of_another_image(self, mark: int | None) -> bool:
+        """Whether a process with this mark runs another program than the one that made the region."""
+        return mark is not None and mark != self._image_mark
 
     def read(self) -> RegionSnapshot:
         """Copy the counters as they stand, between two foldings of ended threads."""
@@ -325,7 +330,7 @@ class RegionSnapshot:
     def _compute_rows(self) -> Rows:
         cells = self.slots["cells"]
         allocations = cells["allocations"].astype(np.int64)
-        frees = cells["frees"].astype(np.int64)
+        frees = allocations - (cells["live_blocks_peak"].astype(np.int64) - cells["below_peak_blocks"])
         net_blocks = allocations - frees
         usable = self._usable_by_row()
         net_bytes = net_blocks * usable

@@ -135,16 +135,15 @@ class Watcher:
             regions = kernel.open_memory_files(pid, REGION_MEMFD)
             controls = kernel.open_memory_files(pid, CONTROL_MEMFD)
             view = kernel.look_at(pid)
-            if (
-                not regions
-                or not controls
-                or view is None
-                or (pid, view.start_ticks) in self._known_memory_files
-            ):
+            if not regions or not controls or view is None:
                 continue
-            if not self._is_of_run(pid):
+            try:
+                key = (pid, regions[0].stat().st_ino)
+            except OSError:
                 continue
-            self._known_memory_files.add((pid, view.start_ticks))
+            if key in self._known_memory_files or not self._is_of_run(pid):
+                continue
+            self._known_memory_files.add(key)
             image = 1 + sum(watched.pid == pid for watched in self._watched.values())
             self._open(regions[0], pid, image, controls[0])
 
@@ -170,7 +169,7 @@ class Watcher:
         )
         is_superseded = any(
             other.pid == watched.pid and other.image > watched.image for other in self._watched.values()
-        )
+        ) or (is_same and watched.region.is_of_another_image(kernel.image_mark(watched.pid)))
         alive = is_same and not is_superseded
         if alive:
             watched.view = view
@@ -193,7 +192,8 @@ class Watcher:
         refused, out_of_memory = number("refused"), number("out_of_memory")
         live_bytes = snapshot.live_bytes()
         peak_ns, start_ns = number("live_bytes_peak_ns"), number("start_ns")
-        peak_error_bound = number("live_bytes_peak_error_bound")
+        live_bytes_peak = max(live_bytes, number("live_bytes_peak"))
+        peak_error_bound = max(0, number("live_bytes_peak_at_most") - live_bytes_peak)
         exit_known = bool(number("exit_known"))
         view = watched.view
         now_ns = number("exit_ns") if exit_known else time.monotonic_ns()
@@ -210,7 +210,7 @@ class Watcher:
             time_s=max(0, now_ns - start_ns) / 1e9,
             exit=None if alive else self._exit(watched, snapshot, is_superseded=is_superseded),
             live_bytes=live_bytes,
-            live_bytes_peak=max(live_bytes, number("live_bytes_peak")),
+            live_bytes_peak=live_bytes_peak,
             live_bytes_peak_at_s=max(0, peak_ns - start_ns) / 1e9 if peak_ns else None,
             live_bytes_peak_error_bound=peak_error_bound,
             live_blocks=sum(row.live_blocks for row in size_classes),

@@ -180,14 +180,16 @@ class Heat(NamedTuple):
 
 
 def compute_heat(curve: Curve) -> Heat:
-    """Bring the polls of a curve to even steps of time; classes that never held anything are left out.
+    """Bring the polls of a curve to even steps of time; classes too small to be told by colour are left out.
 
     Example:
         >>> compute_heat(Curve()).labels
         []
     """
     values, times_s = curve.class_live_bytes, curve.times_s
-    held = np.flatnonzero(values.max(axis=0) > 0) if len(curve) else np.empty(0, np.int64)
+    highest_of_class = values.max(axis=0, initial=0.0)
+    highest = float(highest_of_class.max(initial=0.0))
+    held = np.flatnonzero(highest_of_class > highest / (1 << _HEAT_DOUBLINGS))
     if not len(held):
         return Heat(np.full((1, HEAT_STEPS), np.nan, np.float32), [], 0.0, 1.0, 0.0)
     start_s, end_s = float(times_s[0]), float(times_s[-1])
@@ -204,7 +206,7 @@ def compute_heat(curve: Curve) -> Heat:
     image = np.where(image > 0, image, np.nan).astype(np.float32).T
     names = curve.class_bytes
     labels = [class_label(names[place], names) for place in held]
-    return Heat(np.ascontiguousarray(image), labels, start_s, end_s, float(np.nanmax(image)))
+    return Heat(np.ascontiguousarray(image), labels, start_s, end_s, highest)
 
 
 def time_range() -> DataRange1d:
@@ -275,6 +277,8 @@ def memory_figure(
         )
     )
     items = {column: shown[-1 - place] for place, column in enumerate(lines)}
+    for name in _THRESHOLDS:
+        items[name].visible = False
     return MemoryPicture(plot, y_range, lines, items)
 
 
@@ -449,7 +453,10 @@ def _time_figure(name: str, x_range: DataRange1d, y_range: Range, height: int) -
             ),
         ]
     )
-    plot.xaxis.formatter = _formatter("return clock(tick);")
+    plot.xaxis.formatter = _formatter(
+        "const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;"
+        "return step < 1 ? `${Number(tick.toFixed(3))} s` : clock(tick);"
+    )
     for axis in (*plot.xaxis, *plot.yaxis):
         axis.update(
             major_label_text_font=_FONT,

@@ -52,7 +52,19 @@ def exit_label(ended: Exit | None) -> str:
         return "killed by the kernel: out of memory"
     if ended.signal is not None:
         return f"killed by {signal_name(ended.signal)}"
+    if was_replaced(ended):
+        return "became another program"
     return "ended" if ended.code is None else f"exited with {ended.code}"
+
+
+def was_replaced(ended: Exit | None) -> bool:
+    """Whether this program ended because the process executed another one.
+
+    Example:
+        >>> was_replaced(Exit(code=None, signal=None, oom_killed=False))
+        True
+    """
+    return ended is not None and ended.code is None and ended.signal is None and ended.oom_killed is False
 
 
 def exit_is_bad(ended: Exit | None) -> bool:
@@ -95,14 +107,14 @@ def thread_label(thread: Thread) -> str:
         >>> thread_label(Thread(42, "worker-1", True, 1, 0, 0, 1, 24, []))
         'worker-1 · 42'
     """
-    if not thread.alive or thread.tid is None:
+    if thread.tid is None:
         return thread.name or "ended threads"
     return f"{thread.name or 'thread'} · {thread.tid}"
 
 
 def process_label(process: Process) -> str:
-    """Name a process: its name and pid, and which program it was where a pid ran several (exec)."""
-    again = f" · program {process.image}" if process.image > 1 else ""
+    """Name a process: its name and pid, and which of its programs this was where another followed."""
+    again = f" · program {process.image}" if was_replaced(process.exit) else ""
     return f"{process.name} · {process.pid}{again}"
 
 

@@ -20,6 +20,7 @@ from heapsmith.show.labels import (
     percent,
     process_label,
     thread_label,
+    was_replaced,
 )
 from heapsmith.show.tree import Branch, Folded, arrange
 from heapsmith.units import format_bytes, format_count, format_seconds
@@ -291,7 +292,7 @@ def _resident(process: Process) -> str:
 
 def branch_name(branch: Branch) -> str:
     """Name a process indented to its place in the tree."""
-    again = f" ({branch.process.image})" if branch.process.image > 1 else ""
+    again = f" ({branch.process.image})" if was_replaced(branch.process.exit) else ""
     return f"{'  ' * (branch.depth - 1) + '└ ' if branch.depth else ''}{branch.process.name}{again}"
 
 
@@ -356,7 +357,8 @@ def render_event(process: Process, event: Event) -> str:
         case "warning":
             return f"{who}: live bytes passed {format_bytes(event.threshold_bytes)} (now {live}) after {at}"
         case "refused":
-            return f"{who}: refused {asked}: live bytes are {live} and the limit is {format_bytes(event.threshold_bytes)}"
+            limit = format_bytes(event.threshold_bytes)
+            return f"{who}: refused {asked}: live bytes are {live} and the limit is {limit}"
         case "out_of_memory":
             return f"{who}: the allocator had no {asked} to give after {at}"
         case _:

@@ -1,10 +1,12 @@
-"""Processes as a tree: parents before children, the heaviest kept where there are too many to show."""
+"""Processes as a tree: parents before children, the most telling kept where there are too many."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from heapsmith.run.history import ProcessKey, key_of
 from heapsmith.run.values import Process
 
 
@@ -22,54 +24,98 @@ class Folded(NamedTuple):
     depth: int
 
 
+@dataclass
+class _Life:
+    """A process from fork to end: the programs it ran, and the place of its parent among the lives."""
+
+    programs: list[Process]
+    parent: int | None
+
+    @property
+    def last(self) -> Process:
+        return self.programs[-1]
+
+    @property
+    def live_bytes_peak(self) -> int:
+        return max(program.live_bytes_peak for program in self.programs)
+
+
 def arrange(processes: Sequence[Process], most: int | None = None) -> list[Branch | Folded]:
     """Put processes in the order of a tree.
 
     Args:
-        processes: In any order; children of one parent keep theirs.
-        most: Show at most about so many: those with the highest peak and their ancestors; ``None`` shows all.
+        processes: In any order.
+        most: Show at most about so many processes: running ones first, then those with the highest peak, and
+            the ancestors of both; ``None`` shows all.
 
     Returns:
-        Parents before their children; the later programs of a pid (after exec) follow as its children.
+        Parents before their children, the older child first. Of a process that ran several programs (exec)
+        the last is shown, and below it an earlier one only where that one's peak was higher.
     """
-    parents = _find_parents(processes)
-    shown = _heaviest(processes, parents, most)
+    lives = _find_lives(processes)
+    shown = _choose(lives, most)
     children: dict[int | None, list[int]] = {}
-    for index, parent in enumerate(parents):
-        children.setdefault(parent, []).append(index)
+    for place, life in enumerate(lives):
+        children.setdefault(life.parent, []).append(place)
     rows: list[Branch | Folded] = []
-
-    def visit(parent: int | None, depth: int) -> list[tuple[int | Folded, int]]:
-        siblings = children.get(parent, [])
-        hidden = sum(_count(children, index) for index in siblings if index not in shown)
-        todo: list[tuple[int | Folded, int]] = [(index, depth) for index in siblings if index in shown]
-        return [*todo, (Folded(hidden, depth), depth)] if hidden else todo
-
-    pending = visit(None, 0)[::-1]
+    pending = _below(children, None, shown, 0)
     while pending:
         step, depth = pending.pop()
         if isinstance(step, Folded):
             rows.append(step)
-        else:
-            rows.append(Branch(processes[step], depth))
-            pending += visit(step, depth + 1)[::-1]
+            continue
+        life = lives[step]
+        rows.append(Branch(life.last, depth))
+        rows += [
+            Branch(program, depth + 1)
+            for program in life.programs[:-1]
+            if program.live_bytes_peak > life.last.live_bytes_peak
+        ]
+        pending += _below(children, step, shown, depth + 1)
     return rows
 
 
-def _find_parents(processes: Sequence[Process]) -> list[int | None]:
-    """The newest program of the parent's pid when the child began: a pid used again must mislead nobody."""
-    parents: list[int | None] = [None] * len(processes)
+def find_first(processes: Sequence[Process], before: ProcessKey | None = None) -> Process | None:
+    """Find what a person most likely wants to see: what began first, of the running ones if any runs.
+
+    Args:
+        processes: All.
+        before: What was shown before: its process is stayed with, also when it ends or runs another program.
+    """
+    lives = _find_lives(processes)
+    stayed = (life for life in lives if any(key_of(program) == before for program in life.programs))
+    running = (life for life in lives if life.last.alive)
+    life = next(stayed, None) or next(running, None) or next(iter(lives), None)
+    return life.last if life else None
+
+
+def _below(
+    children: dict[int | None, list[int]], parent: int | None, shown: set[int], depth: int
+) -> list[tuple[int | Folded, int]]:
+    """What comes below a process, last first."""
+    below = children.get(parent, [])
+    hidden = sum(_count(children, place) for place in below if place not in shown)
+    folded: list[tuple[int | Folded, int]] = [(Folded(hidden, depth), depth)] if hidden else []
+    return folded + [(place, depth) for place in reversed(below) if place in shown]
+
+
+def _find_lives(processes: Sequence[Process]) -> list[_Life]:
+    """Sort programs into processes; a pid may be used again, so only what began earlier is a parent."""
+    lives: list[_Life] = []
     newest_of_pid: dict[int, int] = {}
-    for index in sorted(range(len(processes)), key=lambda i: (processes[i].start_time_s, i)):
-        process = processes[index]
-        before_exec = newest_of_pid.get(process.pid) if process.image > 1 else None
-        parents[index] = newest_of_pid.get(process.ppid) if before_exec is None else before_exec
-        newest_of_pid[process.pid] = index
-    return parents
+    for process in sorted(processes, key=lambda process: process.start_time_s):
+        place = newest_of_pid.get(process.pid)
+        if place is not None and process.image > lives[place].last.image:
+            lives[place].programs.append(process)
+            continue
+        parent = newest_of_pid.get(process.ppid) if process.ppid != process.pid else None
+        newest_of_pid[process.pid] = len(lives)
+        lives.append(_Life([process], parent))
+    return lives
 
 
-def _count(children: dict[int | None, list[int]], index: int) -> int:
-    pending = [index]
+def _count(children: dict[int | None, list[int]], place: int) -> int:
+    pending = [place]
     count = 0
     while pending:
         count += 1
@@ -77,15 +123,17 @@ def _count(children: dict[int | None, list[int]], index: int) -> int:
     return count
 
 
-def _heaviest(processes: Sequence[Process], parents: Sequence[int | None], most: int | None) -> set[int]:
-    if most is None or len(processes) <= most:
-        return set(range(len(processes)))
+def _choose(lives: Sequence[_Life], most: int | None) -> set[int]:
+    if most is None or len(lives) <= most:
+        return set(range(len(lives)))
     shown: set[int] = set()
-    for index in sorted(range(len(processes)), key=lambda i: -processes[i].live_bytes_peak):
+    for place in sorted(
+        range(len(lives)), key=lambda i: (not lives[i].last.alive, -lives[i].live_bytes_peak)
+    ):
         if len(shown) >= most:
             break
-        walk: int | None = index
+        walk: int | None = place
         while walk is not None and walk not in shown:
             shown.add(walk)
-            walk = parents[walk]
+            walk = lives[walk].parent
     return shown

@@ -11,6 +11,8 @@ from typing import Final
 
 FINE_CLASSES: Final = 65
 FINE_LIMIT_BYTES: Final = 16 * (FINE_CLASSES - 1) + 8
+PYTHON_POOLS_END_BYTES: Final = 16 * 32 + 8
+"""Where the class of the largest blocks in CPython's pools (512 bytes) ends."""
 HALVED_DOUBLINGS: Final = (10, 20)
 """From 2**10 to 2**20 a doubling has two classes."""
 WHOLE_DOUBLINGS: Final = (20, 39)

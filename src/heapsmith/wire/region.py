@@ -91,8 +91,8 @@ CELL: Final = Struct(
     "What one thread did with one size class.",
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
-        Field("frees", "u64", "blocks taken back, reallocations included"),
-        Field("live_blocks_peak", "u32", "largest allocations - frees so far"),
+        Field("below_peak_blocks", "i64", "how many fewer blocks are live than at the peak: frees follow from it"),
+        Field("live_blocks_peak", "u32", "most blocks live so far: allocations - frees"),
         Field(
             "followed_allocations",
             "u32",
@@ -175,7 +175,7 @@ REGION_HEADER: Final = Struct(
         Field("threads_ended", "u64", "of those, gone"),
         Field("published_live_bytes", "i64", "sum of what threads have published"),
         Field("live_bytes_peak", "i64", "high-water mark of live bytes"),
-        Field("live_bytes_peak_error_bound", "i64", "largest |live_bytes_peak - true peak|"),
+        Field("live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"),
         Field("live_bytes_peak_ns", "u64", "CLOCK_MONOTONIC of it"),
         Field("mapped_bytes", "i64", "anonymous memory that the program mapped itself"),
         Field("mapped_bytes_peak", "i64", "high-water mark of it"),
@@ -198,7 +198,7 @@ REGION_HEADER: Final = Struct(
         Field("exit_resident_bytes_peak", "u64", "the kernel's high-water mark then"),
         Field("exit_minor_faults", "u64", "page faults without input/output then"),
         Field("exit_major_faults", "u64", "page faults with input/output then"),
-        Field("superseded", "u32", "1: another program was executed in this process"),
+        Field("image_mark", "u64", "AT_RANDOM of the auxiliary vector: another one after each exec"),
         Field("command_bytes", "u32", "bytes of `command`"),
         Field("python_note", "text", "why Python's objects are not counted", 96),
         Field("allocator_path", "text", "the file that answers malloc", 256),

@@ -21,6 +21,7 @@ _CONSTANTS: Final = {
     "kHeaderPages": ("uint32_t", region.SLOTS_OFFSET_BYTES // region.PAGE_BYTES),
     "kRegionBytes": ("size_t", region.REGION_BYTES),
     "kFollowMask": ("uintptr_t", f"0x{region.FOLLOW_MASK:x}"),
+    "kPythonPoolsEndBytes": ("size_t", classes.PYTHON_POOLS_END_BYTES),
     "kFineClasses": ("uint32_t", classes.FINE_CLASSES),
     "kFineLimitBytes": ("size_t", classes.FINE_LIMIT_BYTES),
     "kHalvedDoublingFirst": ("uint32_t", classes.HALVED_DOUBLINGS[0]),

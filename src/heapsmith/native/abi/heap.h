@@ -26,7 +26,4 @@ using TheCounted = Counted<TheHeap>;
 
 namespace hs {
 
-// Our malloc, whoever's comes first in the program.
-extern "C" void* own_malloc(size_t bytes) __attribute__((visibility("hidden")));
-
 }  // namespace hs

@@ -1,8 +1,10 @@
 // Where heapsmith enters a process and leaves it: before its constructors, around fork, at exit.
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "abi/heap.h"
 #include "base/atomic.h"
@@ -19,12 +21,13 @@ namespace os = hs::os;
 namespace probe = hs::probe;
 namespace wire = hs::wire;
 
-bool malloc_is_ours = true;
+pid_t (*next_fork)() = nullptr;
+void (*next_quick_exit)(int) = nullptr;
 
 void describe_process() {
   if (probe::region.header == nullptr) return;
   wire::RegionHeader& header = *probe::region.header;
-  header.malloc_is_ours = malloc_is_ours ? 1 : 0;
+  header.malloc_is_ours = TheHeap::functions().is_blind ? 0 : 1;
   header.allocator =
       static_cast<uint32_t>(TheHeap::functions().has_glibc_headers ? wire::Allocator::kGlibc : wire::Allocator::kOther);
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
@@ -65,9 +68,9 @@ void after_fork_in_child() {
 // First among the constructors of the libraries that were preloaded.
 __attribute__((constructor(101))) void enter() {
   const os::KeepErrno keep;
-  // A program that defines malloc itself comes before any preloaded library: its blocks are not ours to see.
-  void* (*ours)(size_t) = hs::own_malloc;
-  malloc_is_ours = dlsym(RTLD_DEFAULT, "malloc") == reinterpret_cast<void*>(ours);
+  next_fork = reinterpret_cast<pid_t (*)()>(dlsym(RTLD_NEXT, "_Fork"));
+  next_quick_exit = reinterpret_cast<void (*)(int)>(dlsym(RTLD_NEXT, "quick_exit"));
+  dlerror();
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
@@ -80,12 +83,35 @@ __attribute__((constructor(101))) void enter() {
 
 extern "C" {
 
-HS_EXPORT [[noreturn]] void _exit(int code) {
+// The C library calls none of the handlers of fork around it.
+HS_EXPORT pid_t _Fork(void) noexcept {
+  if (next_fork == nullptr) {
+    errno = ENOSYS;
+    return -1;
+  }
+  before_fork();
+  const pid_t child = next_fork();
+  if (child == 0) {
+    after_fork_in_child();
+  } else {
+    after_fork_in_parent();
+  }
+  return child;
+}
+
+// Its handlers may still leave with another code.
+HS_EXPORT __attribute__((noreturn)) void quick_exit(int code) noexcept {
+  note_exit(code);
+  if (next_quick_exit != nullptr) next_quick_exit(code);
+  os::leave(code);
+}
+
+HS_EXPORT __attribute__((noreturn)) void _exit(int code) {
   note_exit(code);
   os::leave(code);
 }
 
-HS_EXPORT [[noreturn]] void _Exit(int code) noexcept {
+HS_EXPORT __attribute__((noreturn)) void _Exit(int code) noexcept {
   note_exit(code);
   os::leave(code);
 }

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include "abi/heap.h"
 
@@ -12,11 +11,6 @@ using hs::TheHeap;
 namespace {
 
 constexpr size_t kPageBytes = 4096;
-
-HS_SLOW_PATH void* overflow() {
-  errno = ENOMEM;
-  return nullptr;
-}
 
 void* allocate_aligned(size_t alignment, size_t bytes) {
   return TheCounted::filed(TheHeap::functions().memalign(alignment, bytes), bytes);
@@ -28,9 +22,6 @@ extern "C" {
 
 HS_EXPORT void* malloc(size_t bytes) { return TheCounted::allocate(bytes); }
 
-// The same function under a name that nobody else can define.
-extern void* own_malloc(size_t) __attribute__((alias("malloc"), copy(malloc), visibility("hidden")));
-
 HS_EXPORT void free(void* block) { TheCounted::deallocate(block); }
 
 HS_EXPORT void* calloc(size_t count, size_t bytes) { return TheCounted::allocate_zeroed(count, bytes); }
@@ -39,7 +30,7 @@ HS_EXPORT void* realloc(void* block, size_t bytes) { return TheCounted::realloca
 
 HS_EXPORT void* reallocarray(void* block, size_t count, size_t bytes) {
   size_t whole_bytes;
-  if (__builtin_mul_overflow(count, bytes, &whole_bytes)) return overflow();
+  if (__builtin_mul_overflow(count, bytes, &whole_bytes)) return TheCounted::overflow();
   return TheCounted::reallocate(block, whole_bytes);
 }
 
@@ -79,7 +70,7 @@ HS_EXPORT void* pvalloc(size_t bytes) {
     return TheCounted::filed(TheHeap::functions().pvalloc(bytes), bytes);
   }
   size_t whole_bytes;
-  if (__builtin_add_overflow(bytes, kPageBytes - 1, &whole_bytes)) return overflow();
+  if (__builtin_add_overflow(bytes, kPageBytes - 1, &whole_bytes)) return TheCounted::overflow();
   return allocate_aligned(kPageBytes, whole_bytes & ~(kPageBytes - 1));
 }
 

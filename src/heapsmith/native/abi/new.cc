@@ -31,7 +31,10 @@ Operator find_operator(const char* symbol, const void* caller) {
       dlclose(library);
     }
   }
+  dlerror();
   if (found == nullptr) abort();
+  // It asks malloc again, so that the failure is counted there.
+  if (!TheHeap::is_own_code(found)) hs::probe::take_back_failure();
   return reinterpret_cast<Operator>(found);
 }
 
@@ -60,6 +63,12 @@ void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
 HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag, const void* caller) {
   auto* ask = find_operator<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller);
   return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), tag);
+}
+
+HS_SLOW_PATH void* ask_program_aligned_nothrow(const char* symbol, size_t bytes, std::align_val_t alignment,
+                                               const std::nothrow_t& tag, const void* caller) {
+  auto* ask = find_operator<void* (*)(size_t, std::align_val_t, const std::nothrow_t&)>(symbol, caller);
+  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), alignment, tag);
 }
 
 }  // namespace
@@ -92,11 +101,17 @@ HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
   return HS_LIKELY(block != nullptr) ? block
                                      : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
 }
-HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return allocate_aligned(bytes, alignment);
+HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
+  void* block = allocate_aligned(bytes, alignment);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : ask_program_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
 }
-HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  return allocate_aligned(bytes, alignment);
+HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
+  void* block = allocate_aligned(bytes, alignment);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : ask_program_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
 }
 
 HS_EXPORT void operator delete(void* block) noexcept { TheCounted::deallocate(block); }

@@ -45,6 +45,11 @@ HS_FAST_PATH T fetch_add_sequential(T& to, U value) {
   return __atomic_fetch_add(&to, static_cast<T>(value), __ATOMIC_SEQ_CST);
 }
 
+template <class T, class U>
+HS_FAST_PATH T exchange_relaxed(T& at, U value) {
+  return __atomic_exchange_n(&at, static_cast<T>(value), __ATOMIC_RELAXED);
+}
+
 template <class T>
 HS_FAST_PATH bool compare_exchange_acquire(T& at, T& expected, T desired) {
   return __atomic_compare_exchange_n(&at, &expected, desired, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);

@@ -53,15 +53,17 @@ class Counted {
   static HS_SLOW_PATH void* reallocate(void* block, size_t bytes) {
     if (block == nullptr) return allocate(bytes);
     if (Heap::is_early(block)) return move_early(block, bytes);
+    if (Heap::is_blind()) return Heap::reallocate(block, bytes);
     const size_t old_bytes = Heap::usable_bytes(block);
     wire::Slot* slot = probe::attach();
     if (slot == nullptr) return reallocate_shared(block, old_bytes, bytes);
     if (bytes > old_bytes && !probe::would_admit(*slot, bytes - old_bytes, bytes)) return no_memory();
-    wire::Slot& cells = probe::filing_cells();
+    wire::Slot& cells = probe::filing_cells(old_bytes);
     const probe::Moving moving = probe::begin_move(cells, block, old_bytes);
     void* moved = Heap::reallocate(block, bytes);
     if (HS_LIKELY(moved != nullptr)) {
-      probe::end_move(cells, moving, moved, Heap::usable_bytes(moved), bytes);
+      const size_t usable_bytes = Heap::usable_bytes(moved);
+      probe::end_move(probe::filing_cells(usable_bytes), moving, moved, usable_bytes, bytes);
     } else if (bytes == 0) {  // freed, as the heap has it
       probe::account_growth(*slot, -static_cast<int64_t>(old_bytes));
     } else {
@@ -73,9 +75,17 @@ class Counted {
 
   static size_t usable_bytes(void* block) { return block == nullptr ? 0 : Heap::usable_bytes(block); }
 
+  // A request that no heap could ever meet.
+  static HS_SLOW_PATH void* overflow() {
+    if (probe::this_thread.slot != nullptr || probe::attach() != nullptr || probe::can_share()) {
+      probe::note_out_of_memory(SIZE_MAX);
+    }
+    return no_memory();
+  }
+
  private:
   static HS_SLOW_PATH void* file(void* block, size_t bytes) {
-    if (Heap::is_early(block)) return block;
+    if (Heap::is_early(block) || Heap::is_blind()) return block;
     const bool attached = probe::this_thread.slot != nullptr || probe::attach() != nullptr;
     if (!attached && !probe::can_share()) return block;
     if (block == nullptr) {
@@ -83,8 +93,9 @@ class Counted {
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
-    const bool admitted = attached ? probe::file_slowly(probe::filing_cells(), block, usable_bytes, bytes)
-                                   : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind());
+    const bool admitted =
+        attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
+                 : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
     return no_memory();
@@ -92,11 +103,12 @@ class Counted {
 
   static HS_SLOW_PATH void unfile(void* block) {
     if (block == nullptr || Heap::is_early(block)) return;
+    if (Heap::is_blind()) return Heap::deallocate(block);
     const size_t usable_bytes = Heap::usable_bytes(block);
     if (probe::this_thread.slot != nullptr || probe::attach() != nullptr) {
-      probe::unfile_slowly(probe::filing_cells(), block, usable_bytes);
+      probe::unfile_slowly(probe::filing_cells(usable_bytes), block, usable_bytes);
     } else if (probe::can_share()) {
-      probe::unfile_shared(block, usable_bytes, probe::shared_kind());
+      probe::unfile_shared(block, usable_bytes, probe::shared_kind(usable_bytes));
     }
     Heap::deallocate(block);
   }
@@ -104,13 +116,11 @@ class Counted {
   static HS_SLOW_PATH void* reallocate_shared(void* block, size_t old_bytes, size_t bytes) {
     void* moved = Heap::reallocate(block, bytes);
     if (!probe::can_share() || (moved == nullptr && bytes != 0)) return moved;
-    probe::unfile_shared(block, old_bytes, probe::shared_kind());
+    probe::unfile_shared(block, old_bytes, probe::shared_kind(old_bytes));
     if (moved == nullptr) return moved;
     // A block that has moved cannot be taken back, whatever the limit says now.
     const size_t usable_bytes = Heap::usable_bytes(moved);
-    if (!probe::file_shared(moved, usable_bytes, bytes, probe::shared_kind())) {
-      probe::grow_shared(static_cast<int64_t>(usable_bytes));
-    }
+    probe::file_moved_shared(usable_bytes, probe::shared_kind(usable_bytes));
     return moved;
   }
 

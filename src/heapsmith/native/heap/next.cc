@@ -25,50 +25,67 @@ alignas(16) char early_blocks[kEarlyBytes];
 size_t early_used_bytes = 0;
 constexpr size_t kEarlyHeaderBytes = 16;
 
-template <class Function>
-void find_next(Function& function, const char* name) {
-  function = reinterpret_cast<Function>(dlsym(RTLD_NEXT, name));
-}
-
 struct ObjectSearch {
-  uintptr_t address;
-  NextFunctions* found;
+  const void* address;
+  CodeRange code;
+  char* path;
+  size_t path_bytes;
 };
 
-// The range of the loaded object that holds an address, from its own program headers.
+// The range of a loaded object, from its own program headers.
+CodeRange range_of(const dl_phdr_info& object) {
+  CodeRange range = {UINTPTR_MAX, 0};
+  for (int number = 0; number < object.dlpi_phnum; ++number) {
+    const ElfW(Phdr)& header = object.dlpi_phdr[number];
+    if (header.p_type != PT_LOAD) continue;
+    const uintptr_t from = object.dlpi_addr + header.p_vaddr;
+    if (from < range.begin) range.begin = from;
+    if (from + header.p_memsz > range.end) range.end = from + header.p_memsz;
+  }
+  return range;
+}
+
 int match_object(dl_phdr_info* object, size_t, void* data) {
   auto& search = *static_cast<ObjectSearch*>(data);
-  uintptr_t begin = UINTPTR_MAX;
-  uintptr_t end = 0;
-  bool holds = false;
-  for (int number = 0; number < object->dlpi_phnum; ++number) {
-    const ElfW(Phdr)& header = object->dlpi_phdr[number];
-    if (header.p_type != PT_LOAD) continue;
-    const uintptr_t from = object->dlpi_addr + header.p_vaddr;
-    const uintptr_t to = from + header.p_memsz;
-    if (from < begin) begin = from;
-    if (to > end) end = to;
-    holds = holds || (search.address >= from && search.address < to);
-  }
-  if (!holds) return 0;
-  search.found->code_begin = begin;
-  search.found->code_end = end;
-  strncpy(search.found->path, object->dlpi_name, sizeof search.found->path - 1);
+  const CodeRange range = range_of(*object);
+  if (!range.holds(search.address)) return 0;
+  search.code = range;
+  if (search.path != nullptr) strncpy(search.path, object->dlpi_name, search.path_bytes - 1);
   return 1;
+}
+
+CodeRange find_object(const void* address, char* path, size_t path_bytes) {
+  ObjectSearch search = {address, {}, path, path_bytes};
+  dl_iterate_phdr(match_object, &search);
+  return search.code;
+}
+
+// TBB's malloc is a proxy: the allocator proper is a library beside it.
+int match_partner(dl_phdr_info* object, size_t, void* data) {
+  if (strstr(object->dlpi_name, "libtbbmalloc.so") == nullptr) return 0;
+  *static_cast<CodeRange*>(data) = range_of(*object);
+  return 1;
+}
+
+// The program's own function where it has one, which would be called without us, or what comes after us.
+template <class Function>
+bool find_next(const CodeRange& ours, Function& function, const char* name) {
+  void* first = dlsym(RTLD_DEFAULT, name);
+  const bool is_ours = first == nullptr || ours.holds(first);
+  function = reinterpret_cast<Function>(is_ours ? dlsym(RTLD_NEXT, name) : first);
+  return is_ours;
 }
 
 // A name that only glibc's own object can answer, in the object that answers malloc.
 bool is_glibc(const NextFunctions& found) {
-  const auto address = reinterpret_cast<uintptr_t>(&gnu_get_libc_version);
-  return address >= found.code_begin && address < found.code_end;
+  return found.code.holds(reinterpret_cast<const void*>(&gnu_get_libc_version));
 }
 
 // Another object's function would hand out blocks that the allocator does not know.
 template <class Function>
-void find_own(const NextFunctions& found, Function& function, const char* name) {
-  find_next(function, name);
-  const auto address = reinterpret_cast<uintptr_t>(function);
-  if (address < found.code_begin || address >= found.code_end) function = nullptr;
+void find_own(const NextFunctions& found, const CodeRange& ours, Function& function, const char* name) {
+  find_next(ours, function, name);
+  if (!found.code.holds(reinterpret_cast<const void*>(function))) function = nullptr;
 }
 
 }  // namespace
@@ -108,20 +125,22 @@ void NextHeap::first_deallocate(void* block) {
 
 void NextHeap::find() {
   NextFunctions found = {};
-  find_next(found.allocate_zeroed, "calloc");
-  find_next(found.reallocate, "realloc");
-  find_next(found.deallocate, "free");
-  find_next(found.usable_bytes, "malloc_usable_size");
-  find_next(found.allocate, "malloc");
-  const auto address = reinterpret_cast<uintptr_t>(found.allocate);
-  ObjectSearch search = {address, &found};
-  dl_iterate_phdr(match_object, &search);
-  found.has_glibc_headers = is_glibc(found);
-  find_own(found, found.memalign, "memalign");
-  find_own(found, found.aligned_alloc, "aligned_alloc");
-  find_own(found, found.posix_memalign, "posix_memalign");
-  find_own(found, found.valloc, "valloc");
-  find_own(found, found.pvalloc, "pvalloc");
+  const CodeRange ours = find_object(&is_found, nullptr, 0);
+  find_next(ours, found.allocate_zeroed, "calloc");
+  find_next(ours, found.reallocate, "realloc");
+  find_next(ours, found.deallocate, "free");
+  find_next(ours, found.usable_bytes, "malloc_usable_size");
+  found.is_blind = !find_next(ours, found.allocate, "malloc");
+  found.code = find_object(reinterpret_cast<const void*>(found.allocate), found.path, sizeof found.path);
+  found.has_glibc_headers = !found.is_blind && is_glibc(found);
+  find_own(found, ours, found.memalign, "memalign");
+  find_own(found, ours, found.aligned_alloc, "aligned_alloc");
+  find_own(found, ours, found.posix_memalign, "posix_memalign");
+  find_own(found, ours, found.valloc, "valloc");
+  find_own(found, ours, found.pvalloc, "pvalloc");
+  if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
+  if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
+  dlerror();  // what is not there is no error of the program's
   next = found;
   probe::has_fast_sizes = found.has_glibc_headers;
   store_release(is_found, true);

@@ -8,6 +8,15 @@
 
 namespace hs {
 
+struct CodeRange {
+  uintptr_t begin = 0;
+  uintptr_t end = 0;
+  bool holds(const void* address) const {
+    const auto at = reinterpret_cast<uintptr_t>(address);
+    return at >= begin && at < end;
+  }
+};
+
 struct NextFunctions {
   void* (*allocate)(size_t);
   void* (*allocate_zeroed)(size_t, size_t);
@@ -22,9 +31,12 @@ struct NextFunctions {
   void* (*pvalloc)(size_t) = nullptr;
   // glibc keeps a block's size in the word before it: reading it there costs nothing, asking costs as much as counting.
   bool has_glibc_headers = false;
+  // The program has a malloc of its own, which comes before any preloaded library: its blocks are not ours to see.
+  bool is_blind = false;
   // The object that answers malloc: what it maps is its own business, not the program's.
-  uintptr_t code_begin = 0;
-  uintptr_t code_end = 0;
+  CodeRange code = {};
+  // The same where an allocator is two objects.
+  CodeRange more_code = {};
   char path[256] = {};
 };
 
@@ -58,9 +70,10 @@ class NextHeap {
   static bool is_early(const void* block);
   // Whether code at this address belongs to the allocator itself.
   static bool is_own_code(const void* address) {
-    const auto at = reinterpret_cast<uintptr_t>(address);
-    return at >= next.code_begin && at < next.code_end;
+    const NextFunctions& found = functions();
+    return found.code.holds(address) || found.more_code.holds(address);
   }
+  static bool is_blind() { return next.is_blind; }
   // The functions, found.
   static const NextFunctions& functions();
 

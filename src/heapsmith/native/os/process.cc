@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -17,6 +19,22 @@ uint64_t clock_ns(clockid_t clock) {
   timespec now = {};
   clock_gettime(clock, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+long read_whole(const char* path, char* into, size_t capacity) {
+  const int file = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0));
+  if (file < 0) return 0;
+  const long count = syscall(SYS_read, file, into, capacity);
+  syscall(SYS_close, file);
+  return count > 0 ? count : 0;
+}
+
+// Not getrusage's: that remembers what the process was before it executed this program.
+uint64_t resident_bytes_peak() {
+  char text[2048];
+  text[read_whole("/proc/self/status", text, sizeof text - 1)] = '\0';
+  const char* line = strstr(text, "VmHWM:");
+  return line == nullptr ? 0 : strtoull(line + sizeof "VmHWM:" - 1, nullptr, 10) * 1024;
 }
 
 }  // namespace
@@ -35,9 +53,10 @@ uint64_t realtime_ns() { return clock_ns(CLOCK_REALTIME); }
 Usage usage() {
   rusage seen = {};
   getrusage(RUSAGE_SELF, &seen);
-  return {static_cast<uint64_t>(seen.ru_maxrss) * 1024, static_cast<uint64_t>(seen.ru_minflt),
-          static_cast<uint64_t>(seen.ru_majflt)};
+  return {resident_bytes_peak(), static_cast<uint64_t>(seen.ru_minflt), static_cast<uint64_t>(seen.ru_majflt)};
 }
+
+uint64_t image_mark() { return getauxval(AT_RANDOM); }
 
 void yield_processor() { syscall(SYS_sched_yield); }
 
@@ -46,11 +65,7 @@ void leave(int code) {
 }
 
 uint32_t command_line(char* into, uint32_t capacity) {
-  const int file = static_cast<int>(syscall(SYS_openat, AT_FDCWD, "/proc/self/cmdline", O_RDONLY | O_CLOEXEC, 0));
-  if (file < 0) return 0;
-  const long count = syscall(SYS_read, file, into, capacity);
-  syscall(SYS_close, file);
-  return count > 0 ? static_cast<uint32_t>(count) : 0;
+  return static_cast<uint32_t>(read_whole("/proc/self/cmdline", into, capacity));
 }
 
 }  // namespace hs::os

@@ -32,6 +32,8 @@ uint64_t monotonic_ns();
 uint64_t monotonic_coarse_ns();
 uint64_t realtime_ns();
 Usage usage();
+// Another value after each exec, the same after fork.
+uint64_t image_mark();
 void yield_processor();
 [[noreturn]] void leave(int code);
 

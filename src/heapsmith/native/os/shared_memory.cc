@@ -4,6 +4,7 @@
 #include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,9 +37,21 @@ int create_file(const char* path) {
   return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
 }
 
-int create_memory_file(const char* name) {
+int create_memory_file(const char* name, MemoryFile& remembered) {
   const int file = static_cast<int>(syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  return file < 0 ? kNoFile : move_out_of_the_way(file);
+  if (file < 0) return kNoFile;
+  remembered.number = move_out_of_the_way(file);
+  struct stat status = {};
+  fstat(remembered.number, &status);
+  remembered.device = status.st_dev;
+  remembered.inode = status.st_ino;
+  return remembered.number;
+}
+
+bool is_still(const MemoryFile& remembered) {
+  struct stat status = {};
+  return remembered.number != kNoFile && fstat(remembered.number, &status) == 0 &&
+         status.st_dev == remembered.device && status.st_ino == remembered.inode;
 }
 
 void seal(int file) {
@@ -49,11 +62,13 @@ void seal(int file) {
   syscall(SYS_fcntl, file, F_ADD_SEALS, kSizeAndMore);
 }
 
-bool resize(int file, size_t bytes) {
-  // Beyond this limit ftruncate would not only fail but raise SIGXFSZ in the program.
+size_t largest_file_bytes() {
   rlimit limit = {};
-  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes) return false;
-  return syscall(SYS_ftruncate, file, bytes) == 0;
+  return getrlimit(RLIMIT_FSIZE, &limit) == 0 ? limit.rlim_cur : SIZE_MAX;
+}
+
+bool resize(int file, size_t bytes) {
+  return bytes <= largest_file_bytes() && syscall(SYS_ftruncate, file, bytes) == 0;
 }
 
 void close_file(int file) { syscall(SYS_close, file); }

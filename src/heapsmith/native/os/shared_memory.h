@@ -8,13 +8,24 @@ namespace hs::os {
 
 inline constexpr int kNoFile = -1;
 
+// A descriptor and what it stood for when it was ours.
+struct MemoryFile {
+  int number = kNoFile;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+
 // The raw system calls answer -1 on failure and leave errno set; callers keep it (KeepErrno).
 int create_file(const char* path);
 // Found by others as `name` in this process's descriptors; moved out of the range that programs use, closed by exec.
-int create_memory_file(const char* name);
+int create_memory_file(const char* name, MemoryFile& remembered);
+// Whether the descriptor still is that file.
+bool is_still(const MemoryFile& remembered);
 // No one can change its size or map it for writing from here on.
 void seal(int file);
 bool resize(int file, size_t bytes);
+// Beyond this ftruncate would not only fail but raise SIGXFSZ in the program.
+size_t largest_file_bytes();
 void close_file(int file);
 long read_file(const char* path, void* into, size_t bytes);
 

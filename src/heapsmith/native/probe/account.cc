@@ -3,26 +3,29 @@
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/region.h"
+#include "probe/thread.h"
 
 namespace hs::probe {
 
-uint32_t writers = 0;
+uint32_t control_sequence = 0;
 
 namespace {
+
+// Threads with a slot, and for a moment each that writes without one.
+uint32_t writers = 0;
+// How often somebody began to write: one that has come and gone again has still changed what was published.
+uint32_t arrivals = 0;
 
 // Live bytes must fall this share below the threshold before the next crossing is a new one.
 constexpr int64_t kHysteresisDivisor = 20;
 // Failures in a row are one event until live bytes have moved on or this much time has gone by.
 constexpr uint64_t kQuietNs = 100'000'000;
 
-uint32_t control_sequence = 0;
 uint32_t is_above_warning = 0;
 int64_t stamped_peak_bytes = 0;
-uint64_t last_refusal_ns = 0;
+uint64_t last_failure_event_ns = 0;
 
 int64_t lowest(int64_t a, int64_t b) { return a < b ? a : b; }
-
-int64_t highest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t rearm_bytes(int64_t warn_at_bytes) { return warn_at_bytes - warn_at_bytes / kHysteresisDivisor; }
 
@@ -44,14 +47,17 @@ bool is_over_limit(int64_t live_bytes) {
   return HS_UNLIKELY(limit_bytes != 0) && live_bytes > static_cast<int64_t>(limit_bytes);
 }
 
-void note_refusal(int64_t live_bytes, size_t requested_bytes) {
+void note_failure(wire::EventKind kind, int64_t live_bytes, size_t requested_bytes) {
   wire::RegionHeader& header = *region.header;
-  fetch_add_relaxed(header.refused, 1u);
+  const bool refused = kind == wire::EventKind::kRefused;
+  uint64_t& counter = refused ? header.refused : header.out_of_memory;
+  fetch_add_relaxed(counter, 1u);
+  this_thread.last_failure = &counter;
   store_relaxed(header.last_failed_bytes, requested_bytes);
   const uint64_t now_ns = os::monotonic_coarse_ns();
-  if (now_ns - load_relaxed(last_refusal_ns) < kQuietNs) return;
-  store_relaxed(last_refusal_ns, now_ns);
-  write_event(wire::EventKind::kRefused, live_bytes, static_cast<int64_t>(header.limit_bytes), requested_bytes);
+  if (now_ns - load_relaxed(last_failure_event_ns) < kQuietNs) return;
+  store_relaxed(last_failure_event_ns, now_ns);
+  write_event(kind, live_bytes, refused ? static_cast<int64_t>(load_relaxed(header.limit_bytes)) : 0, requested_bytes);
 }
 
 void compare_with_warning(int64_t live_bytes) {
@@ -68,15 +74,12 @@ void compare_with_warning(int64_t live_bytes) {
   }
 }
 
-// `error_bound_bytes`: how far `live_bytes` may be from the truth.
-HS_FAST_PATH void raise_peak(int64_t live_bytes, int64_t error_bound_bytes) {
+// `unpublished_bytes`: how much more than `live_bytes` may be live before the next look.
+HS_FAST_PATH void raise_peak(int64_t live_bytes, int64_t unpublished_bytes) {
   wire::RegionHeader& header = *region.header;
-  const int64_t before = load_relaxed(header.live_bytes_peak);
-  if (live_bytes <= before) return;
-  // An earlier peak that was only known within its bound may have been higher than this one.
-  const int64_t earlier_bytes = before + load_relaxed(header.live_bytes_peak_error_bound) - live_bytes;
+  if (unpublished_bytes != 0) raise_to(header.live_bytes_peak_at_most, live_bytes + unpublished_bytes);
+  if (live_bytes <= load_relaxed(header.live_bytes_peak)) return;
   raise_to(header.live_bytes_peak, live_bytes);
-  store_relaxed(header.live_bytes_peak_error_bound, highest(error_bound_bytes, earlier_bytes));
   // The clock costs more than all the rest; a page more or less is the same moment.
   if (live_bytes - load_relaxed(stamped_peak_bytes) < static_cast<int64_t>(wire::kPageBytes)) return;
   store_relaxed(stamped_peak_bytes, live_bytes);
@@ -97,14 +100,58 @@ int64_t headroom(int64_t live_bytes) {
   return room < 0 ? 0 : room;
 }
 
+int64_t unpublished_among(uint32_t count) { return static_cast<int64_t>(count) * kPublishBytes; }
+
 int64_t alone_live_bytes(const wire::Slot& slot) {
-  return load_relaxed(region.header->published_live_bytes) + slot.live_bytes - slot.published_bytes;
+  return load_relaxed(region.header->published_live_bytes) + slot.live_bytes - load_relaxed(slot.published_bytes);
 }
 
+// Whoever exchanges adds what lies between the two values: in whatever order two threads do it, the sum is right.
 int64_t publish(wire::Slot& slot) {
-  const int64_t moved_bytes = slot.live_bytes - slot.published_bytes;
-  slot.published_bytes = slot.live_bytes;
+  const int64_t now = load_relaxed(slot.live_bytes);
+  const int64_t moved_bytes = now - exchange_relaxed(slot.published_bytes, now);
   return fetch_add_relaxed(region.header->published_live_bytes, moved_bytes) + moved_bytes;
+}
+
+// For the one that was alone: its marks and what it has published hold only while it is. Callers hold the lock of the
+// slots, so that none changes its owner meanwhile.
+void settle_others(const wire::Slot* own) {
+  constexpr uint32_t kLooks = 4;
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = wire::kSharedSlots; index < used; ++index) {
+    wire::Slot& other = region.slots[index];
+    if (&other == own || other.kind != static_cast<uint32_t>(wire::SlotKind::kNative) ||
+        load_acquire(other.state) != static_cast<uint32_t>(wire::SlotState::kAlive)) {
+      continue;
+    }
+    store_sequential(other.mark_high_bytes, INT64_MIN);
+    store_sequential(other.mark_low_bytes, INT64_MAX);
+    for (uint32_t look = 0; look < kLooks; ++look) {
+      raise_peak(publish(other), unpublished_among(load_relaxed(writers)));
+      if (load_relaxed(other.live_bytes) == load_relaxed(other.published_bytes)) break;
+    }
+  }
+}
+
+void arrive(const wire::Slot* own) {
+  const uint32_t before = fetch_add_sequential(writers, 1u);
+  fetch_add_sequential(arrivals, 1u);
+  if (before != 1 || !slots_lock.lock(os::yield_processor)) return;
+  settle_others(own);
+  slots_lock.unlock();
+}
+
+void leave() { fetch_add_sequential(writers, static_cast<uint32_t>(-1)); }
+
+void add_shared(int64_t grown_bytes) {
+  const int64_t live_bytes = fetch_add_relaxed(region.header->published_live_bytes, grown_bytes) + grown_bytes;
+  raise_peak(live_bytes, unpublished_among(load_relaxed(writers)));
+  compare_with_warning(live_bytes);
+}
+
+int64_t live_bytes_now() {
+  const wire::Slot* slot = this_thread.slot;
+  return slot == nullptr ? load_relaxed(region.header->published_live_bytes) : alone_live_bytes(*slot);
 }
 
 void set_marks_alone(wire::Slot& slot, int64_t live_bytes) {
@@ -132,7 +179,7 @@ HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
   const wire::RegionHeader& header = *region.header;
   if (grown_bytes <= 0 || load_relaxed(writers) > 1 || slot.mark_low_bytes != INT64_MIN ||
       header.limit_bytes != 0 || header.warn_at_bytes != 0 ||
-      load_relaxed(region.control->sequence) != control_sequence) {
+      is_control_changed()) {
     return false;
   }
   const int64_t live_bytes = alone_live_bytes(slot);
@@ -149,26 +196,27 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
   const os::KeepErrno keep;
   bool admitted = true;
   for (;;) {
+    const uint32_t seen_arrivals = load_sequential(arrivals);
     const uint32_t count = load_sequential(writers);
     const bool alone = count <= 1;
     int64_t live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
     read_control(live_bytes);
     if (admitted && grown_bytes > 0 && is_over_limit(live_bytes)) {
-      note_refusal(live_bytes - grown_bytes, requested_bytes);
+      note_failure(wire::EventKind::kRefused, live_bytes - grown_bytes, requested_bytes);
       slot.live_bytes -= grown_bytes;
       admitted = false;
       live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
     }
-    raise_peak(live_bytes, alone ? 0 : static_cast<int64_t>(count) * kPublishBytes);
+    raise_peak(live_bytes, alone ? 0 : unpublished_among(count));
     compare_with_warning(live_bytes);
     if (alone) {
       set_marks_alone(slot, live_bytes);
     } else {
       set_marks_among(slot, live_bytes, count - 1);
     }
-    // Pairs with the store of `writers` in writer_begins: either we see the newcomer here, or it resets our marks.
+    // Pairs with the addition to `arrivals` in arrive: either we see the newcomer here, or it resets our marks.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if ((load_sequential(writers) <= 1) == alone) return admitted;
+    if (!alone || load_sequential(arrivals) == seen_arrivals) return admitted;
   }
 }
 
@@ -182,62 +230,61 @@ bool would_admit(wire::Slot& slot, size_t more_bytes, size_t requested_bytes) {
   read_control(live_bytes);
   if (more_bytes <= INT64_MAX / 2 && !is_over_limit(live_bytes + static_cast<int64_t>(more_bytes))) return true;
   if (load_relaxed(region.header->limit_bytes) == 0) return true;
-  note_refusal(live_bytes, requested_bytes);
+  note_failure(wire::EventKind::kRefused, live_bytes, requested_bytes);
   return false;
 }
 
 bool look_up_shared(int64_t grown_bytes, size_t requested_bytes) {
   const os::KeepErrno keep;
+  arrive(nullptr);
   const int64_t live_bytes = load_relaxed(region.header->published_live_bytes);
-  if (grown_bytes > 0 && is_over_limit(live_bytes + grown_bytes)) {
-    note_refusal(live_bytes, requested_bytes);
-    return false;
+  read_control(live_bytes);
+  const bool admitted = !is_over_limit(live_bytes + grown_bytes);
+  if (admitted) {
+    add_shared(grown_bytes);
+  } else {
+    note_failure(wire::EventKind::kRefused, live_bytes, requested_bytes);
   }
-  grow_shared(grown_bytes);
-  return true;
+  leave();
+  return admitted;
 }
 
 void grow_shared(int64_t grown_bytes) {
   const os::KeepErrno keep;
-  const int64_t live_bytes = fetch_add_relaxed(region.header->published_live_bytes, grown_bytes) + grown_bytes;
-  raise_peak(live_bytes, static_cast<int64_t>(load_relaxed(writers) + 1) * kPublishBytes);
-  compare_with_warning(live_bytes);
+  // Of a fall the others need not hear: their marks stay on the safe side.
+  if (grown_bytes > 0) arrive(nullptr);
+  add_shared(grown_bytes);
+  if (grown_bytes > 0) leave();
 }
 
 void note_out_of_memory(size_t requested_bytes) {
   const os::KeepErrno keep;
-  wire::RegionHeader& header = *region.header;
-  fetch_add_relaxed(header.out_of_memory, 1u);
-  store_relaxed(header.last_failed_bytes, requested_bytes);
-  write_event(wire::EventKind::kOutOfMemory, header.published_live_bytes, 0, requested_bytes);
+  note_failure(wire::EventKind::kOutOfMemory, live_bytes_now(), requested_bytes);
 }
 
-void writer_begins(wire::Slot* slot) {
-  const uint32_t before = fetch_add_sequential(writers, 1u);
-  if (slot != nullptr) {
-    slot->mark_high_bytes = INT64_MIN;
-    slot->mark_low_bytes = INT64_MIN;
-  }
-  if (before != 1) return;
-  // The one that was alone has marks that only hold while it is.
-  const uint32_t used = load_acquire(region.header->slots_used);
-  for (uint32_t index = wire::kSharedSlots; index < used; ++index) {
-    wire::Slot& other = region.slots[index];
-    if (&other == slot || other.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) continue;
-    store_sequential(other.mark_high_bytes, INT64_MIN);
-    store_sequential(other.mark_low_bytes, INT64_MAX);
-  }
+void take_back_failure() {
+  if (this_thread.last_failure == nullptr) return;
+  fetch_add_relaxed(*this_thread.last_failure, -1);
+  this_thread.last_failure = nullptr;
 }
 
-void writer_ends(wire::Slot* slot) {
-  if (slot != nullptr) publish(*slot);
-  fetch_add_sequential(writers, static_cast<uint32_t>(-1));
+void writer_begins(wire::Slot& slot) {
+  slot.mark_high_bytes = INT64_MIN;
+  slot.mark_low_bytes = INT64_MIN;
+  arrive(&slot);
+}
+
+void writer_ends(wire::Slot& slot) {
+  publish(slot);
+  leave();
 }
 
 void account_inherited(int64_t live_bytes) {
+  const auto warn_at_bytes = static_cast<int64_t>(region.header->warn_at_bytes);
   writers = 0;
   control_sequence = 0;
-  is_above_warning = 0;
+  // What came with the fork has crossed the threshold in the parent.
+  is_above_warning = warn_at_bytes != 0 && live_bytes > warn_at_bytes;
   stamped_peak_bytes = 0;
   region.header->published_live_bytes = live_bytes;
   region.header->live_bytes_peak = live_bytes;

@@ -3,13 +3,16 @@
 //
 // While one thread alone has a slot, its marks are set so that the peak is exact at every moment. With more, each
 // publishes whenever its live bytes moved by kPublishBytes (less near the limit), so that the process's sum is off by at
-// most that, times the threads: the stated error bound.
+// most that, times the threads: the stated error bound. Whoever ends a thread's being alone publishes for it, since it
+// may have moved far, and may not look up again for long.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/atomic.h"
 #include "base/compiler.h"
+#include "probe/region.h"
 #include "wire/region.h"
 
 namespace hs::probe {
@@ -18,8 +21,6 @@ inline constexpr int64_t kPublishBytes = 32 * 1024;
 // A thread rereads the control block at least each time its live bytes grow by this.
 inline constexpr int64_t kLookUpBytes = 64 * 1024;
 
-// Threads with a slot; a thread that shares counts as one for good.
-extern uint32_t writers;
 
 // The slot's live bytes have passed a mark, `grown_bytes` of it just now (negative for a free). Answers whether the
 // growth is admitted; if not, it has been taken back.
@@ -28,7 +29,7 @@ HS_SLOW_PATH bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requeste
 // Whether `more_bytes` would be admitted now: for what cannot be taken back afterwards.
 HS_SLOW_PATH bool would_admit(wire::Slot& slot, size_t more_bytes, size_t requested_bytes);
 
-// For threads without a slot of their own: the same with atomic additions.
+// For threads without a slot of their own: the same, published at once.
 HS_SLOW_PATH bool look_up_shared(int64_t grown_bytes, size_t requested_bytes);
 
 // The same for growth that has already happened for good.
@@ -37,9 +38,17 @@ HS_SLOW_PATH void grow_shared(int64_t grown_bytes);
 // The allocator itself had nothing to give.
 HS_SLOW_PATH void note_out_of_memory(size_t requested_bytes);
 
-// Another thread begins to write: from here on nobody may rely on being alone.
-void writer_begins(wire::Slot* slot);
-void writer_ends(wire::Slot* slot);
+// This thread's last failure is asked for once more, by somebody who will count it if it fails again.
+HS_SLOW_PATH void take_back_failure();
+
+// Somebody outside has changed the limit or the threshold.
+HS_FAST_PATH bool is_control_changed();
+extern uint32_t control_sequence;
+
+// A thread begins to write, into a slot that is not yet its own: from here on nobody may rely on being alone.
+void writer_begins(wire::Slot& slot);
+// Callers hold the lock of the slots.
+void writer_ends(wire::Slot& slot);
 
 // In a forked child: what is live came with the fork.
 void account_inherited(int64_t live_bytes);
@@ -61,6 +70,10 @@ HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
 inline void account_growth(wire::Slot& slot, int64_t grown_bytes) {
   slot.live_bytes += grown_bytes;
   if (slot.live_bytes > slot.mark_high_bytes || slot.live_bytes < slot.mark_low_bytes) look_up(slot, 0, 0);
+}
+
+HS_FAST_PATH bool is_control_changed() {
+  return HS_UNLIKELY(load_relaxed(region.control->sequence) != load_relaxed(control_sequence));
 }
 
 }  // namespace hs::probe

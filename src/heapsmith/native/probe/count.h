@@ -19,13 +19,20 @@
 
 namespace hs::probe {
 
-// One block more in a cell.
+// One block more in a cell. Counting down to the peak, not up to it, leaves one comparison with zero.
 HS_FAST_PATH void add_to_cell(wire::Cell& cell) {
-  const uint64_t allocations = ++cell.allocations;
-  const auto live_blocks = static_cast<int64_t>(allocations - cell.frees);
-  if (HS_UNLIKELY(live_blocks > static_cast<int64_t>(cell.live_blocks_peak))) {
-    cell.live_blocks_peak = static_cast<uint32_t>(live_blocks);
+  ++cell.allocations;
+  if (HS_UNLIKELY(--cell.below_peak_blocks < 0)) {
+    cell.below_peak_blocks = 0;
+    ++cell.live_blocks_peak;
   }
+}
+
+HS_FAST_PATH void take_from_cell(wire::Cell& cell) { ++cell.below_peak_blocks; }
+
+// Allocated and not yet freed by whoever writes the cell.
+inline int64_t live_blocks(const wire::Cell& cell) {
+  return static_cast<int64_t>(cell.live_blocks_peak) - cell.below_peak_blocks;
 }
 
 // Files a small block of this thread in its class, if it is neither followed nor passes a mark.
@@ -43,7 +50,7 @@ HS_FAST_PATH bool unfile_fast(wire::Slot& slot, wire::Slot& cells, const void* b
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
   if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) return false;
   slot.live_bytes = live_bytes;
-  ++cells.cells[index].frees;
+  take_from_cell(cells.cells[index]);
   return true;
 }
 
@@ -54,6 +61,8 @@ void unfile_slowly(wire::Slot& cells, const void* block, size_t usable_bytes);
 // The same for a thread without a slot.
 bool file_shared(const void* block, size_t usable_bytes, size_t requested_bytes, wire::SlotKind kind);
 void unfile_shared(const void* block, size_t usable_bytes, wire::SlotKind kind);
+// A block that has moved already: the limit cannot refuse it any more.
+void file_moved_shared(size_t usable_bytes, wire::SlotKind kind);
 
 // A block that becomes another: taken out of the counters before it moves (then its address is anybody's), filed again
 // where it went or, if it could not move, as it was. What it grew by has been admitted before.

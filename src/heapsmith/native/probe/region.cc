@@ -12,6 +12,7 @@
 namespace hs::probe {
 
 Region region;
+BoundedLock slots_lock;
 
 namespace {
 
@@ -27,8 +28,11 @@ size_t mapped_bytes = 0;
 size_t revealed_bytes = 0;
 
 // Kept open: without a launcher, others find region and control block in this process's descriptors.
-int memory_file = os::kNoFile;
-int control_memory_file = os::kNoFile;
+os::MemoryFile memory_file = {};
+os::MemoryFile control_memory_file = {};
+
+// What is in force in a parent holds in its children as well.
+wire::LaunchBlock inherited_wishes;
 
 // Slots given back, to be used again before new ones.
 uint16_t free_slots[wire::kSlotCapacity];
@@ -84,7 +88,7 @@ int create_numbered_file(const char* directory, char (&path)[kPathBytes]) {
 }
 
 int create_control_file(const char* region_path) {
-  if (region_path == nullptr) return os::create_memory_file(wire::kControlMemfd);
+  if (region_path == nullptr) return os::create_memory_file(wire::kControlMemfd, control_memory_file);
   char path[kPathBytes];
   const char* end = path + sizeof path - 1;
   char* at = append(path, end, region_path);
@@ -104,10 +108,9 @@ const wire::ControlBlock* open_control(const char* region_path, const wire::Laun
       page = nullptr;
     }
   }
-  if (region_path == nullptr && page != nullptr) {
-    control_memory_file = file;
-  } else if (file >= 0) {
+  if (file >= 0 && (region_path != nullptr || page == nullptr)) {
     os::close_file(file);
+    control_memory_file = {};
   }
   auto* control = page != nullptr ? static_cast<wire::ControlBlock*>(page) : &unreachable;
   *control = {};
@@ -136,7 +139,10 @@ bool back_first_pages() {
 
 bool map_region(int file) {
   mapped_bytes = os::address_space_is_limited() ? kBytesUnderAddressLimit : wire::kRegionBytes;
-  if (file >= 0 && !os::resize(file, wire::kRegionBytes)) return false;
+  const size_t largest_bytes = os::largest_file_bytes() / kRevealBytes * kRevealBytes;
+  if (file >= 0 && mapped_bytes > largest_bytes) mapped_bytes = largest_bytes;
+  if (mapped_bytes < kRevealBytes) return false;
+  if (file >= 0 && !os::resize(file, mapped_bytes)) return false;
   base = static_cast<char*>(file >= 0 ? os::map_file(file, mapped_bytes) : os::map_private(mapped_bytes));
   if (base == nullptr) return false;
   revealed_bytes = kRevealBytes;
@@ -156,14 +162,14 @@ bool share_through_file(const char* directory, char (&path)[kPathBytes]) {
 }
 
 bool share_through_memory_file() {
-  memory_file = os::create_memory_file(wire::kRegionMemfd);
-  if (memory_file < 0) return false;
-  if (map_region(memory_file)) {
-    os::seal(memory_file);
+  const int file = os::create_memory_file(wire::kRegionMemfd, memory_file);
+  if (file < 0) return false;
+  if (map_region(file)) {
+    os::seal(file);
     return true;
   }
-  os::close_file(memory_file);
-  memory_file = os::kNoFile;
+  os::close_file(file);
+  memory_file = {};
   return false;
 }
 
@@ -172,7 +178,11 @@ bool share_through_memory_file() {
 void open_region(bool forked) {
   const char* directory = run_directory();
   char path[kPathBytes];
-  const wire::LaunchBlock wishes = launch_wishes(directory);
+  wire::LaunchBlock wishes = launch_wishes(directory);
+  if (forked) {
+    wishes.limit_bytes = inherited_wishes.limit_bytes;
+    wishes.warn_at_bytes = inherited_wishes.warn_at_bytes;
+  }
   const bool in_file = directory != nullptr && wishes.memory_files == 0 && share_through_file(directory, path);
   if (!in_file && !share_through_memory_file() && !map_region(os::kNoFile)) {
     static char last_resort[kRevealBytes] __attribute__((aligned(4096)));
@@ -196,6 +206,7 @@ void open_region(bool forked) {
   header->start_realtime_ns = os::realtime_ns();
   header->start_ns = os::monotonic_ns();
   header->forked = forked ? 1 : 0;
+  header->image_mark = os::image_mark();
   header->limit_bytes = wishes.limit_bytes;
   header->warn_at_bytes = wishes.warn_at_bytes;
   header->command_bytes = os::command_line(header->command, sizeof header->command);
@@ -212,11 +223,14 @@ void open_region(bool forked) {
 }
 
 void forget_region() {
+  inherited_wishes.limit_bytes = region.control->limit_bytes;
+  inherited_wishes.warn_at_bytes = region.control->warn_at_bytes;
   os::unmap(base, mapped_bytes);
-  // The child's descriptors are copies that would show it the parent's region.
-  for (int* file : {&memory_file, &control_memory_file}) {
-    if (*file >= 0) os::close_file(*file);
-    *file = os::kNoFile;
+  // The child's descriptors are copies that would show it the parent's region; but the program may have closed them,
+  // and opened something of its own under their numbers.
+  for (os::MemoryFile* file : {&memory_file, &control_memory_file}) {
+    if (os::is_still(*file)) os::close_file(file->number);
+    *file = {};
   }
   region.header = nullptr;
 }

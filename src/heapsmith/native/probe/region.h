@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bounded_lock.h"
 #include "wire/region.h"
 
 namespace hs::probe {
@@ -21,6 +22,9 @@ struct Region {
 };
 
 extern Region region;
+
+// Guards the slots' owners, their free list and the ended counters' totals.
+extern BoundedLock slots_lock;
 
 // Makes the region of this image; `forked` when this is a child that has not executed anything.
 void open_region(bool forked);

@@ -4,12 +4,11 @@
 #include <string.h>
 
 #include "base/atomic.h"
-#include "base/bounded_lock.h"
 #include "os/process.h"
 #include "probe/account.h"
+#include "probe/count.h"
 #include "probe/follow.h"
 #include "probe/region.h"
-#include "probe/size_class.h"
 
 namespace hs::probe {
 
@@ -23,8 +22,6 @@ enum : uint32_t { kNoRegion, kOpeningRegion, kRegionOpen };
 uint32_t region_state = kNoRegion;
 bool is_forked = false;
 
-// Guards the slots' free list, the ended counters' totals and the making of the key.
-BoundedLock slots_lock;
 bool has_lock_for_fork = false;
 pthread_key_t end_of_thread;
 bool has_key = false;
@@ -34,7 +31,7 @@ __thread intptr_t rounds_seen;
 
 // What is live in a parent at fork, by class: the inherited blocks of the child.
 struct Inherited {
-  uint64_t blocks[wire::kClassCount];
+  int64_t blocks[wire::kClassCount];
   wire::Cell followed[wire::kClassCount];
   int64_t large_live_bytes[wire::kClassCount - wire::kFineClasses];
 };
@@ -63,11 +60,14 @@ void fold(wire::Slot& slot) {
   wire::Slot& ended = region.slots[is_python(slot) ? 1 : 0];
   for (uint32_t index = 0; index < wire::kClassCount; ++index) {
     const wire::Cell& from = slot.cells[index];
-    if (from.allocations == 0 && from.frees == 0) continue;
+    const int64_t live = live_blocks(from);
+    if (from.allocations == 0 && live == 0) continue;
     wire::Cell& into = ended.cells[index];
     fetch_add_relaxed(into.allocations, from.allocations);
-    fetch_add_relaxed(into.frees, from.frees);
-    raise_to(into.live_blocks_peak, from.live_blocks_peak);
+    // A higher peak leaves what is live as it was, so as much more is below it.
+    const uint32_t higher = from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
+    into.live_blocks_peak += higher;
+    fetch_add_relaxed(into.below_peak_blocks, int64_t{higher} - live);
     merge_followed(into, from);
     if (index < wire::kFineClasses) continue;
     const wire::LargeCell& large = slot.large[index - wire::kFineClasses];
@@ -94,7 +94,7 @@ void detach() {
     fold(*python);
     give_back_slot(thread.python_index);
   }
-  writer_ends(slot);
+  writer_ends(*slot);
   give_back_slot(thread.slot_index);
   fetch_add_relaxed(region.header->threads_ended, 1u);
   end_folding();
@@ -114,10 +114,11 @@ void open_region_once() {
       for (uint32_t kind = 0; kind < 2; ++kind) {
         wire::Slot& slot = region.slots[2 + kind];
         for (uint32_t index = 0; index < wire::kClassCount; ++index) {
-          slot.cells[index].allocations = inherited[kind].blocks[index];
+          const int64_t blocks = inherited[kind].blocks[index] > 0 ? inherited[kind].blocks[index] : 0;
+          slot.cells[index].allocations = static_cast<uint64_t>(blocks);
           slot.cells[index].followed_allocations = inherited[kind].followed[index].followed_allocations;
           slot.cells[index].followed_slack_bytes = inherited[kind].followed[index].followed_slack_bytes;
-          slot.cells[index].live_blocks_peak = static_cast<uint32_t>(inherited[kind].blocks[index]);
+          slot.cells[index].live_blocks_peak = static_cast<uint32_t>(blocks);
           if (index < wire::kFineClasses) continue;
           const int64_t live_bytes = inherited[kind].large_live_bytes[index - wire::kFineClasses];
           slot.large[index - wire::kFineClasses] = {live_bytes, live_bytes};
@@ -159,7 +160,7 @@ wire::Slot* attach() {
   if (load_acquire(region_state) != kRegionOpen) open_region_once();
   wire::Slot* slot = take_named_slot(wire::SlotKind::kNative, thread.slot_index);
   if (slot == nullptr) return nullptr;
-  writer_begins(slot);
+  writer_begins(*slot);
   store_release(slot->state, static_cast<uint32_t>(wire::SlotState::kAlive));
   fetch_add_relaxed(region.header->threads_started, 1u);
   if (has_key) pthread_setspecific(end_of_thread, slot);
@@ -197,7 +198,7 @@ void fork_prepare() {
     Inherited& into = inherited[is_python(slot) ? 1 : 0];
     for (uint32_t number = 0; number < wire::kClassCount; ++number) {
       const wire::Cell& cell = slot.cells[number];
-      into.blocks[number] += cell.allocations - cell.frees;
+      into.blocks[number] += live_blocks(cell);
       merge_followed(into.followed[number], cell);
       if (number >= wire::kFineClasses) {
         into.large_live_bytes[number - wire::kFineClasses] += slot.large[number - wire::kFineClasses].live_bytes;

@@ -25,6 +25,8 @@ struct ThreadProbe {
   bool is_shared;
   // CPython is fetching a block that is too large for its pools: malloc files it as Python's.
   bool files_as_python;
+  // Where this thread's last failure was counted.
+  uint64_t* last_failure;
 };
 
 // Initial-exec and trivially constructed: reading it never calls anything.
@@ -38,12 +40,17 @@ HS_SLOW_PATH wire::Slot* attach();
 // Gives this thread a slot for Python objects; null where it has to share.
 HS_SLOW_PATH wire::Slot* attach_python();
 
-// The cells in which this attached thread's malloc files now.
-inline wire::Slot& filing_cells() {
-  return this_thread.files_as_python && this_thread.python != nullptr ? *this_thread.python : *this_thread.slot;
+// Python's blocks from malloc up to the size of those from its pools are filed as native, so that each of its classes
+// holds blocks of one size.
+inline bool is_filed_as_python(size_t usable_bytes) {
+  return this_thread.files_as_python && usable_bytes > wire::kPythonPoolsEndBytes;
 }
-inline wire::SlotKind shared_kind() {
-  return this_thread.files_as_python ? wire::SlotKind::kEndedPython : wire::SlotKind::kEndedNative;
+// The cells in which this attached thread's malloc files a block now.
+inline wire::Slot& filing_cells(size_t usable_bytes) {
+  return is_filed_as_python(usable_bytes) && this_thread.python != nullptr ? *this_thread.python : *this_thread.slot;
+}
+inline wire::SlotKind shared_kind(size_t usable_bytes) {
+  return is_filed_as_python(usable_bytes) ? wire::SlotKind::kEndedPython : wire::SlotKind::kEndedNative;
 }
 
 // Whether the shared slots can be written: not while the region is being made.

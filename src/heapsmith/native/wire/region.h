@@ -17,6 +17,7 @@ inline constexpr uint32_t kSharedSlots = 4;
 inline constexpr uint32_t kHeaderPages = 2;
 inline constexpr size_t kRegionBytes = 67108864;
 inline constexpr uintptr_t kFollowMask = 0x7f0;
+inline constexpr size_t kPythonPoolsEndBytes = 520;
 inline constexpr uint32_t kFineClasses = 65;
 inline constexpr size_t kFineLimitBytes = 1032;
 inline constexpr uint32_t kHalvedDoublingFirst = 10;
@@ -45,8 +46,8 @@ inline constexpr uint64_t kClassBytes[kClassCount] = {8ull, 24ull, 40ull, 56ull,
 // What one thread did with one size class.
 struct Cell {
   uint64_t allocations;  // blocks handed out, reallocations included
-  uint64_t frees;  // blocks taken back, reallocations included
-  uint32_t live_blocks_peak;  // largest allocations - frees so far
+  int64_t below_peak_blocks;  // how many fewer blocks are live than at the peak: frees follow from it
+  uint32_t live_blocks_peak;  // most blocks live so far: allocations - frees
   uint32_t followed_allocations;  // followed blocks handed out (halved together with the next when full)
   uint32_t followed_slack_bytes;  // of those, usable bytes beyond what was asked for, in sum
   uint16_t followed_frees;  // followed blocks taken back (halved together with the next when full)
@@ -54,7 +55,7 @@ struct Cell {
 };
 static_assert(sizeof(Cell) == 32);
 static_assert(offsetof(Cell, allocations) == 0);
-static_assert(offsetof(Cell, frees) == 8);
+static_assert(offsetof(Cell, below_peak_blocks) == 8);
 static_assert(offsetof(Cell, live_blocks_peak) == 16);
 static_assert(offsetof(Cell, followed_allocations) == 20);
 static_assert(offsetof(Cell, followed_slack_bytes) == 24);
@@ -141,7 +142,7 @@ struct RegionHeader {
   uint64_t threads_ended;  // of those, gone
   int64_t published_live_bytes;  // sum of what threads have published
   int64_t live_bytes_peak;  // high-water mark of live bytes
-  int64_t live_bytes_peak_error_bound;  // largest |live_bytes_peak - true peak|
+  int64_t live_bytes_peak_at_most;  // the true peak is not above this, or not above live_bytes_peak
   uint64_t live_bytes_peak_ns;  // CLOCK_MONOTONIC of it
   int64_t mapped_bytes;  // anonymous memory that the program mapped itself
   int64_t mapped_bytes_peak;  // high-water mark of it
@@ -164,12 +165,12 @@ struct RegionHeader {
   uint64_t exit_resident_bytes_peak;  // the kernel's high-water mark then
   uint64_t exit_minor_faults;  // page faults without input/output then
   uint64_t exit_major_faults;  // page faults with input/output then
-  uint32_t superseded;  // 1: another program was executed in this process
+  uint64_t image_mark;  // AT_RANDOM of the auxiliary vector: another one after each exec
   uint32_t command_bytes;  // bytes of `command`
   char python_note[96];  // why Python's objects are not counted
   char allocator_path[256];  // the file that answers malloc
   char command[2048];  // the arguments, each ended by a zero
-  uint8_t padding[1408];
+  uint8_t padding[1404];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -191,7 +192,7 @@ static_assert(offsetof(RegionHeader, threads_started) == 72);
 static_assert(offsetof(RegionHeader, threads_ended) == 80);
 static_assert(offsetof(RegionHeader, published_live_bytes) == 88);
 static_assert(offsetof(RegionHeader, live_bytes_peak) == 96);
-static_assert(offsetof(RegionHeader, live_bytes_peak_error_bound) == 104);
+static_assert(offsetof(RegionHeader, live_bytes_peak_at_most) == 104);
 static_assert(offsetof(RegionHeader, live_bytes_peak_ns) == 112);
 static_assert(offsetof(RegionHeader, mapped_bytes) == 120);
 static_assert(offsetof(RegionHeader, mapped_bytes_peak) == 128);
@@ -214,11 +215,11 @@ static_assert(offsetof(RegionHeader, exit_ns) == 248);
 static_assert(offsetof(RegionHeader, exit_resident_bytes_peak) == 256);
 static_assert(offsetof(RegionHeader, exit_minor_faults) == 264);
 static_assert(offsetof(RegionHeader, exit_major_faults) == 272);
-static_assert(offsetof(RegionHeader, superseded) == 280);
-static_assert(offsetof(RegionHeader, command_bytes) == 284);
-static_assert(offsetof(RegionHeader, python_note) == 288);
-static_assert(offsetof(RegionHeader, allocator_path) == 384);
-static_assert(offsetof(RegionHeader, command) == 640);
+static_assert(offsetof(RegionHeader, image_mark) == 280);
+static_assert(offsetof(RegionHeader, command_bytes) == 288);
+static_assert(offsetof(RegionHeader, python_note) == 292);
+static_assert(offsetof(RegionHeader, allocator_path) == 388);
+static_assert(offsetof(RegionHeader, command) == 644);
 
 // What the outside wants of a running program; the program only reads it.
 struct ControlBlock {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,8 +24,6 @@ from heapsmith.show.page.door import Doorkeeper, names_of_host
 from heapsmith.show.page.hub import Hub
 from heapsmith.show.page.session import Session
 
-DEFAULT_HOST: Final = "127.0.0.1"
-DEFAULT_PORT: Final = 4242
 _PORTS_TRIED: Final = 64
 _STOP_S: Final = 5.0
 _LOGGERS: Final = ("bokeh", "tornado")
@@ -57,8 +56,8 @@ class PageServer:
 
 def serve(
     watcher: ProcessSource,
-    host: str = DEFAULT_HOST,
-    port: int = DEFAULT_PORT,
+    host: str,
+    port: int,
     *,
     on_ready: Callable[[str], None],
     interval_s: float = 1.0,
@@ -66,7 +65,7 @@ def serve(
     """Serve the live page of a watcher, in a thread of its own.
 
     Args:
-        watcher: Where processes come from; used by that thread alone from now on.
+        watcher: Where processes come from.
         host: Address or name to listen on.
         port: Port to listen on; when in use, the next free one is taken (see `PageServer.note`); 0 is any.
         on_ready: Called with the address of the page once it answers.
@@ -121,23 +120,21 @@ def serve(
 
 def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
     hosts = names_of_host(host)
-    # Bokeh cannot spell an IPv6 address as an origin, nor a port that is not chosen yet; the doorkeeper
-    # compares origin and host in any case.
-    spelled = port != 0 and not any(name.startswith("[") for name in hosts)
 
     def make_document(document: Any) -> None:
         Session(document, hub)
 
-    for candidate in range(port, min(port + _PORTS_TRIED, 65536)) if port else [0]:
+    first = port or _find_free_port(host)
+    for candidate in range(first, min(first + _PORTS_TRIED, 65536)):
+        # Bokeh cannot spell an IPv6 address as an origin; the doorkeeper compares origin and host anyway.
+        spelled = [f"{name}:{candidate}" for name in sorted(hosts) if not name.startswith("[")]
         try:
             server = Server(
                 {"/": Application(FunctionHandler(make_document))},
                 io_loop=loop,
                 address=host,
                 port=candidate,
-                allow_websocket_origin=[f"{name}:{candidate}" for name in sorted(hosts)]
-                if spelled
-                else ["*"],
+                allow_websocket_origin=[*spelled, "*"] if len(spelled) < len(hosts) else spelled,
                 auth_provider=Doorkeeper(hosts),
                 check_unused_sessions_milliseconds=5_000,
                 unused_session_lifetime_milliseconds=10_000,
@@ -147,12 +144,16 @@ def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
             if error.errno != errno.EADDRINUSE:
                 raise
             continue
-        got = server.port
-        if got is None:
-            raise RunError(f"cannot serve the page on {host}:{port}", "the server has no port")
-        return server, got
+        return server, candidate
     raise RunError(
         f"cannot serve the page on {host}:{port}",
         f"this port and the {_PORTS_TRIED - 1} after it are in use",
         "choose another with --port or --live HOST:PORT",
     )
+
+
+def _find_free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
