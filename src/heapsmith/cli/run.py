@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run.launch import Run, SignalsPassedOn, Wishes
+from heapsmith.run.launch import PRELOAD_VARIABLE, Run, SignalsPassedOn, Wishes
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
 from heapsmith.units import format_seconds, parse_bytes, parse_seconds
@@ -27,6 +28,10 @@ def run(
     *command: Annotated[
         str, Parameter(help="The program and its arguments, after `--`.")
     ],
+    allocator: Annotated[
+        str | None,
+        Parameter(help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."),
+    ] = None,
     limit: Annotated[
         str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
     ] = None,
@@ -59,6 +64,7 @@ def run(
         limit_bytes=_positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
+        environment={} if allocator is None else _on(allocator),
     )
     if json is not None:
         _must_be_writable(json)
@@ -86,6 +92,15 @@ def run(
     if result.exit.signal is not None:
         return 128 + result.exit.signal
     return result.exit.code or 0
+
+
+def _on(allocator: str) -> dict[str, str]:
+    from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
+
+    library = resolve_subject(allocator).library
+    if library is None:
+        return {}
+    return {PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))}
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

@@ -34,7 +34,7 @@ Operator find_operator(const char* symbol, const void* caller) {
   dlerror();
   if (found == nullptr) abort();
   // It asks malloc again, so that the failure is counted there.
-  if (!TheHeap::is_own_code(found)) hs::probe::take_back_failure();
+  if (!TheHeap::is_own_code(found)) TheCounted::take_back_failure();
   return reinterpret_cast<Operator>(found);
 }
 

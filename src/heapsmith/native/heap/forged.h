@@ -100,6 +100,12 @@ template <class Heap>
 class Uncounted : public Heap {
  public:
   static void* filed(void* block, size_t) { return block; }
+  static void take_back_failure() {}
+  // A product or a sum of sizes that no block can have.
+  static void* overflow() {
+    errno = ENOMEM;
+    return nullptr;
+  }
 };
 
 }  // namespace hs
