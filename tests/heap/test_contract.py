@@ -30,7 +30,9 @@ def test_every_preset_keeps_every_promise_of_malloc(preset: str, check: str) -> 
     assert result.verdict == "pass", result.detail
 
 
-@pytest.mark.parametrize("check", [check.name for check in select_checks([], hardening=True) if check.kind == "hardening"])
+@pytest.mark.parametrize(
+    "check", [check.name for check in select_checks([], hardening=True) if check.kind == "hardening"]
+)
 def test_the_hardened_preset_catches_every_mistake(check: str) -> None:
     result = run_check(select_checks([check], hardening=True)[0], resolve_subject("hardened"))
     assert result.verdict == "pass", result.detail
@@ -67,9 +69,21 @@ def test_a_defect_of_the_relative_is_gone(defect: str, check: str) -> None:
 
 
 PROGRAMS = {
-    "bash": ["bash", "-c", "for i in $(seq 200); do x+=$(printf '%03d' $i); done; echo ${#x}; (echo sub) | cat"],
-    "python": [sys.executable, "-c", "import json; print(len(json.dumps([{str(i): [i] * 5} for i in range(20000)])))"],
-    "perl": ["perl", "-e", "my $s = 'x' x 600000; my %h; $h{$_} = $s for 1..50; print length(join '', values %h), \"\\n\""],
+    "bash": [
+        "bash",
+        "-c",
+        "for i in $(seq 200); do x+=$(printf '%03d' $i); done; echo ${#x}; (echo sub) | cat",
+    ],
+    "python": [
+        sys.executable,
+        "-c",
+        "import json; print(len(json.dumps([{str(i): [i] * 5} for i in range(20000)])))",
+    ],
+    "perl": [
+        "perl",
+        "-e",
+        "my $s = 'x' x 600000; my %h; $h{$_} = $s for 1..50; print length(join '', values %h), \"\\n\"",
+    ],
     "gcc": ["gcc", "-O2", "-x", "c", "-S", "-o", "-", "-"],
     "git": ["git", "-C", str(SOURCES), "log", "--stat", "-5", "--format=%s"],
     "sqlite": [
@@ -93,7 +107,9 @@ def test_a_real_program_prints_what_it_prints_without_us(preset: str, program: s
     outputs = list[tuple[int, bytes]]()
     for extra in ({}, {"LD_PRELOAD": str(resolve_subject(preset).library)}):
         environment = {**os.environ, **extra, "PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}
-        result = subprocess.run(command, input=source.encode(), env=environment, capture_output=True, check=False)
+        result = subprocess.run(
+            command, input=source.encode(), env=environment, capture_output=True, check=False
+        )
         outputs.append((result.returncode, result.stdout))
     assert outputs[0] == outputs[1]
     assert outputs[0][0] == 0
@@ -101,13 +117,25 @@ def test_a_real_program_prints_what_it_prints_without_us(preset: str, program: s
 
 @pytest.mark.parametrize("remote", ["batch", "stack"])
 @pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
-def test_random_calls_agree_with_a_model_while_system_calls_fail(tmp_path: Path, sanitizer: str, remote: str) -> None:
+def test_random_calls_agree_with_a_model_while_system_calls_fail(
+    tmp_path: Path, sanitizer: str, remote: str
+) -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("there is no g++ on this machine")
-    flags = ["-std=gnu++20", "-O1", "-g", f"-I{SOURCES}", "-pthread", *([f"-fsanitize={sanitizer}"] if sanitizer else [])]
+    flags = [
+        "-std=gnu++20",
+        "-O1",
+        "-g",
+        f"-I{SOURCES}",
+        "-pthread",
+        *([f"-fsanitize={sanitizer}"] if sanitizer else []),
+    ]
     built = subprocess.run(
-        [compiler, *flags, str(NATIVE / "model.cc"), "-o", str(tmp_path / "model")], capture_output=True, text=True, check=False
+        [compiler, *flags, str(NATIVE / "model.cc"), "-o", str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if built.returncode != 0 and "sanitize" in built.stderr:
         pytest.skip("this compiler has no such sanitizer")
@@ -120,7 +148,17 @@ def test_random_calls_agree_with_a_model_while_system_calls_fail(tmp_path: Path,
 
 
 def test_the_check_verb_answers_in_json_and_by_its_exit_code() -> None:
-    words = [sys.executable, "-m", "heapsmith", "check", "--allocator", "default", "alignment", "realloc*", "--json"]
+    words = [
+        sys.executable,
+        "-m",
+        "heapsmith",
+        "check",
+        "--allocator",
+        "default",
+        "alignment",
+        "realloc*",
+        "--json",
+    ]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     document = json.loads(result.stdout)
     assert result.returncode == 0

@@ -45,7 +45,9 @@ VARIANTS = {
     "stack": HeapSpec(
         name="stack", sizes=Geometric(largest_bytes=32 * KiB, steps_per_doubling=4), remote=RemoteStack()
     ),
-    "central": HeapSpec(name="central", cache=NoCache(), remote=RemoteBatch(batches=0), pages=OsPages() | PurgeAtOnce()),
+    "central": HeapSpec(
+        name="central", cache=NoCache(), remote=RemoteBatch(batches=0), pages=OsPages() | PurgeAtOnce()
+    ),
     "explicit": HeapSpec(
         name="explicit",
         sizes=Explicit((16, 48, 96, 256, 1024, 4368, 32768)),
@@ -53,13 +55,22 @@ VARIANTS = {
         lock=SpinLock(),
     ),
     "pages": HeapSpec(
-        name="pages", pages=OsPages() | HugePages(after_bytes=0) | Limit(1 << 36) | Prefault() | PurgeOnDemand()
+        name="pages",
+        pages=OsPages() | HugePages(after_bytes=0) | Limit(1 << 36) | Prefault() | PurgeOnDemand(),
     ),
-    "encoded": HeapSpec(name="encoded", cache=BoundedCache(limit_bytes=16 * KiB), hardening=(EncodedLinks(), RandomFreeLists())),
-    "checked": HeapSpec(name="checked", sizes=Geometric(largest_bytes=32 * KiB), hardening=(CheckedBlocks(),)),
+    "encoded": HeapSpec(
+        name="encoded",
+        cache=BoundedCache(limit_bytes=16 * KiB),
+        hardening=(EncodedLinks(), RandomFreeLists()),
+    ),
+    "checked": HeapSpec(
+        name="checked", sizes=Geometric(largest_bytes=32 * KiB), hardening=(CheckedBlocks(),)
+    ),
 }
 # What a heap that populates every page, or keeps every page, does not promise.
-NOT_PROMISED = {"pages": {"ten-gigabytes", "calloc-lazy", "large-blocks", "exhaustion", "exhaustion-small", "reuse"}}
+NOT_PROMISED = {
+    "pages": {"ten-gigabytes", "calloc-lazy", "large-blocks", "exhaustion", "exhaustion-small", "reuse"}
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,7 +82,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_every_policy_keeps_malloc_s_contract(name: str, tmp_path: Path) -> None:
     made = forge(VARIANTS[name], tmp_path / "heap.so")
     names = [check.name for check in select_checks([], hardening=False)]
-    chosen = select_checks([each for each in names if each not in NOT_PROMISED.get(name, set())], hardening=False)
+    chosen = select_checks(
+        [each for each in names if each not in NOT_PROMISED.get(name, set())], hardening=False
+    )
     broken = [result for result in run_checks(chosen, Subject(name, made.path)) if result.verdict == "fail"]
     assert broken == []
 
@@ -93,9 +106,13 @@ def test_presets_need_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert forge(load_spec(name), tmp_path / f"{name}.so").compiler == ""
 
 
-def test_a_compiler_that_fails_is_quoted_and_its_source_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_compiler_that_fails_is_quoted_and_its_source_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     script = tmp_path / "c++"
-    script.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "broken 1.0" && exit 0\necho "x.cc:1: error: no luck" >&2\nexit 1\n')
+    script.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo "broken 1.0" && exit 0\necho "x.cc:1: error: no luck" >&2\nexit 1\n'
+    )
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -111,7 +128,7 @@ def test_a_compiler_that_fails_is_quoted_and_its_source_kept(monkeypatch: pytest
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ForgeError, match="the cache .* cannot be written"):
+    with pytest.raises(ForgeError, match=r"the cache .* cannot be written"):
         forge(HeapSpec(name="homeless"))
 
 
@@ -122,8 +139,8 @@ def test_a_library_that_is_no_allocator_fails_its_verification() -> None:
 
 def test_a_forged_library_needs_the_c_library_alone(tmp_path: Path) -> None:
     allowed = {
-        "__errno_location", "__register_atfork", "abort", "clock_gettime", "dladdr", "dlclose", "dlerror", "dlopen", "dlsym",
-        "memcpy", "memset", "memmove", "pthread_key_create", "pthread_setspecific", "__cxa_finalize",
+        "__errno_location", "__register_atfork", "abort", "clock_gettime", "dladdr", "dlclose", "dlerror", "dlopen",
+        "dlsym", "memcpy", "memset", "memmove", "pthread_key_create", "pthread_setspecific", "__cxa_finalize",
         "_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__gmon_start__", "getenv", "secure_getenv",
         "atexit", "__cxa_atexit",
     }  # fmt: skip
@@ -132,7 +149,9 @@ def test_a_forged_library_needs_the_c_library_alone(tmp_path: Path) -> None:
     for name in ("default", "small", "pow2", "low-latency", "hardened"):
         library = preset_library(name)
         assert library is not None
-        listed = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            ["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True
+        )
         needed = {line.split()[-1].partition("@")[0] for line in listed.stdout.splitlines()}
         assert needed <= allowed
 
@@ -166,7 +185,10 @@ def test_the_command_line_explains_and_forges(tmp_path: Path) -> None:
     assert document["schema"] == "heapsmith.forge/1"
     assert Path(document["path"]).is_file()
     explained = subprocess.run(
-        [sys.executable, "-m", "heapsmith", "forge", "hardened", "--explain"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "heapsmith", "forge", "hardened", "--explain"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "CheckedBlocks" in explained
     assert "internal fragmentation" in explained
@@ -188,7 +210,16 @@ def test_the_one_header_serves_the_standard_library(tmp_path: Path) -> None:
         pytest.skip("there is no C++ compiler on this machine")
     (tmp_path / "heap.h").write_text(render_header(load_spec("default")))
     program = Path(__file__).parent / "native" / "library_use.cc"
-    words = [compiler, "-std=c++20", "-O1", "-Wall", f"-I{tmp_path}", str(program), "-o", str(tmp_path / "use")]
+    words = [
+        compiler,
+        "-std=c++20",
+        "-O1",
+        "-Wall",
+        f"-I{tmp_path}",
+        str(program),
+        "-o",
+        str(tmp_path / "use"),
+    ]
     subprocess.run([*words, "-pthread"], check=True, capture_output=True, text=True)
     output = subprocess.run([tmp_path / "use"], check=True, capture_output=True, text=True).stdout
     assert output == "vector 1000 499500\npmr 3\narena 7\nleaked 48\nleaked 0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -53,7 +54,11 @@ CACHES = st.one_of(
 )
 PIPES = st.one_of(
     st.just(OsPages() | PurgeAtOnce()),
-    st.builds(lambda ms, limit: OsPages() | Limit(limit) | PurgeAfter(ms), st.integers(0, 10**6), st.integers(MiB, 1 << 40)),
+    st.builds(
+        lambda ms, limit: OsPages() | Limit(limit) | PurgeAfter(ms),
+        st.integers(0, 10**6),
+        st.integers(MiB, 1 << 40),
+    ),
 )
 SPECS = st.builds(
     HeapSpec, name=st.from_regex(r"\A[a-z][a-z0-9_-]{0,20}\Z"), sizes=SIZES, cache=CACHES, pages=PIPES
@@ -70,7 +75,7 @@ def test_classes_rise_and_hold_what_they_promise(sizes: Geometric | PowersOfTwo 
     classes = sizes.class_bytes()
     assert classes == sorted(set(classes))
     if isinstance(sizes, Geometric):
-        for low, high in zip(classes, classes[1:], strict=False):
+        for low, high in itertools.pairwise(classes):
             assert high - low <= max(16, low // sizes.steps_per_doubling)
             assert high % 16 == 0
 
@@ -164,9 +169,17 @@ def test_every_policy_has_one_header_of_its_name_and_every_header_its_policy() -
     declared = {policy.header for policy in POLICIES}
     for policy in POLICIES:
         source = (SOURCES / policy.header).read_text()
-        assert re.search(rf"\bstruct {policy.__name__}\b", source), f"{policy.header} has no struct {policy.__name__}"
+        assert re.search(rf"\bstruct {policy.__name__}\b", source), (
+            f"{policy.header} has no struct {policy.__name__}"
+        )
         assert "Promise:" in source, f"{policy.header} promises nothing"
-    composed = {"links/plain_links.h", "links/scrubbed_links.h", "sizes/size_classes.h", "pages/pipe.h", "concepts.h"}
+    composed = {
+        "links/plain_links.h",
+        "links/scrubbed_links.h",
+        "sizes/size_classes.h",
+        "pages/pipe.h",
+        "concepts.h",
+    }
     headers = {str(path.relative_to(SOURCES)) for path in (SOURCES / "policy").rglob("*.h")}
     assert headers == declared | {f"policy/{name}" for name in composed}
     assert all(policy.slot for policy in POLICIES if policy is not HardeningPolicy)

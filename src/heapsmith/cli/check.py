@@ -18,7 +18,9 @@ from heapsmith.show.checking import render_check_list, render_checks, render_ver
 
 def check(
     *names: Annotated[str, Parameter(help="Checks, by name or pattern; all of the contract if left out.")],
-    allocator: Annotated[str, Parameter(help="system, a preset, jemalloc, ..., a spec.toml or a library.")] = "default",
+    allocator: Annotated[
+        str, Parameter(help="system, a preset, jemalloc, ..., a spec.toml or a library.")
+    ] = "default",
     hardening: Annotated[
         bool | None, Parameter(help="Also what a hardened heap must catch (the default for `hardened`).")
     ] = None,

@@ -19,9 +19,15 @@ def forge(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="The file to write.")] = None,
-    explain: Annotated[bool, Parameter(help="Print the effective heap and what it costs.", negative="")] = False,
-    header: Annotated[bool, Parameter(help="Write one C++ header instead of a library.", negative="")] = False,
-    target: Annotated[str, Parameter(help="Another machine, as aarch64-linux-gnu or x86_64-linux-musl.")] = "",
+    explain: Annotated[
+        bool, Parameter(help="Print the effective heap and what it costs.", negative="")
+    ] = False,
+    header: Annotated[
+        bool, Parameter(help="Write one C++ header instead of a library.", negative="")
+    ] = False,
+    target: Annotated[
+        str, Parameter(help="Another machine, as aarch64-linux-gnu or x86_64-linux-musl.")
+    ] = "",
     debug_file: Annotated[Path | None, Parameter(help="Also keep what a debugger needs, here.")] = None,
     json: Annotated[bool, Parameter(help="Print one JSON document.", negative="")] = False,
 ) -> None:
@@ -33,7 +39,9 @@ def forge(
 
     described = load_spec(spec)
     if output is None and not explain:
-        raise ForgeError("there is nowhere to put it", "", "write -o LIB.so, or --explain to see what it would be")
+        raise ForgeError(
+            "there is nowhere to put it", "", "write -o LIB.so, or --explain to see what it would be"
+        )
     console = Console(soft_wrap=True)
     if explain and not json:
         console.print(render_explanation(described), highlight=False, markup=False)

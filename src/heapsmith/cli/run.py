@@ -25,12 +25,12 @@ DEFAULT_PORT: Final = 8642
 
 
 def run(
-    *command: Annotated[
-        str, Parameter(help="The program and its arguments, after `--`.")
-    ],
+    *command: Annotated[str, Parameter(help="The program and its arguments, after `--`.")],
     allocator: Annotated[
         str | None,
-        Parameter(help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."),
+        Parameter(
+            help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."
+        ),
     ] = None,
     limit: Annotated[
         str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
@@ -78,7 +78,9 @@ def run(
                 console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             server = None
             if page_at is not None:
-                from heapsmith.show.page import serve  # the page's libraries take as long to load as a small program runs
+                from heapsmith.show.page import (
+                    serve,
+                )  # the page's libraries take as long to load as a small program runs
 
                 server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
                 stack.callback(server.stop)
@@ -129,7 +131,9 @@ def _keep_page(console: Console, url: str, linger_s: float | None) -> None:
     if linger_s == 0:
         return
     until = "until Ctrl-C" if linger_s is None else f"for {format_seconds(linger_s)}"
-    console.print(f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True
+    )
     with contextlib.suppress(KeyboardInterrupt):
         time.sleep(linger_s) if linger_s is not None else signal.pause()
 

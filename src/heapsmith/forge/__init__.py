@@ -5,4 +5,13 @@ from heapsmith.forge.compiler import Compiler, find_compiler
 from heapsmith.forge.library import Forged, forge, preset_library, write_header
 from heapsmith.forge.render import render_config
 
-__all__ = ["Compiler", "Forged", "find_compiler", "forge", "preset_library", "render_config", "render_header", "write_header"]
+__all__ = [
+    "Compiler",
+    "Forged",
+    "find_compiler",
+    "forge",
+    "preset_library",
+    "render_config",
+    "render_header",
+    "write_header",
+]

@@ -17,10 +17,27 @@ from heapsmith.errors import ForgeError
 from heapsmith.native import SOURCES
 
 _COMPILE_FLAGS: Final = (
-    "-std=gnu++20 -O2 -fPIC -shared -fvisibility=hidden -ftls-model=initial-exec -fno-plt -fno-exceptions -fno-rtti "
-    "-fno-threadsafe-statics -fno-math-errno -fno-omit-frame-pointer -fno-builtin-malloc"
-).split()
-_LINK_FLAGS: Final = "-Wl,-z,now -Wl,-z,relro -Wl,-z,defs -Wl,--hash-style=gnu -Wl,--as-needed".split()
+    "-std=gnu++20",
+    "-O2",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-ftls-model=initial-exec",
+    "-fno-plt",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-threadsafe-statics",
+    "-fno-math-errno",
+    "-fno-omit-frame-pointer",
+    "-fno-builtin-malloc",
+)
+_LINK_FLAGS: Final = (
+    "-Wl,-z,now",
+    "-Wl,-z,relro",
+    "-Wl,-z,defs",
+    "-Wl,--hash-style=gnu",
+    "-Wl,--as-needed",
+)
 _SOURCE_FILES: Final = ("abi/forged_init.cc", "abi/malloc.cc", "abi/new.cc")
 
 

@@ -78,7 +78,7 @@ def forge(
         debug_file: Where to put what a debugger needs; None strips it.
 
     Raises:
-        ForgeError: No compiler, the compiler failed, the library failed its verification, or a file could not be written.
+        ForgeError: No compiler; it failed; the library failed its verification; a file could not be written.
     """
     started_s = time.monotonic()
     ready = None if target or debug_file else _ready_preset(spec)
@@ -122,12 +122,14 @@ def _cache_directory() -> Path:
     path = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "heapsmith" / "forge"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = tempfile.TemporaryFile(dir=path)
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise ForgeError(
-            f"the cache {path} cannot be written", error.strerror or str(error), "set XDG_CACHE_HOME to another place"
+            f"the cache {path} cannot be written",
+            error.strerror or str(error),
+            "set XDG_CACHE_HOME to another place",
         ) from error
-    probe.close()
     return path
 
 
@@ -152,9 +154,13 @@ def _compile(
     library = work / "heap.so"
     words = compiler.words(work, library, debug=debug_file is not None)
     try:
-        result = subprocess.run(words, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False)
+        result = subprocess.run(
+            words, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
-        raise ForgeError(f"the compiler took longer than {_COMPILE_TIMEOUT_S} s", shlex.join(words)) from error
+        raise ForgeError(
+            f"the compiler took longer than {_COMPILE_TIMEOUT_S} s", shlex.join(words)
+        ) from error
     if result.returncode != 0 or not library.is_file():
         errors = [line for line in result.stderr.splitlines() if "error" in line]
         said = errors[0] if errors else (result.stderr.strip() or f"exit code {result.returncode}")
@@ -164,7 +170,7 @@ def _compile(
         _split_debug(library, debug_file)
     if verify:
         verify_library(library)
-    os.replace(_beside(library, output), output)
+    _beside(library, output).replace(output)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -190,7 +196,7 @@ def _beside(source: Path, target: Path) -> Path:
 
 def _place(source: Path, target: Path) -> Path:
     try:
-        os.replace(_beside(source, target), target)
+        _beside(source, target).replace(target)
     except OSError as error:
         raise ForgeError(f"cannot write {target}", error.strerror or str(error)) from error
     return target

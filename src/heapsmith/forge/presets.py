@@ -1,6 +1,6 @@
 """The rendered configurations of the presets, which the build compiles: kept beside the native sources.
 
-    python -m heapsmith.forge.presets [--check]
+python -m heapsmith.forge.presets [--check]
 """
 
 from __future__ import annotations

@@ -59,5 +59,7 @@ def _links(spec: HeapSpec) -> str:
 
 
 def _hardened(spec: HeapSpec) -> str:
-    looks = [policy.cpp() for policy in spec.hardening if not isinstance(policy, EncodedLinks | RandomFreeLists)]
+    looks = [
+        policy.cpp() for policy in spec.hardening if not isinstance(policy, EncodedLinks | RandomFreeLists)
+    ]
     return f"Hardened<SpecBlocks, {', '.join(looks)}>" if looks else "SpecBlocks"

@@ -66,9 +66,13 @@ def verify_library(library: Path) -> None:
         ForgeError: It is no allocator, or it does not do what an allocator must.
     """
     _run("it was loaded", ["-c", _USE, str(library)], {})
-    output = _run("a program ran on it", ["-c", _PRELOAD], {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"})
+    output = _run(
+        "a program ran on it", ["-c", _PRELOAD], {"LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+    )
     if output.strip() != str(sum(len(str(n)) for n in range(20000))):
-        raise ForgeError(f"{library.name} fails its verification", f"a program on it printed {output.strip()!r}")
+        raise ForgeError(
+            f"{library.name} fails its verification", f"a program on it printed {output.strip()!r}"
+        )
 
 
 def _run(when: str, words: list[str], extra: dict[str, str]) -> str:

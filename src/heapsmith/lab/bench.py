@@ -81,7 +81,9 @@ def workload_promises() -> dict[str, str]:
         >>> workload_promises()["pair-64"]
         'one block of 64 bytes, allocated and freed'
     """
-    output = subprocess.run([library("workloads"), "--list"], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [library("workloads"), "--list"], capture_output=True, text=True, check=True
+    ).stdout
     return dict(line.split("\t", 1) for line in output.splitlines())
 
 
@@ -105,7 +107,8 @@ def select_workloads(names: Sequence[str]) -> dict[str, list[str]]:
             hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
             raise CheckError(f"there is no workload {name!r}", hint=hint)
     chosen = {
-        suite: [name for name in cases if not names or suite in names or name in names] for suite, cases in SUITES.items()
+        suite: [name for name in cases if not names or suite in names or name in names]
+        for suite, cases in SUITES.items()
     }
     return {suite: cases for suite, cases in chosen.items() if cases}
 
@@ -191,7 +194,9 @@ def _measure(name: str, field: Sequence[Subject], rounds: int) -> Iterator[Case]
             resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
             resident_after_bytes=compute_spread([run.resident_after_bytes for run in good]),
             page_faults=compute_spread([run.page_faults for run in good]),
-            time_ratio=_ratio([run.time_s for run in runs[baseline] if not run.failed], [run.time_s for run in good]),
+            time_ratio=_ratio(
+                [run.time_s for run in runs[baseline] if not run.failed], [run.time_s for run in good]
+            ),
             resident_ratio=_ratio(
                 [run.resident_bytes_peak for run in runs[baseline] if not run.failed],
                 [run.resident_bytes_peak for run in good],

@@ -71,13 +71,17 @@ def resolve_subject(name: str) -> Subject:
     if name in _FIELD:
         library = _installed(name)
         if library is None:
-            raise CheckError(f"{name} is not installed", f"there is no {_FIELD[name]}", "see `heapsmith allocators`")
+            raise CheckError(
+                f"{name} is not installed", f"there is no {_FIELD[name]}", "see `heapsmith allocators`"
+            )
         return Subject(name, library)
     if name in presets() or name.endswith(".toml"):
         return Subject(name, preset_library(name) or forge(load_spec(name)).path)
     path = Path(name)
     if "/" not in name and ".so" not in name:
-        raise CheckError(f"there is no allocator {name!r}", hint=f"use {', '.join(known_subjects())}, or a library's path")
+        raise CheckError(
+            f"there is no allocator {name!r}", hint=f"use {', '.join(known_subjects())}, or a library's path"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(20)
@@ -89,4 +93,6 @@ def resolve_subject(name: str) -> Subject:
 
 
 def _installed(name: str) -> Path | None:
-    return next((path for folder in _LIBRARY_FOLDERS if (path := Path(folder) / _FIELD[name]).is_file()), None)
+    return next(
+        (path for folder in _LIBRARY_FOLDERS if (path := Path(folder) / _FIELD[name]).is_file()), None
+    )

@@ -19,7 +19,10 @@ def render_suites(suites: Sequence[Suite]) -> Table:
         0
     """
     names = list(dict.fromkeys(case.allocator for suite in suites for case in suite.cases))
-    table = Table(title="time / resident peak, as ratios to the system's malloc in the same rounds", title_justify="left")
+    table = Table(
+        title="time / resident peak, as ratios to the system's malloc in the same rounds",
+        title_justify="left",
+    )
     table.add_column("workload")
     for name in names:
         table.add_column(name, justify="right")
@@ -33,7 +36,9 @@ def render_suites(suites: Sequence[Suite]) -> Table:
 def render_case(cases: Sequence[Case]) -> Text:
     """Make the line that is shown as soon as a workload is measured."""
     text = Text(f"{cases[0].name}: ", style="bold")
-    parts = (f"{case.allocator} {format_seconds(case.time_s.median)} ({_short(case.time_ratio)})" for case in cases)
+    parts = (
+        f"{case.allocator} {format_seconds(case.time_s.median)} ({_short(case.time_ratio)})" for case in cases
+    )
     text.append(", ".join(parts), style="")
     return text
 

@@ -1,28 +1,25 @@
 """A heap described: one value per slot, valid once it exists, in Python and in TOML alike.
 
-    web = HeapSpec(
-        name="web",
-        sizes=Geometric(smallest_bytes=16, largest_bytes=32 * KiB, steps_per_doubling=4),
-        cache=BoundedCache(limit_bytes=64 * KiB),
-        remote=RemoteStack(),
-        pages=OsPages() | Limit(limit_bytes=512 * MiB) | PurgeAfter(delay_ms=10),
-    )
+web = HeapSpec(
+    name="web",
+    sizes=Geometric(smallest_bytes=16, largest_bytes=32 * KiB, steps_per_doubling=4),
+    cache=BoundedCache(limit_bytes=64 * KiB),
+    remote=RemoteStack(),
+    pages=OsPages() | Limit(limit_bytes=512 * MiB) | PurgeAfter(delay_ms=10),
+)
 """
 
 from heapsmith.spec.document import load_spec, presets, read_document, write_document
 from heapsmith.spec.heap import HeapSpec, Problem
 from heapsmith.spec.policies import (
     BoundedCache,
-    ZeroOnFree,
-    RandomFreeLists,
-    Quarantine,
-    GuardPages,
-    EncodedLinks,
     CheckedBlocks,
+    EncodedLinks,
     Explicit,
     FixedCache,
     FutexLock,
     Geometric,
+    GuardPages,
     HugePages,
     Limit,
     NoCache,
@@ -34,23 +31,23 @@ from heapsmith.spec.policies import (
     PurgeAfter,
     PurgeAtOnce,
     PurgeOnDemand,
+    Quarantine,
+    RandomFreeLists,
     RemoteBatch,
     RemoteStack,
     SpinLock,
+    ZeroOnFree,
 )
 
 __all__ = [
     "BoundedCache",
-    "ZeroOnFree",
-    "RandomFreeLists",
-    "Quarantine",
-    "GuardPages",
-    "EncodedLinks",
     "CheckedBlocks",
+    "EncodedLinks",
     "Explicit",
     "FixedCache",
     "FutexLock",
     "Geometric",
+    "GuardPages",
     "HeapSpec",
     "HugePages",
     "Limit",
@@ -64,9 +61,12 @@ __all__ = [
     "PurgeAfter",
     "PurgeAtOnce",
     "PurgeOnDemand",
+    "Quarantine",
+    "RandomFreeLists",
     "RemoteBatch",
     "RemoteStack",
     "SpinLock",
+    "ZeroOnFree",
     "load_spec",
     "presets",
     "read_document",

@@ -1,14 +1,14 @@
 """Specs as TOML documents: read with all problems at once, written back as they are.
 
-    name = "web"
-    [sizes]
-    policy = "Geometric"
-    largest_bytes = "32KiB"
-    [[pages]]
-    policy = "OsPages"
-    [[pages]]
-    policy = "PurgeAfter"
-    delay_ms = 10
+name = "web"
+[sizes]
+policy = "Geometric"
+largest_bytes = "32KiB"
+[[pages]]
+policy = "OsPages"
+[[pages]]
+policy = "PurgeAfter"
+delay_ms = 10
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def load_spec(source: str | Path) -> HeapSpec:
         path = PRESET_DIRECTORY / f"{source}.toml"
     elif path.suffix != ".toml":
         near = difflib.get_close_matches(str(source), presets(), n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"presets are {', '.join(presets())}; a spec ends in .toml"
+        hint = (
+            f"did you mean `{near[0]}`?"
+            if near
+            else f"presets are {', '.join(presets())}; a spec ends in .toml"
+        )
         raise SpecError(f"{source} is no heap", "neither a preset nor a TOML file", hint)
     try:
         text = path.read_text(encoding="utf-8")
@@ -77,13 +81,13 @@ def load_spec(source: str | Path) -> HeapSpec:
 
 
 def read_document(text: str, where: str = "the document") -> HeapSpec:
-    """Make a spec of the text of a TOML document.
+    r"""Make a spec of the text of a TOML document.
 
     Raises:
         SpecError: It is not TOML, or the heap it describes cannot work; every problem is named.
 
     Example:
-        >>> read_document('[sizes]\\npolicy = "PowersOfTwo"').sizes.largest_bytes
+        >>> read_document('[sizes]\npolicy = "PowersOfTwo"').sizes.largest_bytes
         32768
     """
     try:
@@ -125,7 +129,9 @@ def write_document(spec: HeapSpec) -> str:
     lines = [f'name = "{spec.name}"']
     for slot in SLOTS:
         value = getattr(spec, slot)
-        policies: Sequence[Policy] = value.stages if slot == "pages" else value if slot == "hardening" else (value,)
+        policies: Sequence[Policy] = (
+            value.stages if slot == "pages" else value if slot == "hardening" else (value,)
+        )
         for policy in policies:
             several = slot in ("pages", "hardening")
             lines += ["", f"[[{slot}]]" if several else f"[{slot}]", f'policy = "{type(policy).__name__}"']
@@ -141,7 +147,7 @@ def _read_list(slot: str, value: object, found: list[Problem]) -> list[Any] | No
         return None
     entries = cast("list[object]", value)
     policies = [_read_policy(slot, f"{slot}[{number}]", entry, found) for number, entry in enumerate(entries)]
-    return None if None in policies else policies
+    return None if any(policy is None for policy in policies) else list(policies)
 
 
 def _read_policy(slot: str, field: str, value: object, found: list[Problem]) -> Policy | None:
@@ -149,7 +155,9 @@ def _read_policy(slot: str, field: str, value: object, found: list[Problem]) -> 
     if isinstance(value, str):
         value = {"policy": value}
     if not isinstance(value, dict):
-        found.append(Problem(field, f"is {value!r}", f'write [{slot}] and below it policy = "{next(iter(known))}"'))
+        found.append(
+            Problem(field, f"is {value!r}", f'write [{slot}] and below it policy = "{next(iter(known))}"')
+        )
         return None
     table = dict(cast("dict[str, Any]", value))
     name = table.pop("policy", None)

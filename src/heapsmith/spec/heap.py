@@ -160,9 +160,13 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _hardening_problems(cast("tuple[HardeningPolicy, ...]", looks), values.get("sizes"))
     cache = values.get("cache")
     if isinstance(cache, NoCache) and isinstance(values.get("remote"), RemoteStack):
-        yield Problem("remote", "is RemoteStack, but no thread owns spans without a cache", "use RemoteBatch(batches=0)")
+        yield Problem(
+            "remote", "is RemoteStack, but no thread owns spans without a cache", "use RemoteBatch(batches=0)"
+        )
     if isinstance(cache, NoCache) and isinstance(values.get("lock"), NoLock):
-        yield Problem("lock", "is NoLock with NoCache: nothing would notice a second thread", "use BoundedCache")
+        yield Problem(
+            "lock", "is NoLock with NoCache: nothing would notice a second thread", "use BoundedCache"
+        )
 
 
 def _pipe_problems(pipe: PagePipe) -> Iterator[Problem]:
@@ -190,18 +194,28 @@ def _pipe_problems(pipe: PagePipe) -> Iterator[Problem]:
 def _hardening_problems(policies: tuple[HardeningPolicy, ...], sizes: object) -> Iterator[Problem]:
     for number, policy in enumerate(policies):
         if any(type(policy) is type(other) for other in policies[:number]):
-            yield Problem(f"hardening[{number}]", f"is a second {type(policy).__name__}", "leave one of them out")
-    needing = [policy for policy in policies if not isinstance(policy, CheckedBlocks | EncodedLinks | RandomFreeLists)]
+            yield Problem(
+                f"hardening[{number}]", f"is a second {type(policy).__name__}", "leave one of them out"
+            )
+    needing = [
+        policy
+        for policy in policies
+        if not isinstance(policy, CheckedBlocks | EncodedLinks | RandomFreeLists)
+    ]
     checked = any(isinstance(policy, CheckedBlocks) for policy in policies)
     if needing and not checked:
-        yield Problem("hardening", f"has {type(needing[0]).__name__} without CheckedBlocks", "add CheckedBlocks")
+        yield Problem(
+            "hardening", f"has {type(needing[0]).__name__} without CheckedBlocks", "add CheckedBlocks"
+        )
     if checked and isinstance(sizes, SizesPolicy) and not sizes.complaints():
         classes = sizes.class_bytes()
         if classes[-1] > 32 * KiB:
             remedy = "use 32KiB: larger blocks are guarded as spans of their own"
             yield Problem("sizes", f"goes to {format_bytes(classes[-1])} under CheckedBlocks", remedy)
         if any(size % 16 for size in classes):
-            yield Problem("sizes", "has a class that is no multiple of 16 under CheckedBlocks", "use multiples of 16")
+            yield Problem(
+                "sizes", "has a class that is no multiple of 16 under CheckedBlocks", "use multiples of 16"
+            )
 
 
 def _explanation(spec: HeapSpec) -> Iterator[str]:
@@ -229,7 +243,8 @@ def _explanation(spec: HeapSpec) -> Iterator[str]:
     if isinstance(spec.cache, NoCache):
         yield "  cache: none"
     else:
-        yield f"  cache: at most {format_bytes(getattr(spec.cache, 'limit_bytes'))} per thread, and {_cache_table(classes)} of lists"
+        held = format_bytes(getattr(spec.cache, "limit_bytes"))  # noqa: B009 (every caching policy has one)
+        yield f"  cache: at most {held} per thread, and {_cache_table(classes)} of lists"
     if any(isinstance(stage, Prefault) for stage in spec.pages.stages):
         yield "  every page taken is resident at once"
 

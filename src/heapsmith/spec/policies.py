@@ -5,6 +5,7 @@ Each class knows its own problems, what it costs in words, and how it is said in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import ClassVar, Final
 
@@ -59,7 +60,11 @@ class SizesPolicy(Policy, frozen=True):
 
 def _largest_class_complaints(field: str, value: int) -> Iterator[tuple[str, str, str]]:
     if value > MiB:
-        yield field, f"is {format_bytes(value)}", "keep it at 1MiB or below: larger blocks get spans of their own"
+        yield (
+            field,
+            f"is {format_bytes(value)}",
+            "keep it at 1MiB or below: larger blocks get spans of their own",
+        )
 
 
 class Geometric(SizesPolicy, frozen=True):
@@ -86,9 +91,17 @@ class Geometric(SizesPolicy, frozen=True):
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if self.smallest_bytes < 16 or self.smallest_bytes % MALLOC_ALIGNMENT:
-            yield "smallest_bytes", f"is {self.smallest_bytes}", "use a multiple of 16: C requires that alignment"
+            yield (
+                "smallest_bytes",
+                f"is {self.smallest_bytes}",
+                "use a multiple of 16: C requires that alignment",
+            )
         if self.largest_bytes < self.smallest_bytes:
-            yield "largest_bytes", f"is below smallest_bytes ({self.smallest_bytes})", "make it the larger one"
+            yield (
+                "largest_bytes",
+                f"is below smallest_bytes ({self.smallest_bytes})",
+                "make it the larger one",
+            )
         if self.largest_bytes % MALLOC_ALIGNMENT:
             yield "largest_bytes", f"is {self.largest_bytes}", "use a multiple of 16"
         yield from _largest_class_complaints("largest_bytes", self.largest_bytes)
@@ -100,7 +113,11 @@ class Geometric(SizesPolicy, frozen=True):
             and self.smallest_bytes % 16 == 0
             and len(self.class_bytes()) > 250
         ):
-            yield "steps_per_doubling", f"makes {len(self.class_bytes())} classes", "at most 250 fit: use fewer steps"
+            yield (
+                "steps_per_doubling",
+                f"makes {len(self.class_bytes())} classes",
+                "at most 250 fit: use fewer steps",
+            )
 
     def cost(self) -> str:
         """Say in a few words what this choice costs and gives."""
@@ -133,7 +150,11 @@ class PowersOfTwo(SizesPolicy, frozen=True):
             if value < 8 or value & (value - 1):
                 yield field, f"is {value}", "use a power of two from 8 on"
         if self.largest_bytes < self.smallest_bytes:
-            yield "largest_bytes", f"is below smallest_bytes ({self.smallest_bytes})", "make it the larger one"
+            yield (
+                "largest_bytes",
+                f"is below smallest_bytes ({self.smallest_bytes})",
+                "make it the larger one",
+            )
         yield from _largest_class_complaints("largest_bytes", self.largest_bytes)
 
     def cost(self) -> str:
@@ -169,7 +190,7 @@ class Explicit(SizesPolicy, frozen=True):
             yield field, "is empty", "name at least one class"
             return
         if list(classes) != sorted(set(classes)):
-            wrong = next(b for a, b in zip(classes, classes[1:], strict=False) if b <= a)
+            wrong = next(b for a, b in itertools.pairwise(classes) if b <= a)
             yield field, f"is not in rising order at {wrong}", "sort the classes, each once"
         odd = [value for value in classes if value < 8 or value % 8]
         if odd:
@@ -188,7 +209,9 @@ class Explicit(SizesPolicy, frozen=True):
         )
         steps = zip((0, *self.class_bytes_list), self.class_bytes_list, strict=False)
         worst = max((high - low - 1) / high for low, high in steps)
-        return f"{len(self.class_bytes_list)} classes; at most {100 * worst:.0f} % of a block unused{gives_up}"
+        return (
+            f"{len(self.class_bytes_list)} classes; at most {100 * worst:.0f} % of a block unused{gives_up}"
+        )
 
 
 class CachePolicy(Policy, frozen=True):
@@ -244,7 +267,11 @@ class FixedCache(CachePolicy, frozen=True):
         if not self.capacity_blocks:
             yield "capacity_blocks", "is empty", "name at least one capacity"
         if any(not 1 <= blocks <= 65536 for blocks in self.capacity_blocks):
-            yield "capacity_blocks", "has a capacity that is not 1 to 65536", "use NoCache where nothing is to be held"
+            yield (
+                "capacity_blocks",
+                "has a capacity that is not 1 to 65536",
+                "use NoCache where nothing is to be held",
+            )
         if self.limit_bytes < KiB:
             yield "limit_bytes", f"is {self.limit_bytes}", "use 1KiB or more, or NoCache for none"
 

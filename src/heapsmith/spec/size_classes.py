@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 MALLOC_ALIGNMENT: Final = 16
@@ -41,5 +42,5 @@ def worst_unused_ratio(classes: list[int]) -> float:
         >>> worst_unused_ratio([64, 128])
         0.4921875
     """
-    pairs = [(low, high) for low, high in zip(classes, classes[1:], strict=False) if high > 64]
+    pairs = [(low, high) for low, high in itertools.pairwise(classes) if high > 64]
     return max(((high - low - 1) / high for low, high in pairs), default=0.0)

@@ -41,8 +41,8 @@ struct FailingLinux : hs::Linux {
 using Classes = hs::Geometric<16, 65536, 4>;
 using PagePolicy = hs::Pipe<hs::OsPages<FailingLinux>, hs::Limit<256 << 20>, hs::PurgeAfter<1, 65536, 4>>;
 template <class Remote>
-using Tested = hs::Heap<Classes, hs::BoundedCache<65536, 2048, 32>, Remote, PagePolicy, hs::FutexLock, hs::PlainLinks,
-                        FailingLinux>;
+using Tested = hs::Heap<Classes, hs::BoundedCache<65536, 2048, 32>, Remote, PagePolicy, hs::FutexLock,
+                        hs::PlainLinks, FailingLinux>;
 
 [[noreturn]] void broken(const char* what, unsigned long long number) {
   fprintf(stderr, "broken: %s (%llu)\n", what, number);
@@ -88,7 +88,8 @@ struct Worker {
     live[at] = block;
   }
   std::map<uintptr_t, Block>::iterator pick() {
-    auto found = live.lower_bound(live.begin()->first + next_random(state) % (live.rbegin()->first - live.begin()->first + 1));
+    auto found = live.lower_bound(live.begin()->first +
+                                  next_random(state) % (live.rbegin()->first - live.begin()->first + 1));
     return found == live.end() ? live.begin() : found;
   }
   size_t any_size() {
@@ -153,7 +154,8 @@ void check_structure() {
   size_t dirty_bytes = 0, used_bytes = 0, all_bytes = 0;
   Heap::PageHeapType::visit_spans([&](const hs::Span& span) {
     const bool is_free = span.state == hs::SpanState::dirty || span.state == hs::SpanState::clean;
-    if (is_free && span.start == end && span.state == before) broken("free neighbours that were not joined", span.start);
+    if (is_free && span.start == end && span.state == before)
+      broken("free neighbours that were not joined", span.start);
     if (span.start < end) broken("spans overlap", span.start);
     if (span.state == hs::SpanState::dirty) dirty_bytes += span.bytes();
     if (span.state == hs::SpanState::blocks || span.state == hs::SpanState::large) used_bytes += span.bytes();
@@ -175,10 +177,13 @@ int run(uint64_t seed, unsigned long operations, unsigned threads) {
   for (unsigned i = 0; i < threads; i++) {
     workers[i].state = seed * 1000 + i;
     workers[i].operations = operations;
-    pthread_create(&ids[i], nullptr, [](void* worker) -> void* {
-      static_cast<Worker<Heap>*>(worker)->run();
-      return nullptr;
-    }, &workers[i]);
+    pthread_create(
+        &ids[i], nullptr,
+        [](void* worker) -> void* {
+          static_cast<Worker<Heap>*>(worker)->run();
+          return nullptr;
+        },
+        &workers[i]);
   }
   unsigned long refused = 0;
   for (unsigned i = 0; i < threads; i++) {
@@ -192,7 +197,8 @@ int run(uint64_t seed, unsigned long operations, unsigned threads) {
   fail_one_in = 0;
   Heap::recycle();
   check_structure<Heap>();
-  if (Heap::PageHeapType::dirty_bytes() != 0) broken("dirty after recycling", Heap::PageHeapType::dirty_bytes());
+  if (Heap::PageHeapType::dirty_bytes() != 0)
+    broken("dirty after recycling", Heap::PageHeapType::dirty_bytes());
   printf("held: %lu system calls failed, %lu requests refused\n", failures, refused);
   return 0;
 }

@@ -52,7 +52,10 @@ def list_checks() -> list[Check]:
     """
     output = subprocess.run([library("checks"), "--list"], capture_output=True, text=True, check=True).stdout
     rows = (line.split("\t", 2) for line in output.splitlines())
-    return [msgspec.convert({"name": name, "kind": kind, "promise": promise}, Check) for name, kind, promise in rows]
+    return [
+        msgspec.convert({"name": name, "kind": kind, "promise": promise}, Check)
+        for name, kind, promise in rows
+    ]
 
 
 def select_checks(names: Sequence[str], *, hardening: bool) -> list[Check]:
@@ -76,14 +79,16 @@ def select_checks(names: Sequence[str], *, hardening: bool) -> list[Check]:
         if not any(fnmatch.fnmatch(check.name, name) for check in known):
             near = difflib.get_close_matches(name, [check.name for check in known], n=1)
             raise CheckError(
-                f"there is no check {name!r}", hint=f"did you mean `{near[0]}`?" if near else "see `heapsmith check --list`"
+                f"there is no check {name!r}",
+                hint=f"did you mean `{near[0]}`?" if near else "see `heapsmith check --list`",
             )
     # A pattern means the contract; what a hardened allocator must catch is asked for by name, or all of it.
     of_contract = [check for check in known if hardening or check.kind == "contract"]
     return [
         check
         for check in known
-        if check.name in names or (check in of_contract and any(fnmatch.fnmatch(check.name, name) for name in names))
+        if check.name in names
+        or (check in of_contract and any(fnmatch.fnmatch(check.name, name) for name in names))
     ]
 
 

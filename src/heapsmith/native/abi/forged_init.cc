@@ -35,7 +35,8 @@ __attribute__((constructor(101))) void enter() {
 
 extern "C" {
 
-// Gives back what holds no block; answers whether there was anything. `keep_bytes` is glibc's and does not apply.
+// Gives back what holds no block; answers whether there was anything. `keep_bytes` is glibc's and does not
+// apply.
 HS_EXPORT int malloc_trim(size_t) { return SpecHeap::recycle() > 0 ? 1 : 0; }
 
 }  // extern "C"

@@ -1,5 +1,5 @@
-// What every check is given. A check is a promise of malloc's contract: it returns when the promise held, and calls
-// `broken` when not. It runs in a process of its own, over whatever allocator that process has.
+// What every check is given. A check is a promise of malloc's contract: it returns when the promise held, and
+// calls `broken` when not. It runs in a process of its own, over whatever allocator that process has.
 #pragma once
 
 #define _GNU_SOURCE

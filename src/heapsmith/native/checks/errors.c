@@ -9,16 +9,19 @@ void* reallocarray(void*, size_t, size_t);
 static volatile size_t huge = SIZE_MAX;
 
 static void enomem(void) {
-  const size_t impossible[] = {huge, huge / 2, huge / 2 + 1, huge - 4096, (size_t)PTRDIFF_MAX, (size_t)PTRDIFF_MAX - 16};
+  const size_t impossible[] = {
+      huge, huge / 2, huge / 2 + 1, huge - 4096, (size_t)PTRDIFF_MAX, (size_t)PTRDIFF_MAX - 16};
   for (unsigned i = 0; i < sizeof impossible / sizeof *impossible; i++) {
     errno = 0;
     HOLDS(!malloc(impossible[i]) && errno == ENOMEM, "malloc(%zu): errno %d", impossible[i], errno);
     errno = 0;
     HOLDS(!calloc(1, impossible[i]) && errno == ENOMEM, "calloc(1, %zu): errno %d", impossible[i], errno);
     errno = 0;
-    HOLDS(!realloc(NULL, impossible[i]) && errno == ENOMEM, "realloc(NULL, %zu): errno %d", impossible[i], errno);
+    HOLDS(!realloc(NULL, impossible[i]) && errno == ENOMEM, "realloc(NULL, %zu): errno %d", impossible[i],
+          errno);
     errno = 0;
-    HOLDS(!aligned_alloc(64, impossible[i] & ~(size_t)63) && errno == ENOMEM, "aligned_alloc: errno %d", errno);
+    HOLDS(!aligned_alloc(64, impossible[i] & ~(size_t)63) && errno == ENOMEM, "aligned_alloc: errno %d",
+          errno);
   }
 }
 
@@ -47,7 +50,8 @@ static void posix_memalign_arguments(void) {
   const size_t wrong[] = {0, 1, 2, 4, 3, 12, 24, 48, 100};
   for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     void* block = before;
-    HOLDS(posix_memalign(&block, wrong[i], 64) == EINVAL, "posix_memalign with alignment %zu succeeded", wrong[i]);
+    HOLDS(posix_memalign(&block, wrong[i], 64) == EINVAL, "posix_memalign with alignment %zu succeeded",
+          wrong[i]);
     HOLDS(block == before, "posix_memalign failed and changed the pointer");
   }
   void* block = before;
@@ -126,8 +130,8 @@ const check error_checks[] = {
     {"enomem", "what cannot be had is NULL with ENOMEM, up to the end of the address space", enomem, false},
     {"overflow", "calloc and reallocarray refuse products that overflow", calloc_overflow, false},
     {"realloc-failure", "a realloc that fails leaves the block alone", failed_realloc_keeps, false},
-    {"memalign-arguments", "posix_memalign refuses odd alignments and leaves the pointer alone", posix_memalign_arguments,
-     false},
+    {"memalign-arguments", "posix_memalign refuses odd alignments and leaves the pointer alone",
+     posix_memalign_arguments, false},
     {"free-errno", "free keeps errno", free_keeps_errno, false},
     {"malloc-errno", "malloc keeps errno when it succeeds", success_keeps_errno, false},
     {"exhaustion", "memory can run out and come back, in large blocks", address_limit, false},

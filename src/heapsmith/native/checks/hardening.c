@@ -39,11 +39,11 @@ static void double_free_later(void) {
   go_on();
 }
 
-#define INTERIOR(name, bytes, offset)       \
-  static void name(void) {                  \
-    char* block = block_of(bytes);          \
-    free(opaque(block + (offset)));         \
-    go_on();                                \
+#define INTERIOR(name, bytes, offset) \
+  static void name(void) {            \
+    char* block = block_of(bytes);    \
+    free(opaque(block + (offset)));   \
+    go_on();                          \
   }
 INTERIOR(interior_free_16, 200, 16)
 INTERIOR(interior_free_1, 200, 1)
@@ -80,23 +80,23 @@ OVERFLOW(overflow_4096, 4096)
 OVERFLOW(overflow_100000, 100000)
 OVERFLOW(overflow_1000000, 1000000)
 
-#define UNDERFLOW(name, bytes)           \
-  static void name(void) {               \
-    char* block = block_of(bytes);       \
-    ((char*)opaque(block))[-1] ^= 0x41;  \
-    free(block);                         \
-    go_on();                             \
+#define UNDERFLOW(name, bytes)          \
+  static void name(void) {              \
+    char* block = block_of(bytes);      \
+    ((char*)opaque(block))[-1] ^= 0x41; \
+    free(block);                        \
+    go_on();                            \
   }
 UNDERFLOW(underflow_24, 24)
 UNDERFLOW(underflow_1000, 1000)
 UNDERFLOW(underflow_1000000, 1000000)
 
-#define WRITE_AFTER_FREE(name, bytes, offset)       \
-  static void name(void) {                          \
-    char* block = block_of(bytes);                  \
-    free(block);                                    \
-    ((char*)opaque(block))[offset] = 0x41;          \
-    for (unsigned i = 0; i < 40; i++) go_on();      \
+#define WRITE_AFTER_FREE(name, bytes, offset)  \
+  static void name(void) {                     \
+    char* block = block_of(bytes);             \
+    free(block);                               \
+    ((char*)opaque(block))[offset] = 0x41;     \
+    for (unsigned i = 0; i < 40; i++) go_on(); \
   }
 WRITE_AFTER_FREE(write_after_free_first, 64, 0)
 WRITE_AFTER_FREE(write_after_free_middle, 300, 150)
@@ -141,8 +141,10 @@ const check hardening_checks[] = {
     {"underflow-24", "a byte before 24 is caught", underflow_24, true},
     {"underflow-1000", "a byte before 1000 is caught", underflow_1000, true},
     {"underflow-large", "a byte before 1 MB is caught", underflow_1000000, true},
-    {"write-after-free", "a write to the first byte of a freed block is caught", write_after_free_first, true},
-    {"write-after-free-middle", "a write into the middle of a freed block is caught", write_after_free_middle, true},
+    {"write-after-free", "a write to the first byte of a freed block is caught", write_after_free_first,
+     true},
+    {"write-after-free-middle", "a write into the middle of a freed block is caught", write_after_free_middle,
+     true},
     {"write-after-free-large", "a write into a large freed block is caught", write_after_free_large, true},
     {"immediate-reuse", "a freed block is not handed out again at once", immediate_reuse, true},
     {"realloc-freed", "realloc of a freed block is caught", realloc_of_freed, true},

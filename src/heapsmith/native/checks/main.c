@@ -1,4 +1,5 @@
-// checks NAME | --list: runs one check. Exit code 0: held; 1: broken (said on standard output); 77: not possible here.
+// checks NAME | --list: runs one check. Exit code 0: held; 1: broken (said on standard output); 77: not
+// possible here.
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,7 +10,7 @@
 
 extern const check size_checks[], content_checks[], error_checks[], thread_checks[], process_checks[],
     memory_checks[], hardening_checks[], operator_checks[];
-static const check* const groups[] = {size_checks,   content_checks, error_checks,     thread_checks,
+static const check* const groups[] = {size_checks,    content_checks, error_checks,     thread_checks,
                                       process_checks, memory_checks,  hardening_checks, operator_checks};
 enum { group_count = sizeof groups / sizeof *groups, exit_broken = 1, exit_unsupported = 77 };
 
@@ -64,7 +65,8 @@ void run_threads(unsigned count, void (*body)(unsigned index)) {
   static start starts[256];
   for (unsigned i = 0; i < count; i++) {
     starts[i] = (start){body, i};
-    HOLDS(pthread_create(&threads[i], NULL, start_thread, &starts[i]) == 0, "thread %u of %u cannot be made", i, count);
+    HOLDS(pthread_create(&threads[i], NULL, start_thread, &starts[i]) == 0, "thread %u of %u cannot be made",
+          i, count);
   }
   for (unsigned i = 0; i < count; i++) pthread_join(threads[i], NULL);
 }

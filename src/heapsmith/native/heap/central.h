@@ -1,7 +1,8 @@
-// The central heap: for each size class the spans with free blocks, and a few whole batches that threads exchange.
+// The central heap: for each size class the spans with free blocks, and a few whole batches that threads
+// exchange.
 //
-//   fetch    a waiting batch -> free blocks of a span with some -> blocks never used before, up to the end of a page
-//   release  as a waiting batch -> each block back to its span -> an empty span back to the page heap
+//   fetch    a waiting batch -> free blocks of a span with some -> blocks never used before, up to the end of
+//   a page release  as a waiting batch -> each block back to its span -> an empty span back to the page heap
 //
 // Invariant, per span of blocks: used_blocks + blocks in free_blocks + blocks in remote_blocks' list ==
 // carved_blocks, where a block that waits in remote_blocks still counts as used.
@@ -58,7 +59,8 @@ class Central {
         link(shelf, span);
       }
       take_from(span, class_index, wanted, batch, owner);
-      if (!span->blocks.free_blocks && span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
+      if (!span->blocks.free_blocks &&
+          span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
           !load_relaxed(span->remote_blocks))
         unlink(shelf, span);
     }
@@ -111,7 +113,8 @@ class Central {
     while (head) {
       Links::set_next(block, head);
       // Pairs with the acquire in `collect_remote`.
-      if (__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+      if (__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE,
+                                      __ATOMIC_RELAXED))
         return;  // the span may be gone from here on
     }
     // The first of a list makes sure that somebody will look: the lock keeps the span until it is listed.
@@ -120,14 +123,14 @@ class Central {
     head = load_relaxed(span->remote_blocks);
     do {
       Links::set_next(block, head);
-    } while (
-        !__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE,
+                                          __ATOMIC_RELAXED));
     if (!span->listed) link(shelf, span);
     shelf.lock.unlock();
   }
 
-  // Batches of classes that nobody fetched or released since the last call go back to their spans, and so do remote
-  // lists; `all`: of every class.
+  // Batches of classes that nobody fetched or released since the last call go back to their spans, and so do
+  // remote lists; `all`: of every class.
   static void recycle(bool all) {
     for (unsigned index = 1; index < Classes::index_count; index++) {
       Shelf& shelf = shelves_[index];
@@ -210,7 +213,8 @@ class Central {
   }
 
   static Span* new_span(unsigned class_index) {
-    Span* span = PageHeapType::allocate(Classes::shapes.of[class_index].span_pages, page_bytes, SpanState::blocks);
+    Span* span =
+        PageHeapType::allocate(Classes::shapes.of[class_index].span_pages, page_bytes, SpanState::blocks);
     if (!span) return nullptr;
     if constexpr (Links::scrubs) {
       if (!span->zeroed) memset(pointer_to(span->start), 0, span->bytes());

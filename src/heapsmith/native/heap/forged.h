@@ -1,5 +1,5 @@
-// A forged heap behind the interface of the process's own malloc: what the exported names need beyond blocks. Here, and
-// nowhere below, errno is set and the corner cases of the C library's functions are decided.
+// A forged heap behind the interface of the process's own malloc: what the exported names need beyond blocks.
+// Here, and nowhere below, errno is set and the corner cases of the C library's functions are decided.
 #pragma once
 
 #include <errno.h>

@@ -1,7 +1,9 @@
-// A heap that looks: every block it hands out carries a seal, and every block that comes back is held against it.
+// A heap that looks: every block it hands out carries a seal, and every block that comes back is held against
+// it.
 //
 //   allocate    inner heap -> was it written to since it was freed? -> header sealed "live", canary behind
-//   deallocate  is there a block? -> is it sealed "live"? -> canary whole? -> sealed "freed", zeroed -> quarantine
+//   deallocate  is there a block? -> is it sealed "live"? -> canary whole? -> sealed "freed", zeroed ->
+//   quarantine
 //               -> (later, in random order) still untouched? -> inner heap
 //
 //   small:  | header 16 | requested bytes | canary ... |          a block of the inner heap
@@ -54,7 +56,8 @@ class Hardened {
   static constexpr bool zeroes = detail::among<ZeroOnFree, Policies...>;
   static constexpr bool guards = detail::among<GuardPages, Policies...>;
   using Waiting = typename detail::FindQuarantine<Policies...>::Type;
-  static_assert(detail::among<CheckedBlocks, Policies...>, "the other policies need the headers of CheckedBlocks");
+  static_assert(detail::among<CheckedBlocks, Policies...>,
+                "the other policies need the headers of CheckedBlocks");
   static_assert(Classes::largest_bytes <= 32_KiB, "larger blocks are guarded as spans of their own");
 
   static inline void (*&on_thread_attached)() = Inner::on_thread_attached;
@@ -72,7 +75,8 @@ class Hardened {
     if (requested_bytes > Inner::largest_request_bytes - 16 || alignment > Inner::largest_request_bytes / 4)
       return nullptr;
     const size_t needed = alignment + requested_bytes + 1;
-    if (needed > Classes::largest_bytes || alignment > page_bytes) return allocate_large(alignment, requested_bytes);
+    if (needed > Classes::largest_bytes || alignment > page_bytes)
+      return allocate_large(alignment, requested_bytes);
     auto* start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
     if (!start) return nullptr;
     const size_t whole_bytes = Inner::usable_bytes(start);
@@ -82,7 +86,8 @@ class Hardened {
     }
     if constexpr (zeroes) {
       memset(start, 0, 16);  // the links of the inner heap stood here
-      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + alignment);
+      if (!is_zero(start + 16, whole_bytes - 16))
+        die("malloc()", "a freed block was written to", start + alignment);
     }
     return seal(start + alignment, requested_bytes, alignment, start + whole_bytes);
   }
@@ -131,7 +136,8 @@ class Hardened {
 
  private:
   struct Header {
-    uint64_t size_and_shift;  // requested bytes, and in the top byte the binary logarithm of what stands before the block
+    uint64_t size_and_shift;  // requested bytes, and in the top byte the binary logarithm of what stands
+                              // before the block
     uint64_t seal;
   };
   struct Place {
@@ -142,7 +148,9 @@ class Hardened {
   };
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
 
-  static Header* header_of(const void* block) { return pointer_to<Header>(address_of(block) - sizeof(Header)); }
+  static Header* header_of(const void* block) {
+    return pointer_to<Header>(address_of(block) - sizeof(Header));
+  }
   static uint64_t seal_of(const void* block, uint64_t size_and_shift, uint64_t state) {
     return mixed(process_secret() ^ address_of(block) ^ mixed(size_and_shift + state));
   }
@@ -183,7 +191,8 @@ class Hardened {
     const size_t guard = guards ? page_bytes : 0;
     const Header sealed = *header_of(moved);
     const size_t whole_bytes = round_down(lead - guard + kept_bytes, page_bytes);
-    if (!Os::move_out(pointer_to(place.start + guard), whole_bytes, pointer_to(to->start + guard))) return false;
+    if (!Os::move_out(pointer_to(place.start + guard), whole_bytes, pointer_to(to->start + guard)))
+      return false;
     *header_of(moved) = sealed;
     const uintptr_t behind = guard + whole_bytes;
     memcpy(pointer_to(to->start + behind), pointer_to(place.start + behind), lead + kept_bytes - behind);
@@ -213,12 +222,14 @@ class Hardened {
       refuse(caller, "a block that was freed before", block);
     }
     const uint64_t size_and_shift = header->size_and_shift;
-    if (header->seal == seal_of(block, size_and_shift, freed)) refuse(caller, "a block that was freed before", block);
+    if (header->seal == seal_of(block, size_and_shift, freed))
+      refuse(caller, "a block that was freed before", block);
     if (header->seal != seal_of(block, size_and_shift, live))
       refuse(caller, "no block begins here, or what stands before it was overwritten", block);
     place.requested_bytes = size_and_shift & ((uint64_t{1} << 56) - 1);
     for (uintptr_t at = address + place.requested_bytes; at < place.end; at++)
-      if (*pointer_to<unsigned char>(at) != canary()) refuse(caller, "the bytes behind this block were overwritten", block);
+      if (*pointer_to<unsigned char>(at) != canary())
+        refuse(caller, "the bytes behind this block were overwritten", block);
     return place;
   }
   [[noreturn]] HS_SLOW_PATH static void refuse(const char* caller, const char* what, const void* block) {
@@ -244,7 +255,8 @@ class Hardened {
     }
   }
 
-  // --- the quarantine -------------------------------------------------------------------------------------------
+  // --- the quarantine
+  // -------------------------------------------------------------------------------------------
 
   struct Waiter {
     void* block;
@@ -292,7 +304,8 @@ class Hardened {
     }
     Header* header = header_of(waiter.block);
     if (header->seal != seal_of(waiter.block, header->size_and_shift, freed) ||
-        (zeroes && !is_zero(static_cast<const char*>(waiter.block), waiter.place.end - address_of(waiter.block))))
+        (zeroes &&
+         !is_zero(static_cast<const char*>(waiter.block), waiter.place.end - address_of(waiter.block))))
       die("free()", "another block was written to after it had been freed", waiter.block);
     if (zeroes) memset(header, 0, sizeof *header);
     Inner::deallocate(pointer_to(waiter.place.start));

@@ -1,6 +1,7 @@
 // A heap: the composition of one policy per slot, and the paths from a call of malloc to a block.
 //
-//   allocate    size class -> this thread's list                                     (the hot path: no lock, no atomic)
+//   allocate    size class -> this thread's list                                     (the hot path: no lock,
+//   no atomic)
 //                 list empty  -> ThreadCache::refill -> Central::fetch -> PageHeap::allocate -> Pages
 //               beyond the largest class -> a span of its own
 //   deallocate  page map -> size class -> this thread's list                         (the hot path)
@@ -32,8 +33,8 @@ struct HeapGauges {
   size_t dirty_bytes;
 };
 
-template <Sizes SizesPolicy, Cache CachePolicy, Remote RemotePolicy, Pages PagePolicy, Lock LockPolicy = FutexLock,
-          class LinksPolicy = PlainLinks, OperatingSystem OsType = Linux>
+template <Sizes SizesPolicy, Cache CachePolicy, Remote RemotePolicy, Pages PagePolicy,
+          Lock LockPolicy = FutexLock, class LinksPolicy = PlainLinks, OperatingSystem OsType = Linux>
 struct Heap {
   using Os = OsType;
   using Classes = SizeClasses<SizesPolicy>;
@@ -54,7 +55,8 @@ struct Heap {
     if (on_thread_attached) on_thread_attached();
   }
 
-  // --- the hot path ---------------------------------------------------------------------------------------------
+  // --- the hot path
+  // ---------------------------------------------------------------------------------------------
 
   // nullptr when there is no memory; zero bytes are a block like any other.
   HS_FAST_PATH static void* allocate(size_t requested_bytes) {
@@ -77,7 +79,9 @@ struct Heap {
     if (HS_UNLIKELY(!leaf)) return deallocate_unknown(block);
     const unsigned class_index = leaf->class_index[Map::page_of(address)];
     if constexpr (Remote::to_span) {
-      if (HS_UNLIKELY(class_index != 0 && load_relaxed(load_relaxed(leaf->span[Map::page_of(address)])->blocks.owner) != CacheType::current))
+      if (HS_UNLIKELY(class_index != 0 &&
+                      load_relaxed(load_relaxed(leaf->span[Map::page_of(address)])->blocks.owner) !=
+                          CacheType::current))
         return deallocate_remote(class_index, block);
     }
     FreeList& list = CacheType::current->lists[class_index];
@@ -89,7 +93,8 @@ struct Heap {
     list.room--;
   }
 
-  // --- the rest of malloc's family ------------------------------------------------------------------------------
+  // --- the rest of malloc's family
+  // ------------------------------------------------------------------------------
 
   static void* allocate_zeroed(size_t requested_bytes) {
     if (HS_UNLIKELY(requested_bytes > zeroed_by_pages_from)) return allocate_zeroed_large(requested_bytes);
@@ -128,12 +133,14 @@ struct Heap {
     const uintptr_t address = address_of(block);
     PageMapLeaf* leaf = Map::leaf_of(address);
     if (HS_UNLIKELY(!leaf)) return unknown_pointer("malloc_usable_size()", block);
-    if (const unsigned class_index = leaf->class_index[Map::page_of(address)]) return Classes::bytes_of(class_index);
+    if (const unsigned class_index = leaf->class_index[Map::page_of(address)])
+      return Classes::bytes_of(class_index);
     Span* span = large_span(block);
     return span ? span->bytes() : unknown_pointer("malloc_usable_size()", block);
   }
 
-  // --- threads, forks, recycling --------------------------------------------------------------------------------
+  // --- threads, forks, recycling
+  // --------------------------------------------------------------------------------
 
   static void thread_exit() { CacheType::detach(); }
 
@@ -165,7 +172,8 @@ struct Heap {
     return PageHeapType::recycle();
   }
 
-  // Blocks that are out, by class (0: larger than any class): with the program, or in the cache of another thread.
+  // Blocks that are out, by class (0: larger than any class): with the program, or in the cache of another
+  // thread.
   struct OutBlocks {
     uint64_t blocks[Classes::index_count];
     uint64_t bytes[Classes::index_count];
@@ -198,7 +206,9 @@ struct Heap {
   // From here on a block is a span, which the pages may have zeroed already.
   static constexpr size_t zeroed_by_pages_from = smaller_of(32_KiB, Classes::largest_bytes);
 
-  static HS_SLOW_PATH void* allocate_large(size_t requested_bytes) { return allocate_span(requested_bytes, page_bytes); }
+  static HS_SLOW_PATH void* allocate_large(size_t requested_bytes) {
+    return allocate_span(requested_bytes, page_bytes);
+  }
 
   static void* allocate_span(size_t requested_bytes, size_t alignment) {
     if (requested_bytes > largest_request_bytes || alignment > largest_request_bytes / 2) return nullptr;

@@ -1,10 +1,12 @@
-// A heap built into a program of one's own: allocators for the standard library, local heaps, arenas, leak checks.
+// A heap built into a program of one's own: allocators for the standard library, local heaps, arenas, leak
+// checks.
 //
 //   std::vector<int, heapsmith::StlAllocator<int>> numbers;
 //   heapsmith::MemoryResource resource;             std::pmr::vector<int> more(&resource);
 //   heapsmith::Arena arena;                         int* brief = arena.make<int>(7);
 //
-// Nothing is replaced: malloc stays what it is. Unlike everything else here, this header uses the C++ library.
+// Nothing is replaced: malloc stays what it is. Unlike everything else here, this header uses the C++
+// library.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +21,8 @@ namespace heapsmith {
 
 using SpecHeap = hs::SpecHeap;
 
-// Every thread that allocated calls this before it ends, or is made through `Thread` below: its cache goes back.
+// Every thread that allocated calls this before it ends, or is made through `Thread` below: its cache goes
+// back.
 inline void end_thread() { SpecHeap::thread_exit(); }
 
 inline void* allocate(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
@@ -57,7 +60,9 @@ struct StlAllocator {
 };
 
 class MemoryResource : public std::pmr::memory_resource {
-  void* do_allocate(std::size_t bytes, std::size_t alignment) override { return heapsmith::allocate(bytes, alignment); }
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    return heapsmith::allocate(bytes, alignment);
+  }
   void do_deallocate(void* block, std::size_t, std::size_t) override { heapsmith::deallocate(block); }
   bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
     return dynamic_cast<const MemoryResource*>(&other) != nullptr;

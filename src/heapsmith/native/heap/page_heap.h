@@ -1,11 +1,11 @@
 // The page heap: runs of free pages, warm ones first. It alone maps, purges and moves pages.
 //
 //   allocate  dirty run that fits best -> fresh or clean run -> another segment
-//   free      joined with free neighbours of its kind -> kept warm within the bounds of the page policy -> purged
-//   maintain  what has been free for longer than the page policy keeps it is purged
+//   free      joined with free neighbours of its kind -> kept warm within the bounds of the page policy ->
+//   purged maintain  what has been free for longer than the page policy keeps it is purged
 //
-// Invariants: two neighbouring free runs are never of the same kind; the first and last page of every run stand in the
-// page map; pages = in use + dirty + clean + fresh.
+// Invariants: two neighbouring free runs are never of the same kind; the first and last page of every run
+// stand in the page map; pages = in use + dirty + clean + fresh.
 #pragma once
 
 #include "base/compiler.h"
@@ -27,9 +27,10 @@ class PageHeap {
   // Below this a large block may come out of pages that are advised to become huge.
   static constexpr size_t sparse_from_bytes = 512_KiB;
 
-  // A span in use (`large` or of `blocks`) of at least `page_count` pages at a multiple of `alignment`, or nullptr.
-  // `zeroed` tells whether it reads as zero.
-  static Span* allocate(size_t page_count, size_t alignment = page_bytes, SpanState state = SpanState::large) {
+  // A span in use (`large` or of `blocks`) of at least `page_count` pages at a multiple of `alignment`, or
+  // nullptr. `zeroed` tells whether it reads as zero.
+  static Span* allocate(size_t page_count, size_t alignment = page_bytes,
+                        SpanState state = SpanState::large) {
     if (page_count > (size_t{1} << (address_bits - page_shift))) return nullptr;
     lock_.lock();
     Span* span = allocate_locked(page_count, alignment);
@@ -46,7 +47,8 @@ class PageHeap {
     lock_.unlock();
   }
 
-  // Makes a large block longer or shorter where it is. False: the neighbour is in use, or the limit is reached.
+  // Makes a large block longer or shorter where it is. False: the neighbour is in use, or the limit is
+  // reached.
   static bool resize(Span* span, size_t page_count) {
     lock_.lock();
     const bool resized =
@@ -343,7 +345,8 @@ class PageHeap {
     return span;
   }
 
-  // A warm run that is too short may do together with the cold neighbour behind it: better than leaving it idle.
+  // A warm run that is too short may do together with the cold neighbour behind it: better than leaving it
+  // idle.
   static Span* compose(size_t page_count) {
     const Bins& in = bins_[dirty];
     int looked_at = 0;
@@ -356,7 +359,8 @@ class PageHeap {
         if (size_t{run->page_count} * 4 < page_count) return nullptr;
         Span* after = Map::span_of(run->end());
         if (!after || after->start != run->end() || run->page_count >= page_count) continue;
-        if (after->state != SpanState::clean || run->page_count + size_t{after->page_count} < page_count) continue;
+        if (after->state != SpanState::clean || run->page_count + size_t{after->page_count} < page_count)
+          continue;
         const size_t more_pages = page_count - run->page_count;
         if (!pages_.take(more_pages << page_shift)) return nullptr;
         remove(run);
@@ -388,8 +392,8 @@ class PageHeap {
     insert_remainder(free_run, state, freed_ms);
   }
 
-  // Out of pages that are not resident; `taken_bytes` of them (more, where the run cannot be cut) count as taken from
-  // the page policy.
+  // Out of pages that are not resident; `taken_bytes` of them (more, where the run cannot be cut) count as
+  // taken from the page policy.
   static Span* take_unused(size_t page_count, size_t alignment, size_t taken_bytes) {
     if (!pages_.take(taken_bytes)) {
       purge_locked(dirty_pages_);
@@ -468,7 +472,8 @@ class PageHeap {
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
     const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 8);
-    if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0}) purge_locked(smaller_of(page_count, dirty_pages_ - slack));
+    if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0})
+      purge_locked(smaller_of(page_count, dirty_pages_ - slack));
     peak_pages_ = larger_of(peak_pages_, live_pages_ + dirty_pages_);
   }
 
@@ -550,7 +555,8 @@ class PageHeap {
   static bool grow_locked(Span* span, size_t page_count) {
     const size_t more = page_count - span->page_count;
     Span* after = Map::span_of(span->end());
-    if (!after || after->start != span->end() || after->page_count < more || page_count > UINT32_MAX) return false;
+    if (!after || after->start != span->end() || after->page_count < more || page_count > UINT32_MAX)
+      return false;
     const SpanState state = after->state;
     if (state != SpanState::dirty && state != SpanState::clean && state != SpanState::fresh) return false;
     if (state != SpanState::dirty && !pages_.take(more << page_shift)) return false;

@@ -1,4 +1,5 @@
-// From an address to the size class of its page (the hot path of free: one look) and to its span (the slow paths).
+// From an address to the size class of its page (the hot path of free: one look) and to its span (the slow
+// paths).
 #pragma once
 
 #include "base/atomic.h"
@@ -9,13 +10,14 @@
 
 namespace hs {
 
-// One per GiB of addresses in use. It is mapped, not filled: only the parts that describe our pages take memory.
+// One per GiB of addresses in use. It is mapped, not filled: only the parts that describe our pages take
+// memory.
 struct PageMapLeaf {
   static constexpr unsigned shift = 30;
   static constexpr size_t pages = size_t{1} << (shift - page_shift);
 
   uint8_t class_index[pages];  // 0: no block of a size class starts or lies here
-  Span* span[pages];           // right for every page of a span of blocks, else for the first and last of a run
+  Span* span[pages];  // right for every page of a span of blocks, else for the first and last of a run
 };
 
 template <OperatingSystem Os>
@@ -27,14 +29,17 @@ class PageMap {
   HS_FAST_PATH static PageMapLeaf* leaf_of(uintptr_t address) {
     return load_relaxed(root_[(address >> PageMapLeaf::shift) & (leaves - 1)]);
   }
-  HS_FAST_PATH static size_t page_of(uintptr_t address) { return (address >> page_shift) & (PageMapLeaf::pages - 1); }
+  HS_FAST_PATH static size_t page_of(uintptr_t address) {
+    return (address >> page_shift) & (PageMapLeaf::pages - 1);
+  }
 
   static Span* span_of(uintptr_t address) {
     PageMapLeaf* leaf = leaf_of(address);
     return leaf ? load_relaxed(leaf->span[page_of(address)]) : nullptr;
   }
 
-  // Makes the leaves of a range; false when there is no memory for them. Called under the lock of the page heap.
+  // Makes the leaves of a range; false when there is no memory for them. Called under the lock of the page
+  // heap.
   static bool cover(uintptr_t start, size_t bytes) {
     for (uintptr_t at = round_down(start, size_t{1} << PageMapLeaf::shift); at < start + bytes;
          at += size_t{1} << PageMapLeaf::shift) {
@@ -51,7 +56,9 @@ class PageMap {
   static void set_class(uintptr_t address, uint8_t class_index) {
     store_relaxed(leaf_of(address)->class_index[page_of(address)], class_index);
   }
-  static void set_span(uintptr_t address, Span* span) { store_relaxed(leaf_of(address)->span[page_of(address)], span); }
+  static void set_span(uintptr_t address, Span* span) {
+    store_relaxed(leaf_of(address)->span[page_of(address)], span);
+  }
   static void set_ends(Span* span) {
     set_span(span->start, span);
     set_span(span->end() - page_bytes, span);
@@ -74,7 +81,8 @@ class PageMap {
   // Of a range that is no longer ours: whatever is mapped there next must not meet its past.
   static void forget(uintptr_t start, size_t bytes) {
     for (uintptr_t at = start; at < start + bytes; at += page_bytes)
-      if (span_of(at)) set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
+      if (span_of(at))
+        set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
   }
   // Calls `visit` with the first address of every leaf there is.
   template <class Visitor>

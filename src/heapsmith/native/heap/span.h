@@ -1,5 +1,5 @@
-// A span: a run of whole pages that holds blocks of one size class, one large block, or nothing. It is described here,
-// outside of its pages, so that blocks lie densely and free pages need not be touched.
+// A span: a run of whole pages that holds blocks of one size class, one large block, or nothing. It is
+// described here, outside of its pages, so that blocks lie densely and free pages need not be touched.
 #pragma once
 
 #include "base/bits.h"

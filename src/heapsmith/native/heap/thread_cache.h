@@ -1,11 +1,12 @@
-// The thread cache: per size class the blocks a thread can hand out without synchronising, and its slow paths.
+// The thread cache: per size class the blocks a thread can hand out without synchronising, and its slow
+// paths.
 //
 //   refill    own spare magazine -> batch from the central heap
-//   overflow  a larger magazine while the bound allows -> magazine becomes the spare -> old spare to the central heap
-//   maintain  a few times a second: classes the thread has stopped using go back
+//   overflow  a larger magazine while the bound allows -> magazine becomes the spare -> old spare to the
+//   central heap maintain  a few times a second: classes the thread has stopped using go back
 //
-// Invariants: blocks in a list == capacity - room; every list ends with a null link; what the two places that read a
-// cache from outside (fork's child, statistics) see between two stores is a list, too.
+// Invariants: blocks in a list == capacity - room; every list ends with a null link; what the two places that
+// read a cache from outside (fork's child, statistics) see between two stores is a list, too.
 #pragma once
 
 #include "base/compiler.h"
@@ -45,13 +46,14 @@ struct ThreadCache {
 
   static constexpr uint64_t maintenance_ms = 200;
 
-  // The cache of this thread. Before its first block and after its end this is a cache without room, so that the hot
-  // path need not ask.
+  // The cache of this thread. Before its first block and after its end this is a cache without room, so that
+  // the hot path need not ask.
   static inline constinit ThreadCache unattached{};
   static inline constinit ThreadCache ended{};
   static inline constinit thread_local ThreadCache* current = Policy::caches ? &unattached : &ended;
 
-  // --- slow paths -----------------------------------------------------------------------------------------------
+  // --- slow paths
+  // -----------------------------------------------------------------------------------------------
 
   static HS_SLOW_PATH void* refill(unsigned class_index) {
     ThreadCache* cache = attached_cache();
@@ -132,11 +134,13 @@ struct ThreadCache {
     if (current->attached) current->flush();
   }
 
-  // --- fork -----------------------------------------------------------------------------------------------------
+  // --- fork
+  // -----------------------------------------------------------------------------------------------------
 
   static LockType& registry_lock() { return registry_lock_; }
 
-  // In the child only this thread lives on: what others held is free again, unless they were in the middle of moving it.
+  // In the child only this thread lives on: what others held is free again, unless they were in the middle of
+  // moving it.
   static void adopt_all() {
     for (ThreadCache *cache = registered_, *next; cache; cache = next) {
       next = cache->next;
@@ -167,7 +171,8 @@ struct ThreadCache {
   }
 
  private:
-  // nullptr: this thread has no cache (any more, or for want of memory), and deals with the central heap directly.
+  // nullptr: this thread has no cache (any more, or for want of memory), and deals with the central heap
+  // directly.
   static ThreadCache* attached_cache() {
     ThreadCache* cache = current;
     if (HS_LIKELY(cache->attached)) return cache;
@@ -229,7 +234,8 @@ struct ThreadCache {
     FreeList& list = lists[class_index];
     const uint32_t most = Policy::magazine_blocks(Classes::bytes_of(class_index), class_index);
     if (list.capacity >= most) return;
-    const uint32_t doubled = list.capacity ? 2 * list.capacity : first_capacity(Classes::bytes_of(class_index));
+    const uint32_t doubled =
+        list.capacity ? 2 * list.capacity : first_capacity(Classes::bytes_of(class_index));
     const uint32_t capacity = doubled < most ? doubled : most;
     const size_t more_bytes = bytes_for(class_index, capacity) - bytes_for(class_index, list.capacity);
     if (more_bytes > Policy::limit_bytes()) return;

@@ -1,5 +1,5 @@
-// The only place that talks to the kernel. A heap takes its operating system as a type: tests put one in its place
-// that fails whenever they want it to.
+// The only place that talks to the kernel. A heap takes its operating system as a type: tests put one in its
+// place that fails whenever they want it to.
 #pragma once
 
 #include <limits.h>
@@ -17,7 +17,8 @@
 
 namespace hs {
 
-// The smallest unit the kernel maps. 64-bit Arm kernels are built with 4, 16 or 64 KiB: the largest fits them all.
+// The smallest unit the kernel maps. 64-bit Arm kernels are built with 4, 16 or 64 KiB: the largest fits them
+// all.
 #if defined(__aarch64__)
 inline constexpr unsigned page_shift = 16;
 inline constexpr unsigned address_bits = 48;
@@ -51,14 +52,15 @@ struct Linux {
   }
   // Moves pages onto `to`, whose mapping they replace; nothing is copied and `from` is unmapped.
   static bool move(void* from, size_t bytes, void* to) {
-    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
-                                    MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
+    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes),
+                                    static_cast<long>(bytes), MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
     return result == as_long(to);
   }
   // The same, and `from` stays mapped and reads as zero. Since Linux 5.7.
   static bool move_out(void* from, size_t bytes, void* to) {
-    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
-                                    MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, as_long(to));
+    const long result =
+        system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
+                    MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, as_long(to));
     return result == as_long(to);
   }
   static void wait(const uint32_t* word, uint32_t while_equal) {
@@ -86,12 +88,12 @@ struct Linux {
 
 template <class T>
 concept OperatingSystem = requires(void* start, size_t bytes, const uint32_t* word, uint32_t value) {
-  { T::map(bytes) };
-  { T::unmap(start, bytes) };
-  { T::purge(start, bytes) };
-  { T::move(start, bytes, start) };
-  { T::wait(word, value) };
-  { T::now_ms() };
+  {T::map(bytes)};
+  {T::unmap(start, bytes)};
+  {T::purge(start, bytes)};
+  {T::move(start, bytes, start)};
+  {T::wait(word, value)};
+  {T::now_ms()};
 };
 static_assert(OperatingSystem<Linux>);
 

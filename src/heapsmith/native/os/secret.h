@@ -13,7 +13,8 @@ inline uint64_t secret;
 
 HS_SLOW_PATH inline uint64_t make_secret() {
   uint64_t made = 0;
-  if (system_call(SYS_getrandom, static_cast<long>(address_of(&made)), sizeof made, 1 /* GRND_NONBLOCK */) != sizeof made)
+  if (system_call(SYS_getrandom, static_cast<long>(address_of(&made)), sizeof made, 1 /* GRND_NONBLOCK */) !=
+      sizeof made)
     made = address_of(&made) * 0x9E3779B97F4A7C15u;  // before the kernel has entropy: where our stack is
   made |= uint64_t{1} << 63;                         // never 0, which is "not made yet"
   uint64_t none = 0;

@@ -1,10 +1,11 @@
-// System calls that neither touch errno nor pass through a symbol that somebody else may have replaced: free() must
-// leave errno alone, and the allocator may be called before or after the C library is ready.
+// System calls that neither touch errno nor pass through a symbol that somebody else may have replaced:
+// free() must leave errno alone, and the allocator may be called before or after the C library is ready.
 #pragma once
 
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
 #include <cerrno>
 
 namespace hs {

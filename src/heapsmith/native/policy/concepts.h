@@ -1,5 +1,5 @@
-// The slots of a heap, and what fits each. A policy that does not fit is refused where the heap is composed, by the
-// name of the slot.
+// The slots of a heap, and what fits each. A policy that does not fit is refused where the heap is composed,
+// by the name of the slot.
 #pragma once
 
 #include <stddef.h>
@@ -35,8 +35,8 @@ struct ClassList {
 // Slot `sizes`: which block sizes there are.
 template <class T>
 concept Sizes = requires {
-  { T::classes.class_count };
-  { T::classes.bytes[0] };
+  {T::classes.class_count};
+  {T::classes.bytes[0]};
 };
 
 // Slot `cache`: how many blocks a thread may hold out of the central heap.
@@ -60,15 +60,16 @@ struct Segment {
   bool huge;
 };
 
-// Slot `pages`: where pages come from, when they go back, and how many there may be. Stages are stacked with `Pipe`.
+// Slot `pages`: where pages come from, when they go back, and how many there may be. Stages are stacked with
+// `Pipe`.
 template <class T>
 concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.map(bytes, for_blocks) } -> Same<Segment>;
   { pages.release(start, bytes) } -> Same<bool>;
   { pages.purge(start, bytes) } -> Same<bool>;
   { pages.take(bytes) } -> Same<bool>;
-  { pages.give_back(bytes) };
-  { pages.touch(start, bytes) };
+  {pages.give_back(bytes)};
+  {pages.touch(start, bytes)};
   { pages.keep_bytes(bytes) } -> Same<size_t>;
   { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;

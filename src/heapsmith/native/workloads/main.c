@@ -9,7 +9,8 @@
 #include "workload.h"
 
 extern const workload small_workloads[], metamalloc_workloads[], server_workloads[], large_workloads[];
-static const workload* const suites[] = {small_workloads, metamalloc_workloads, server_workloads, large_workloads};
+static const workload* const suites[] = {small_workloads, metamalloc_workloads, server_workloads,
+                                         large_workloads};
 enum { suite_count = sizeof suites / sizeof *suites };
 
 void* must(void* block) {
@@ -71,11 +72,12 @@ static int measure(const workload* w, unsigned scale) {
   const uint64_t cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
   const uint64_t wall_ns = now_ns(CLOCK_MONOTONIC) - wall;
   getrusage(RUSAGE_SELF, &after);
-  printf("{\"workload\": \"%s\", \"time_ns\": %llu, \"cpu_ns\": %llu, \"page_faults\": %ld, "
-         "\"resident_peak_bytes\": %lld, \"resident_after_bytes\": %lld, \"virtual_after_bytes\": %lld}\n",
-         w->name, (unsigned long long)wall_ns, (unsigned long long)cpu_ns, after.ru_minflt - before.ru_minflt,
-         (long long)status_kib("VmHWM:") * 1024, (long long)status_kib("VmRSS:") * 1024,
-         (long long)status_kib("VmSize:") * 1024);
+  printf(
+      "{\"workload\": \"%s\", \"time_ns\": %llu, \"cpu_ns\": %llu, \"page_faults\": %ld, "
+      "\"resident_peak_bytes\": %lld, \"resident_after_bytes\": %lld, \"virtual_after_bytes\": %lld}\n",
+      w->name, (unsigned long long)wall_ns, (unsigned long long)cpu_ns, after.ru_minflt - before.ru_minflt,
+      (long long)status_kib("VmHWM:") * 1024, (long long)status_kib("VmRSS:") * 1024,
+      (long long)status_kib("VmSize:") * 1024);
   return 0;
 }
 

@@ -4,10 +4,11 @@
 
 #include "workload.h"
 
-// One thread, 37 sizes a thousand times; the first half freed first in first out, the second last in first out.
+// One thread, 37 sizes a thousand times; the first half freed first in first out, the second last in first
+// out.
 enum { local_sizes = 37, local_rounds = 1000, local_blocks = local_sizes * local_rounds };
 static const uint16_t sizes_of_local[local_sizes] = {
-    32, 16, 32, 16, 16, 16, 32,  64,  32,  12,  14,   8,  20, 22, 23, 27,   35,   96, 128,
+    32,  16,  32,  16,   16, 16, 32, 64, 32,   12,   14, 8, 20, 22, 23, 27, 35, 96, 128,
     100, 256, 512, 1024, 40, 50, 43, 74, 2048, 1500, 29, 7, 41, 77, 60, 80, 84, 106};
 static void local(unsigned scale) {
   static char* blocks[local_blocks];
@@ -44,7 +45,8 @@ static void locality(unsigned scale) {
   }
 }
 
-// Each thread allocates blocks of eight sizes, writes and reads every byte, then frees those of another thread.
+// Each thread allocates blocks of eight sizes, writes and reads every byte, then frees those of another
+// thread.
 static const uint16_t sizes_of_threads[8] = {16, 32, 64, 128, 256, 512, 1024, 2048};
 static const uint16_t counts_of_threads[8] = {4089, 2044, 1022, 511, 255, 127, 63, 31};
 typedef struct {

@@ -23,7 +23,8 @@ static void serve(unsigned index) {
   }
 }
 static void server(unsigned scale) {
-  for (server_generation = 0; server_generation < 10 * scale; server_generation++) run_threads(server_threads, serve);
+  for (server_generation = 0; server_generation < 10 * scale; server_generation++)
+    run_threads(server_threads, serve);
   for (unsigned i = 0; i < server_threads; i++)
     for (unsigned j = 0; j < server_slots; j++) {
       free(slots[i][j]);
@@ -98,7 +99,8 @@ static void brief_threads(unsigned scale) {
   for (unsigned i = 0; i < 10000 * scale; i++) run_threads(1, brief);
 }
 
-// Random sizes with random lifetimes in several threads that swap blocks, in rounds that end with everything freed.
+// Random sizes with random lifetimes in several threads that swap blocks, in rounds that end with everything
+// freed.
 enum { mixed_shared = 1024 };
 static _Atomic(void*) swapped[mixed_shared];
 static void mix(unsigned index) {
@@ -126,7 +128,8 @@ static void mixed(unsigned scale) {
 }
 
 const workload server_workloads[] = {
-    {"server", "4 threads replace random blocks of 8 to 1000 bytes and hand them to the next generation", server, NULL},
+    {"server", "4 threads replace random blocks of 8 to 1000 bytes and hand them to the next generation",
+     server, NULL},
     {"producers", "2 threads allocate batches of small blocks, 2 others free them", producers, NULL},
     {"brief-threads", "threads that live for twenty blocks", brief_threads, NULL},
     {"mixed", "4 threads, random sizes to 2 MiB, random lifetimes, blocks swapped", mixed, NULL},

@@ -1,5 +1,5 @@
-// What every workload is given, and what it hands back. A workload does its work with malloc and free alone, so that
-// whatever allocator the process runs on is what is measured.
+// What every workload is given, and what it hands back. A workload does its work with malloc and free alone,
+// so that whatever allocator the process runs on is what is measured.
 #pragma once
 
 #define _GNU_SOURCE
@@ -9,8 +9,8 @@
 
 typedef struct {
   const char* name;
-  const char* promise;  // one line: what it does, for --help and the report
-  void (*run)(unsigned scale);  // `scale` 1: about a second on glibc on a small machine
+  const char* promise;              // one line: what it does, for --help and the report
+  void (*run)(unsigned scale);      // `scale` 1: about a second on glibc on a small machine
   void (*prepare)(unsigned scale);  // outside of the timer; may be NULL
 } workload;
 

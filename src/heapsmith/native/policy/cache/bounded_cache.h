@@ -1,7 +1,8 @@
-// BoundedCache: each thread keeps up to two magazines of free blocks per size class, all of them together bounded.
+// BoundedCache: each thread keeps up to two magazines of free blocks per size class, all of them together
+// bounded.
 //
-// Promise: a thread never holds more than `limit_bytes` (and one block of each class it is using) out of the central
-// heap. Invariant: a magazine moves as a whole, so no list is ever walked to be split.
+// Promise: a thread never holds more than `limit_bytes` (and one block of each class it is using) out of the
+// central heap. Invariant: a magazine moves as a whole, so no list is ever walked to be split.
 #pragma once
 
 #include "base/bits.h"

@@ -1,7 +1,7 @@
 // FixedCache: a capacity in blocks for each size class, as a trace or a person says.
 //
-// Promise: a thread holds at most `limit_bytes` and, of class number i, at most the i-th capacity. Classes beyond the
-// list have the capacity of its last entry.
+// Promise: a thread holds at most `limit_bytes` and, of class number i, at most the i-th capacity. Classes
+// beyond the list have the capacity of its last entry.
 #pragma once
 
 #include "base/bits.h"

@@ -1,7 +1,7 @@
 // Quarantine: freed blocks wait, and leave in random order.
 //
-// Promise: a block is not handed out again at once, and what is written to it while it waits ends the program when it
-// leaves. At most `blocks` blocks and `bytes` bytes wait (per shard of threads; there are eight).
+// Promise: a block is not handed out again at once, and what is written to it while it waits ends the program
+// when it leaves. At most `blocks` blocks and `bytes` bytes wait (per shard of threads; there are eight).
 #pragma once
 
 #include <stddef.h>

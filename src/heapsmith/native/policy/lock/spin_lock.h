@@ -1,4 +1,5 @@
-// SpinLock: never sleeps by itself; yields the processor after a bounded spin so that a preempted holder can go on.
+// SpinLock: never sleeps by itself; yields the processor after a bounded spin so that a preempted holder can
+// go on.
 #pragma once
 
 #include "base/atomic.h"

@@ -1,7 +1,7 @@
 // HugePages: segments mapped after the heap has grown beyond `after_bytes` ask for transparent huge pages.
 //
-// Promise: a small program never holds a huge page it does not fill; a large one meets a page fault per 2 MiB.
-// Where transparent huge pages are switched off, the advice has no effect.
+// Promise: a small program never holds a huge page it does not fill; a large one meets a page fault per 2
+// MiB. Where transparent huge pages are switched off, the advice has no effect.
 #pragma once
 
 #include "os/linux.h"
@@ -18,7 +18,8 @@ struct HugePages {
     bool wanted = true;
 
     Segment map(size_t bytes, bool for_blocks) {
-      // A large block may stay empty for the most part; spans of small blocks are filled before others are begun.
+      // A large block may stay empty for the most part; spans of small blocks are filled before others are
+      // begun.
       const bool huge = wanted && for_blocks && mapped_bytes >= after_bytes && bytes >= huge_page_bytes;
       const Segment segment = huge ? map_aligned(bytes) : this->below.map(bytes, for_blocks);
       if (segment.start) mapped_bytes += bytes;

@@ -1,6 +1,7 @@
 // Limit: at most so many bytes of pages in use or kept free; beyond it, allocations fail with ENOMEM.
 //
-// Promise: committed_bytes <= limit_bytes, always; pages kept free are given back before a request is refused.
+// Promise: committed_bytes <= limit_bytes, always; pages kept free are given back before a request is
+// refused.
 #pragma once
 
 #include "base/atomic.h"

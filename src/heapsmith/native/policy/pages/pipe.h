@@ -1,5 +1,5 @@
-// Pipe: stages of the page slot, the source first; each wraps what stands before it as a member and hands on what it
-// does not care about.
+// Pipe: stages of the page slot, the source first; each wraps what stands before it as a member and hands on
+// what it does not care about.
 #pragma once
 
 #include "base/bits.h"

@@ -1,7 +1,7 @@
 // Prefault: pages are populated when they are taken, not when they are first written.
 //
-// Promise: the program meets no page fault on heap memory after malloc returned it. Price: pages it never writes take
-// memory too.
+// Promise: the program meets no page fault on heap memory after malloc returned it. Price: pages it never
+// writes take memory too.
 #pragma once
 
 #include "os/linux.h"

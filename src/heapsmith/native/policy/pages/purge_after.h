@@ -1,9 +1,9 @@
 // PurgeAfter: free pages stay warm for a moment, bounded, and then go back.
 //
-// Promise: no free page stays resident longer than `delay_ms` of a program that still allocates, unless pages were
-// missed within the last second after they had gone back; and at no time are more than `keep_bytes` plus a
-// keep_share-th of the live bytes (and what was missed) kept free and resident. Most of what a spike leaves is gone when
-// the last of it is freed, although no thread of ours is there to take it away later.
+// Promise: no free page stays resident longer than `delay_ms` of a program that still allocates, unless pages
+// were missed within the last second after they had gone back; and at no time are more than `keep_bytes` plus
+// a keep_share-th of the live bytes (and what was missed) kept free and resident. Most of what a spike leaves
+// is gone when the last of it is freed, although no thread of ours is there to take it away later.
 #pragma once
 
 #include "policy/pages/os_pages.h"

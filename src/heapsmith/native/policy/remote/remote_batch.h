@@ -1,8 +1,8 @@
-// RemoteBatch: a block freed by another thread stays in the cache of the thread that freed it and goes back to the
-// central heap in batches, with everything else that thread frees.
+// RemoteBatch: a block freed by another thread stays in the cache of the thread that freed it and goes back
+// to the central heap in batches, with everything else that thread frees.
 //
-// Promise: a remote free costs what a local one costs; whole batches change threads without being taken apart.
-// Invariant: at most `batches` magazines of a class wait in the central heap.
+// Promise: a remote free costs what a local one costs; whole batches change threads without being taken
+// apart. Invariant: at most `batches` magazines of a class wait in the central heap.
 #pragma once
 
 #include "policy/concepts.h"

@@ -1,7 +1,7 @@
 // Explicit: exactly the classes named, for a program whose sizes are known.
 //
-// Promise: a block of the smallest class that holds the request; alignment is that of the class (a class that is no
-// multiple of 16 gives it up, and the spec says so).
+// Promise: a block of the smallest class that holds the request; alignment is that of the class (a class that
+// is no multiple of 16 gives it up, and the spec says so).
 #pragma once
 
 #include "policy/concepts.h"

@@ -1,7 +1,7 @@
 // Geometric: the same number of classes between each power of two and the next.
 //
-// Promise: above 16 * steps_per_doubling bytes, a block is at most 1/steps_per_doubling larger than what was asked for;
-// below, at most 15 bytes larger. Every class is a multiple of 16.
+// Promise: above 16 * steps_per_doubling bytes, a block is at most 1/steps_per_doubling larger than what was
+// asked for; below, at most 15 bytes larger. Every class is a multiple of 16.
 #pragma once
 
 #include "base/bits.h"

@@ -1,5 +1,6 @@
-// From a list of classes to what the hot path needs: a lookup from requested bytes to class index, the bytes of a
-// class, and the shape of its spans. Class index 0 is "no class": a page of a large block, or not ours at all.
+// From a list of classes to what the hot path needs: a lookup from requested bytes to class index, the bytes
+// of a class, and the shape of its spans. Class index 0 is "no class": a page of a large block, or not ours
+// at all.
 #pragma once
 
 #include "base/bits.h"
@@ -30,13 +31,15 @@ struct SizeClasses {
     uint32_t span_blocks;
   };
 
-  // Small requests have a table of their own, at the grain of malloc's alignment: it stays within a few cache lines.
+  // Small requests have a table of their own, at the grain of malloc's alignment: it stays within a few cache
+  // lines.
   static constexpr size_t fine_grain = 16;
   static constexpr size_t fine_bytes = smaller_of(1024, round_up(largest_bytes, fine_grain));
   static constexpr size_t coarse_grain = [] {
     size_t grain = fine_bytes;
     for (unsigned i = 0; i < count; i++)
-      if (Policy::classes.bytes[i] > fine_bytes) grain = greatest_common_divisor(grain, Policy::classes.bytes[i]);
+      if (Policy::classes.bytes[i] > fine_bytes)
+        grain = greatest_common_divisor(grain, Policy::classes.bytes[i]);
     return grain;
   }();
   static constexpr unsigned coarse_shift = log2_floor(coarse_grain & (~coarse_grain + 1));
@@ -60,12 +63,14 @@ struct SizeClasses {
 
   // Precondition: requested_bytes <= largest_bytes.
   HS_FAST_PATH static unsigned class_of(size_t requested_bytes) {
-    if (HS_LIKELY(requested_bytes <= fine_bytes)) return fine.index[(requested_bytes + fine_grain - 1) / fine_grain];
+    if (HS_LIKELY(requested_bytes <= fine_bytes))
+      return fine.index[(requested_bytes + fine_grain - 1) / fine_grain];
     return coarse.index[(requested_bytes + (size_t{1} << coarse_shift) - 1) >> coarse_shift];
   }
 
-  // The smallest run of pages whose tail wastes at most a 32nd, with a handful of blocks where they are small: blocks
-  // of one span are freed together, and a small span is free sooner. Above 32 KiB a span is one block.
+  // The smallest run of pages whose tail wastes at most a 32nd, with a handful of blocks where they are
+  // small: blocks of one span are freed together, and a small span is free sooner. Above 32 KiB a span is one
+  // block.
   static constexpr Shape shape_of_class(size_t class_bytes) {
     if (class_bytes > 32_KiB) {
       const size_t pages = divide_up(class_bytes, page_bytes);
@@ -108,8 +113,8 @@ struct SizeClasses {
 
   HS_FAST_PATH static size_t bytes_of(unsigned index) { return shapes.of[index].class_bytes; }
 
-  // The first class from that of `requested_bytes` on whose blocks all lie at multiples of `alignment`, or 0. Spans
-  // start on a page, so a class that is a multiple of an alignment up to a page keeps it.
+  // The first class from that of `requested_bytes` on whose blocks all lie at multiples of `alignment`, or 0.
+  // Spans start on a page, so a class that is a multiple of an alignment up to a page keeps it.
   static unsigned class_of_aligned(size_t alignment, size_t requested_bytes) {
     if (alignment > page_bytes || requested_bytes > largest_bytes) return 0;
     for (unsigned index = class_of(requested_bytes); index <= count; index++) {
@@ -120,13 +125,15 @@ struct SizeClasses {
     return 0;
   }
 
-  static_assert([] {
-    for (unsigned i = 0; i < count; i++) {
-      if (Policy::classes.bytes[i] == 0 || Policy::classes.bytes[i] % 8 != 0) return false;
-      if (i > 0 && Policy::classes.bytes[i] <= Policy::classes.bytes[i - 1]) return false;
-    }
-    return true;
-  }(), "size classes are multiples of 8, smallest first, each once");
+  static_assert(
+      [] {
+        for (unsigned i = 0; i < count; i++) {
+          if (Policy::classes.bytes[i] == 0 || Policy::classes.bytes[i] % 8 != 0) return false;
+          if (i > 0 && Policy::classes.bytes[i] <= Policy::classes.bytes[i - 1]) return false;
+        }
+        return true;
+      }(),
+      "size classes are multiples of 8, smallest first, each once");
 };
 
 }  // namespace hs
