@@ -36,6 +36,7 @@ from heapsmith.spec import (
     RemoteBatch,
     RemoteStack,
     SpinLock,
+    for_thread,
     load_spec,
 )
 from heapsmith.units import KiB, MiB
@@ -63,6 +64,7 @@ VARIANTS = {
         cache=BoundedCache(limit_bytes=16 * KiB),
         hardening=(EncodedLinks(), RandomFreeLists()),
     ),
+    "threads": HeapSpec(name="threads", threads=(for_thread("checks", (32, 64, 128, 256, 1024)), for_thread("other", (4000,)))),
     "checked": HeapSpec(
         name="checked", sizes=Geometric(largest_bytes=32 * KiB), hardening=(CheckedBlocks(),)
     ),
@@ -223,3 +225,16 @@ def test_the_one_header_serves_the_standard_library(tmp_path: Path) -> None:
     subprocess.run([*words, "-pthread"], check=True, capture_output=True, text=True)
     output = subprocess.run([tmp_path / "use"], check=True, capture_output=True, text=True).stdout
     assert output == "vector 1000 499500\npmr 3\narena 7\nleaked 48\nleaked 0\n"
+
+
+def test_threads_of_a_name_and_threads_that_ask_have_a_heap_of_their_own(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no C compiler on this machine")
+    made = forge(HeapSpec(name="threads", threads=(for_thread("worker", (4000,)),)), tmp_path / "threads.so")
+    program = Path(__file__).parent / "native" / "named_threads.c"
+    subprocess.run([compiler, "-fno-builtin", str(program), "-o", str(tmp_path / "named"), "-pthread", "-ldl"], check=True)
+    output = subprocess.run(
+        [tmp_path / "named"], env={**os.environ, "LD_PRELOAD": str(made.path)}, capture_output=True, text=True, check=True
+    ).stdout
+    assert output == "other 112\nworker 4000\nmarked 0 4000 unmarked 0 112 unknown 1\n"

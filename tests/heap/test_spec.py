@@ -169,7 +169,7 @@ def test_every_policy_has_one_header_of_its_name_and_every_header_its_policy() -
     declared = {policy.header for policy in POLICIES}
     for policy in POLICIES:
         source = (SOURCES / policy.header).read_text()
-        assert re.search(rf"\bstruct {policy.__name__}\b", source), (
+        assert re.search(rf"\b(struct|using) {policy.__name__}\b", source), (
             f"{policy.header} has no struct {policy.__name__}"
         )
         assert "Promise:" in source, f"{policy.header} promises nothing"

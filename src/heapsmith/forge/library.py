@@ -20,7 +20,7 @@ from heapsmith.forge.compiler import Compiler, find_compiler
 from heapsmith.forge.render import render_config
 from heapsmith.forge.verify import verify_library
 from heapsmith.native import LIBRARIES, SOURCES
-from heapsmith.spec import HeapSpec, load_spec, presets
+from heapsmith.spec import HeapSpec, Limit, load_spec, presets
 
 _COMPILE_TIMEOUT_S: Final = 300
 _CORE_FOLDERS: Final = ("abi", "base", "heap", "os", "policy")
@@ -92,7 +92,7 @@ def forge(
     kept, kept_debug = cache / f"{name}.so", cache / f"{name}.debug"
     cached = kept.is_file() and (debug_file is None or kept_debug.is_file())
     if not cached:
-        _compile(compiler, config, spec.name, kept, kept_debug if debug_file else None, verify=not target)
+        _compile(compiler, config, spec, kept, kept_debug if debug_file else None, verify=not target)
     library = _place(kept, output) if output else kept
     placed_debug = _place(kept_debug, debug_file) if debug_file else None
     return Forged(library, cached, time.monotonic() - started_s, compiler.version, placed_debug)
@@ -147,9 +147,9 @@ def _fingerprint(compiler: Compiler, config: str, *, debug: bool) -> str:
 
 
 def _compile(
-    compiler: Compiler, config: str, name: str, output: Path, debug_file: Path | None, *, verify: bool
+    compiler: Compiler, config: str, spec: HeapSpec, output: Path, debug_file: Path | None, *, verify: bool
 ) -> None:
-    work = Path(tempfile.mkdtemp(prefix=f"heapsmith-{name}-"))
+    work = Path(tempfile.mkdtemp(prefix=f"heapsmith-{spec.name}-"))
     (work / "heap_config.h").write_text(config)
     library = work / "heap.so"
     words = compiler.words(work, library, debug=debug_file is not None)
@@ -169,7 +169,8 @@ def _compile(
     if debug_file is not None:
         _split_debug(library, debug_file)
     if verify:
-        verify_library(library)
+        limited = any(isinstance(stage, Limit) for stage in spec.pages.stages)
+        verify_library(library, limited=limited)
     _beside(library, output).replace(output)
     shutil.rmtree(work, ignore_errors=True)
 

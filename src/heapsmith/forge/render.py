@@ -33,7 +33,7 @@ def render_config(spec: HeapSpec) -> str:
             "namespace hs {",
             "",
             f'inline constexpr char spec_name[] = "{spec.name}";',
-            f"using SpecSizes = {spec.sizes.cpp()};",
+            f"using SpecSizes = {_sizes(spec)};",
             f"using SpecPages = {spec.pages.cpp()};",
             f"using SpecBlocks = Heap<{', '.join(slots)}>;",
             f"using SpecHeap = {_hardened(spec)};",
@@ -45,6 +45,12 @@ def render_config(spec: HeapSpec) -> str:
             "",
         ]
     )
+
+
+def _sizes(spec: HeapSpec) -> str:
+    if not spec.threads:
+        return spec.sizes.cpp()
+    return f"ForThreads<{spec.sizes.cpp()}, {', '.join(thread.cpp() for thread in spec.threads)}>"
 
 
 def _links(spec: HeapSpec) -> str:

@@ -17,6 +17,7 @@ from heapsmith.spec.policies import (
     EncodedLinks,
     Explicit,
     FixedCache,
+    ForThread,
     FutexLock,
     Geometric,
     GuardPages,
@@ -37,6 +38,7 @@ from heapsmith.spec.policies import (
     RemoteStack,
     SpinLock,
     ZeroOnFree,
+    for_thread,
 )
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "EncodedLinks",
     "Explicit",
     "FixedCache",
+    "ForThread",
     "FutexLock",
     "Geometric",
     "GuardPages",
@@ -67,6 +70,7 @@ __all__ = [
     "RemoteStack",
     "SpinLock",
     "ZeroOnFree",
+    "for_thread",
     "load_spec",
     "presets",
     "read_document",

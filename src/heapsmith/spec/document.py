@@ -24,7 +24,7 @@ import msgspec
 
 from heapsmith.errors import HeapsmithError, SpecError
 from heapsmith.spec.heap import SLOTS, HeapSpec, Problem, as_pipe, problems_of
-from heapsmith.spec.policies import CACHES, HARDENING, LOCKS, PAGES, REMOTES, SIZES, Policy
+from heapsmith.spec.policies import CACHES, HARDENING, LOCKS, PAGES, REMOTES, SIZES, ForThread, Policy
 from heapsmith.units import parse_bytes, parse_seconds
 
 PRESET_DIRECTORY: Final = Path(__file__).resolve().parent / "presets"
@@ -35,7 +35,9 @@ _POLICIES_OF: Final[Mapping[str, Sequence[type[Policy]]]] = {
     "pages": PAGES,
     "lock": LOCKS,
     "hardening": HARDENING,
+    "threads": (ForThread,),
 }
+_LISTS: Final = ("pages", "hardening", "threads")
 
 
 def presets() -> list[str]:
@@ -102,7 +104,7 @@ def read_document(text: str, where: str = "the document") -> HeapSpec:
                 values["name"] = value
             else:
                 found.append(Problem("name", f"is {value!r}", "use a text"))
-        elif key in ("pages", "hardening"):
+        elif key in _LISTS:
             policies = _read_list(key, value, found)
             if policies is not None:
                 values[key] = as_pipe(policies) if key == "pages" else tuple(policies)
@@ -130,15 +132,21 @@ def write_document(spec: HeapSpec) -> str:
     for slot in SLOTS:
         value = getattr(spec, slot)
         policies: Sequence[Policy] = (
-            value.stages if slot == "pages" else value if slot == "hardening" else (value,)
+            value.stages if slot == "pages" else value if slot in _LISTS else (value,)
         )
         for policy in policies:
-            several = slot in ("pages", "hardening")
+            several = slot in _LISTS
             lines += ["", f"[[{slot}]]" if several else f"[{slot}]", f'policy = "{type(policy).__name__}"']
             for name in policy.__struct_fields__:
                 value = getattr(policy, name)
-                lines.append(f"{name} = {list(value) if isinstance(value, tuple) else value}")
+                lines.append(f"{name} = {_written(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(list(cast("tuple[int, ...]", value))) if isinstance(value, tuple) else str(value)
 
 
 def _read_list(slot: str, value: object, found: list[Problem]) -> list[Any] | None:
@@ -160,7 +168,7 @@ def _read_policy(slot: str, field: str, value: object, found: list[Problem]) -> 
         )
         return None
     table = dict(cast("dict[str, Any]", value))
-    name = table.pop("policy", None)
+    name = table.pop("policy", next(iter(known)) if len(known) == 1 else None)
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
@@ -203,6 +211,8 @@ def _convert(key: str, value: object, kind: Any) -> object:
                 return round(1000 * parse_seconds(value))
         if isinstance(value, bool) or not isinstance(value, int):
             raise SpecError("write a whole number" + (" or a text like 32KiB" if "_bytes" in key else ""))
+    if kind is str and not isinstance(value, str):
+        raise SpecError("write a text")
     return value
 
 

@@ -14,6 +14,7 @@ from heapsmith.spec.policies import (
     CachePolicy,
     CheckedBlocks,
     EncodedLinks,
+    ForThread,
     FutexLock,
     Geometric,
     HardeningPolicy,
@@ -45,6 +46,7 @@ _KIND_OF: Final[Mapping[str, type]] = {
     "pages": PagePipe,
     "lock": LockPolicy,
     "hardening": tuple,
+    "threads": tuple,
 }
 SLOTS: Final = tuple(_KIND_OF)
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,40}")
@@ -75,6 +77,7 @@ class HeapSpec(msgspec.Struct, frozen=True):
         pages: Where pages come from and when they go back.
         lock: What guards the shared parts.
         hardening: What the heap looks for; nothing if left out.
+        threads: Heaps of their own for threads of particular names.
 
     Raises:
         SpecError: The heap cannot work; the message names every problem at once.
@@ -94,6 +97,7 @@ class HeapSpec(msgspec.Struct, frozen=True):
     pages: PagePipe = OsPages() | PurgeAfter()
     lock: LockPolicy = FutexLock()
     hardening: tuple[HardeningPolicy, ...] = ()
+    threads: tuple[ForThread, ...] = ()
 
     def __post_init__(self) -> None:
         found = problems_of({field: getattr(self, field) for field in ("name", *SLOTS)})
@@ -158,6 +162,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _pipe_problems(pipe)
     if isinstance(looks := values.get("hardening"), tuple):
         yield from _hardening_problems(cast("tuple[HardeningPolicy, ...]", looks), values.get("sizes"))
+    if isinstance(own := values.get("threads"), tuple):
+        yield from _thread_problems(cast("tuple[ForThread, ...]", own), values.get("sizes"), values.get("cache"))
     cache = values.get("cache")
     if isinstance(cache, NoCache) and isinstance(values.get("remote"), RemoteStack):
         yield Problem(
@@ -216,6 +222,25 @@ def _hardening_problems(policies: tuple[HardeningPolicy, ...], sizes: object) ->
             yield Problem(
                 "sizes", "has a class that is no multiple of 16 under CheckedBlocks", "use multiples of 16"
             )
+
+
+def _thread_problems(threads: tuple[ForThread, ...], sizes: object, cache: object) -> Iterator[Problem]:
+    if threads and isinstance(cache, NoCache):
+        yield Problem("threads", "have heaps of their own, but no cache to know them by", "use BoundedCache")
+    names = [thread.name for thread in threads]
+    for number, thread in enumerate(threads):
+        if thread.name in names[:number]:
+            yield Problem(f"threads[{number}].name", f"is {thread.name!r} again", "name each thread once")
+    if not isinstance(sizes, SizesPolicy) or sizes.complaints():
+        return
+    everybody = sizes.class_bytes()
+    for number, thread in enumerate(threads):
+        if thread.class_bytes_list and max(thread.class_bytes_list) > everybody[-1]:
+            largest = format_bytes(everybody[-1])
+            remedy = f"keep it within everybody's {largest}"
+            yield Problem(f"threads[{number}].class_bytes_list", f"has {max(thread.class_bytes_list)}", remedy)
+    if len(everybody) + sum(len(thread.class_bytes_list) for thread in threads) > 250:
+        yield Problem("threads", "bring the classes of all heaps to more than 250", "use fewer classes")
 
 
 def _explanation(spec: HeapSpec) -> Iterator[str]:

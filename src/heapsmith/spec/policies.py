@@ -6,7 +6,7 @@ Each class knows its own problems, what it costs in words, and how it is said in
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -559,10 +559,64 @@ class RandomFreeLists(HardeningPolicy, frozen=True):
     header: ClassVar[str] = "policy/links/random_free_lists.h"
 
 
+class ForThread(Policy, frozen=True):
+    """Slot `threads`: size classes, spans and a central heap of their own for threads of one name.
+
+    Args:
+        name: What the kernel calls the thread (at most 15 bytes), or what it says to ``heapsmith_use_heap``.
+        class_bytes_list: Its classes, smallest first; larger requests are served as everybody's.
+
+    Example:
+        >>> ForThread("worker", (64, 4096)).cpp()
+        'ForThread<"worker", Explicit<64, 4096>>'
+    """
+
+    slot: ClassVar[str] = "threads"
+    header: ClassVar[str] = "policy/sizes/for_threads.h"
+    name: str
+    class_bytes_list: tuple[int, ...]
+
+    def _cpp_arguments(self) -> Iterator[object]:
+        raise NotImplementedError
+
+    def cpp(self) -> str:
+        """Write the type that the native core knows this policy by."""
+        return f'ForThread<"{self.name}", {Explicit(self.class_bytes_list).cpp()}>'
+
+    def _complaints(self) -> Iterator[tuple[str, str, str]]:
+        if not 1 <= len(self.name.encode()) <= 15 or not self.name.isascii() or not self.name.isprintable():
+            yield "name", f"is {self.name!r}", "use 1 to 15 letters: that is what the kernel keeps of a thread's name"
+        if '"' in self.name or "\\" in self.name:
+            yield "name", f"is {self.name!r}", "leave quotes and backslashes out"
+        yield from Explicit(self.class_bytes_list).complaints()
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return f"threads named {self.name} share no span with others; one more look in a table per malloc"
+
+
+def for_thread(name: str, class_bytes_list: Sequence[int]) -> ForThread:
+    """Give threads of a name a heap of their own: the words in which it is asked for.
+
+    Example:
+        >>> for_thread("worker", [64, 4096]).class_bytes_list
+        (64, 4096)
+    """
+    return ForThread(name, tuple(class_bytes_list))
+
+
 SIZES: Final = (Geometric, PowersOfTwo, Explicit)
 CACHES: Final = (BoundedCache, FixedCache, NoCache)
 REMOTES: Final = (RemoteBatch, RemoteStack)
 PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, Prefault, Limit)
 LOCKS: Final = (FutexLock, SpinLock, NoLock)
 HARDENING: Final = (CheckedBlocks, Quarantine, ZeroOnFree, GuardPages, EncodedLinks, RandomFreeLists)
-POLICIES: Final[tuple[type[Policy], ...]] = (*SIZES, *CACHES, *REMOTES, *PAGES, *LOCKS, *HARDENING)
+POLICIES: Final[tuple[type[Policy], ...]] = (
+    *SIZES,
+    *CACHES,
+    *REMOTES,
+    *PAGES,
+    *LOCKS,
+    *HARDENING,
+    ForThread,
+)

@@ -1,4 +1,5 @@
 // Where a forged heap enters a process: forks and the ends of threads are its business from then on.
+#include <errno.h>
 #include <pthread.h>
 
 #include "abi/heap.h"
@@ -38,5 +39,9 @@ extern "C" {
 // Gives back what holds no block; answers whether there was anything. `keep_bytes` is glibc's and does not
 // apply.
 HS_EXPORT int malloc_trim(size_t) { return SpecHeap::recycle() > 0 ? 1 : 0; }
+
+// The calling thread allocates from the heap that was forged for threads of this name; "" is everybody's. Answers 0, or
+// EINVAL where there is no such heap.
+HS_EXPORT int heapsmith_use_heap(const char* name) { return SpecHeap::use_heap(name) ? 0 : EINVAL; }
 
 }  // extern "C"

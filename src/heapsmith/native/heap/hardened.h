@@ -66,7 +66,10 @@ class Hardened {
 
   static void* allocate_zeroed(size_t requested_bytes) {
     void* block = allocate(requested_bytes);
-    if (block && !zeroes) memset(block, 0, requested_bytes);
+    if (block && !zeroes) {
+      const Span* span = Inner::Map::span_of(address_of(block));
+      if (span->state != SpanState::large || !span->zeroed) memset(block, 0, requested_bytes);
+    }
     return block;
   }
 
@@ -116,6 +119,7 @@ class Hardened {
     return block ? find_live(const_cast<void*>(block), "malloc_usable_size()").requested_bytes : 0;
   }
 
+  static bool use_heap(const char* name) { return Inner::use_heap(name); }
   static void thread_exit() { Inner::thread_exit(); }
   static size_t recycle() { return Inner::recycle(); }
   static HeapGauges gauges() { return Inner::gauges(); }

@@ -61,7 +61,10 @@ struct Heap {
   // nullptr when there is no memory; zero bytes are a block like any other.
   HS_FAST_PATH static void* allocate(size_t requested_bytes) {
     if (HS_UNLIKELY(requested_bytes > Classes::largest_bytes)) return allocate_large(requested_bytes);
-    return allocate_class(Classes::class_of(requested_bytes));
+    unsigned class_index = Classes::class_of(requested_bytes);
+    if constexpr (Classes::set_count > 1)
+      class_index = Classes::translations.of[CacheType::current->class_set][class_index];
+    return allocate_class(class_index);
   }
 
   HS_FAST_PATH static void* allocate_class(unsigned class_index) {
@@ -138,6 +141,9 @@ struct Heap {
     Span* span = large_span(block);
     return span ? span->bytes() : unknown_pointer("malloc_usable_size()", block);
   }
+
+  // This thread allocates from the classes forged for threads of that name; "" is everybody's.
+  static bool use_heap(const char* name) { return CacheType::use_set(name); }
 
   // --- threads, forks, recycling
   // --------------------------------------------------------------------------------

@@ -9,9 +9,13 @@
 // read a cache from outside (fork's child, statistics) see between two stores is a list, too.
 #pragma once
 
+#include <string.h>
+
 #include "base/compiler.h"
 #include "heap/central.h"
+#include "os/die.h"
 #include "policy/concepts.h"
+#include "policy/lock/no_lock.h"
 
 namespace hs {
 
@@ -35,6 +39,8 @@ struct ThreadCache {
   FreeList lists[Classes::index_count];
   Batch spares[Classes::index_count];
   bool used[Classes::index_count];  // since the last maintenance, as far as the slow paths can tell
+  uint8_t class_set;  // everybody's, or that of this thread's name
+  bool set_by_call;   // the name does not matter any more
   bool attached;
   bool busy;  // in a slow path: the lists may be between two states
   unsigned victim;
@@ -56,8 +62,13 @@ struct ThreadCache {
   // -----------------------------------------------------------------------------------------------
 
   static HS_SLOW_PATH void* refill(unsigned class_index) {
+    [[maybe_unused]] const bool is_first = !current->attached;
     ThreadCache* cache = attached_cache();
     if (!cache) return CentralType::fetch(class_index, 1, nullptr).head;
+    if constexpr (Classes::set_count > 1) {
+      // The class was chosen before anybody knew whose thread this is.
+      if (is_first) class_index = Classes::translations.of[cache->class_set][class_index];
+    }
     cache->busy = true;
     FreeList& list = cache->lists[class_index];
     Batch& spare = cache->spares[class_index];
@@ -129,6 +140,18 @@ struct ThreadCache {
     PageHeapType::maintain();
   }
 
+  // This thread allocates from the class set of that name from here on; "" is everybody's. False: there is none.
+  static bool use_set(const char* name) {
+    ThreadCache* cache = attached_cache();
+    for (unsigned set = 0; cache && set < Classes::set_count; set++)
+      if (strcmp(Classes::Sets::names[set], name) == 0) {
+        cache->class_set = static_cast<uint8_t>(set);
+        cache->set_by_call = true;
+        return true;
+      }
+    return false;
+  }
+
   // What this thread holds goes back, and the thread goes on.
   static void flush_current() {
     if (current->attached) current->flush();
@@ -181,6 +204,9 @@ struct ThreadCache {
 
   static HS_SLOW_PATH ThreadCache* attach() {
     if constexpr (!Policy::caches) return nullptr;
+    if constexpr (same_type<LockType, NoLock>) {
+      if (registered_) die("malloc()", "a second thread uses a heap that was forged without locks", registered_);
+    }
     registry_lock_.lock();
     ThreadCache* cache = idle_;
     if (cache) {
@@ -190,6 +216,8 @@ struct ThreadCache {
     }
     if (cache) {
       cache->attached = true;
+      cache->class_set = 0;
+      cache->set_by_call = false;
       cache->maintained_ms = Os::now_ms();
       cache->previous = nullptr;
       cache->next = registered_;
@@ -198,10 +226,18 @@ struct ThreadCache {
     }
     registry_lock_.unlock();
     if (!cache) return nullptr;
+    if constexpr (Classes::set_count > 1) cache->choose_set_by_name();
     current = cache;
     // May allocate, which this thread now can.
     Parts::thread_attached();
     return cache;
+  }
+
+  void choose_set_by_name() {
+    char name[16];
+    Os::thread_name(name);
+    for (unsigned set = 1; set < Classes::set_count; set++)
+      if (strncmp(Classes::Sets::names[set], name, sizeof name - 1) == 0) class_set = static_cast<uint8_t>(set);
   }
 
   static void leave(ThreadCache* cache) {
@@ -298,6 +334,9 @@ struct ThreadCache {
     const uint64_t now_ms = Os::now_ms();
     if (now_ms - maintained_ms < maintenance_ms) return;
     maintained_ms = now_ms;
+    if constexpr (Classes::set_count > 1) {
+      if (!set_by_call) choose_set_by_name();
+    }
     for (unsigned index = 1; index < Classes::index_count; index++) {
       if (!used[index] && lists[index].capacity > 0) {
         flush_class(index, true);

@@ -1,4 +1,6 @@
 // NoLock: for a heap that only one thread ever uses.
+//
+// Promise: no atomic operation anywhere; a second thread ends the program at its first block.
 #pragma once
 
 #include "policy/concepts.h"

@@ -1,5 +1,6 @@
-// SpinLock: never sleeps by itself; yields the processor after a bounded spin so that a preempted holder can
-// go on.
+// SpinLock: never sleeps in a wait of its own; gives the processor away after a bounded spin.
+//
+// Promise: at most one holder; a preempted holder gets to run, because waiters yield.
 #pragma once
 
 #include "base/atomic.h"

@@ -6,8 +6,30 @@
 #include "base/bits.h"
 #include "os/linux.h"
 #include "policy/concepts.h"
+#include "policy/sizes/for_threads.h"
 
 namespace hs {
+
+// The class sets of a heap: everybody's, then those of particular threads.
+template <Sizes Policy>
+struct ClassSets {
+  static constexpr unsigned set_count = 1;
+  static constexpr unsigned own_class_count = 0;
+  static constexpr const char* names[] = {""};
+  template <class Visitor>
+  static constexpr void visit(Visitor) {}
+};
+template <Sizes Everybody, class... Threads>
+struct ClassSets<ForThreads<Everybody, Threads...>> {
+  static constexpr unsigned set_count = 1 + sizeof...(Threads);
+  static constexpr unsigned own_class_count = (0 + ... + Threads::Policy::classes.class_count);
+  static constexpr const char* names[] = {"", Threads::name...};
+  // Shows each set's classes, in order.
+  template <class Visitor>
+  static constexpr void visit(Visitor visitor) {
+    (visitor(Threads::Policy::classes), ...);
+  }
+};
 
 // Whether a policy makes exactly these classes: what Python promised is compared with what C++ computed.
 template <Sizes Policy, size_t count>
@@ -21,9 +43,11 @@ constexpr bool same_classes(const uint32_t (&promised_bytes)[count]) {
 template <Sizes Policy, size_t smallest_span_bytes = 16_KiB>
 struct SizeClasses {
   static constexpr unsigned count = Policy::classes.class_count;
-  static constexpr unsigned index_count = count + 1;
+  using Sets = ClassSets<Policy>;
+  static constexpr unsigned set_count = Sets::set_count;
+  static constexpr unsigned index_count = 1 + count + Sets::own_class_count;
   static constexpr size_t largest_bytes = Policy::classes.bytes[count - 1];
-  static_assert(count < 255, "a class index is one byte");
+  static_assert(index_count <= 255, "a class index is one byte");
 
   struct Shape {
     uint32_t class_bytes;
@@ -101,13 +125,38 @@ struct SizeClasses {
   static constexpr Shapes shapes = [] {
     Shapes made{};
     for (unsigned i = 0; i < count; i++) made.of[i + 1] = shape_of_class(Policy::classes.bytes[i]);
+    unsigned index = count + 1;
+    Sets::visit([&](const auto& classes) {
+      for (unsigned i = 0; i < classes.class_count; i++) made.of[index++] = shape_of_class(classes.bytes[i]);
+    });
+    return made;
+  }();
+
+  // From everybody's class to that of a set which holds as much; to itself where the set has none so large.
+  struct Translations {
+    uint8_t of[set_count][count + 1];
+  };
+  static constexpr Translations translations = [] {
+    Translations made{};
+    for (unsigned index = 0; index <= count; index++) made.of[0][index] = static_cast<uint8_t>(index);
+    unsigned set = 1, first = count + 1;
+    Sets::visit([&](const auto& classes) {
+      for (unsigned index = 0; index <= count; index++) {
+        made.of[set][index] = static_cast<uint8_t>(index);
+        for (unsigned i = classes.class_count; index > 0 && i-- > 0;)
+          if (classes.bytes[i] >= shapes.of[index].class_bytes)
+            made.of[set][index] = static_cast<uint8_t>(first + i);
+      }
+      first += classes.class_count;
+      set++;
+    });
     return made;
   }();
 
   // What every block is aligned to.
   static constexpr size_t guaranteed_alignment = [] {
-    for (unsigned i = 0; i < count; i++)
-      if (Policy::classes.bytes[i] % 16 != 0) return size_t{8};
+    for (unsigned index = 1; index < index_count; index++)
+      if (shapes.of[index].class_bytes % 16 != 0) return size_t{8};
     return size_t{16};
   }();
 
