@@ -22,6 +22,7 @@ from heapsmith.units import format_seconds, parse_bytes, parse_seconds
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
+LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
 
 
 def run(
@@ -31,6 +32,10 @@ def run(
         Parameter(
             help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."
         ),
+    ] = None,
+    leaks: Annotated[
+        Path | None,
+        Parameter(help="With a heap of ours: write what is live at the end, by size class, to this file."),
     ] = None,
     limit: Annotated[
         str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
@@ -64,7 +69,7 @@ def run(
         limit_bytes=_positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
-        environment={} if allocator is None else _on(allocator),
+        environment=_on(allocator, leaks),
     )
     if json is not None:
         _must_be_writable(json)
@@ -96,13 +101,22 @@ def run(
     return result.exit.code or 0
 
 
-def _on(allocator: str) -> dict[str, str]:
+def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+    if allocator is None:
+        if leaks is not None:
+            raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
+        return {}
     from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
 
     library = resolve_subject(allocator).library
     if library is None:
         return {}
-    return {PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))}
+    environment = {PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))}
+    if leaks is not None:
+        _must_be_writable(leaks)
+        leaks.unlink(missing_ok=True)  # the first process of the run makes it
+        environment[LEAKS_VARIABLE] = str(leaks.absolute())
+    return environment
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

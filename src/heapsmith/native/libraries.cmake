@@ -9,7 +9,8 @@ add_native_library(heapsmith_watch ${abi} ${probe} ${native}/heap/next.cc)
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 foreach(preset default hardened low-latency pow2 small)
-  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/malloc.cc ${native}/abi/new.cc)
+  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
+    ${native}/abi/new.cc)
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()
 function(add_native_program name)

@@ -123,7 +123,21 @@ class Hardened {
   static void thread_exit() { Inner::thread_exit(); }
   static size_t recycle() { return Inner::recycle(); }
   static HeapGauges gauges() { return Inner::gauges(); }
-  static OutBlocks count_out_blocks() { return Inner::count_out_blocks(); }
+  // What waits in quarantine is not out.
+  static OutBlocks count_out_blocks() {
+    OutBlocks out = Inner::count_out_blocks();
+    for (Shard& shard : shards_) {
+      shard.lock.lock();
+      for (uint32_t i = 0; i < shard.count; i++) {
+        const Place& place = shard.waiting[i].place;
+        const unsigned index = place.large ? 0 : Inner::Map::span_of(place.start)->class_index;
+        out.blocks[index]--;
+        out.bytes[index] -= place.large ? place.large->bytes() : Classes::bytes_of(index);
+      }
+      shard.lock.unlock();
+    }
+    return out;
+  }
 
   static void fork_prepare() {
     for (Shard& shard : shards_) shard.lock.lock();
