@@ -83,7 +83,20 @@ struct Linux {
   static bool advise(void* start, size_t bytes, int advice) {
     return system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), advice) == 0;
   }
+  // At a multiple of our own page, which may be larger than the kernel's.
   static void* map_with(size_t bytes, int protection, int more_flags) {
+    void* start = map_anywhere(bytes, protection, more_flags);
+    if (page_shift == 12 || start == nullptr || address_of(start) % page_bytes == 0) return start;
+    unmap(start, bytes);
+    start = map_anywhere(bytes + page_bytes, protection, more_flags);
+    if (start == nullptr) return nullptr;
+    const uintptr_t aligned = round_up(address_of(start), page_bytes);
+    const size_t before = aligned - address_of(start);
+    if (before > 0) unmap(start, before);
+    if (before < page_bytes) unmap(pointer_to(aligned + bytes), page_bytes - before);
+    return pointer_to(aligned);
+  }
+  static void* map_anywhere(size_t bytes, int protection, int more_flags) {
     const long result = system_call(SYS_mmap, 0, static_cast<long>(bytes), protection,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | more_flags, -1, 0);
     return result < 0 && result > -4096 ? nullptr : pointer_to(static_cast<uintptr_t>(result));
