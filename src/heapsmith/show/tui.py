@@ -19,7 +19,7 @@ from textual.widgets import DataTable, Footer, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import Baseline, Curve, History, ProcessKey, ProcessSource, key_of
+from heapsmith.run.history import Baseline, Curve, History, ProcessKey, ProcessSource, check_interval, key_of
 from heapsmith.run.values import Process
 from heapsmith.show import palette
 from heapsmith.show.save import KINDS, Shown, write_file
@@ -150,7 +150,7 @@ class TopApp(App[None]):
     def __init__(self, source: ProcessSource, interval_s: float = 1.0, folder: Path | None = None) -> None:
         super().__init__()
         self._source = source
-        self._interval_s = interval_s
+        self._interval_s = check_interval(interval_s)
         self._folder = folder or Path.cwd()
         self._history = History()
         self._key: ProcessKey | None = None
