@@ -272,9 +272,7 @@ class Watcher:
         watched.class_peaks[row.class_bytes] = peak
         if peak == row.live_bytes_peak:
             return row
-        return SizeClass(
-            **{name: getattr(row, name) for name in row.__struct_fields__} | {"live_bytes_peak": peak}
-        )
+        return msgspec.structs.replace(row, live_bytes_peak=peak)
 
 
 def _highest(*values: int | None) -> int | None:
@@ -282,7 +280,7 @@ def _highest(*values: int | None) -> int | None:
 
 
 def _ended(thread: Thread) -> Thread:
-    return Thread(**{name: getattr(thread, name) for name in thread.__struct_fields__} | {"alive": False})
+    return msgspec.structs.replace(thread, alive=False)
 
 
 def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
