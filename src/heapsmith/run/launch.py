@@ -36,7 +36,7 @@ _FORWARDED: Final = (
     signal.SIGCONT,
 )
 _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends these to the program as well: the launcher only has to survive them."""
+"""The terminal sends these to the program as well, and then the launcher only has to survive them."""
 
 
 @dataclass(frozen=True)
@@ -242,14 +242,32 @@ class SignalsPassedOn:
         for number in _FORWARDED:
             self._before[number] = signal.signal(number, lambda got, _: self._run.send_signal(got))
         for number in _FROM_TERMINAL:
-            self._before[number] = signal.signal(number, lambda *_: None)
+            self._before[number] = signal.signal(number, lambda got, _: self._from_terminal_or_not(got))
         return self
+
+    def _from_terminal_or_not(self, number: int) -> None:
+        if not _is_in_foreground():
+            self._run.send_signal(number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Whether the terminal's signals go to the group that this process is in."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def watch(

@@ -17,6 +17,13 @@
 #include "probe/region.h"
 #include "probe/thread.h"
 
+// Not all of these are in every C library, musl among them: one that lacks some still has to start the program.
+extern "C" {
+int __register_atfork(void (*)(), void (*)(), void (*)(), void*) __attribute__((weak));
+decltype(pthread_atfork) pthread_atfork __attribute__((weak));
+decltype(on_exit) on_exit __attribute__((weak));
+}
+
 namespace {
 
 using hs::TheHeap;
@@ -80,8 +87,12 @@ __attribute__((constructor(101))) void enter() {
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
-  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  on_exit(at_exit, nullptr);
+  if (__register_atfork != nullptr) {
+    __register_atfork(before_fork, after_fork_in_parent, after_fork_in_child, nullptr);
+  } else if (pthread_atfork != nullptr) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  }
+  if (on_exit != nullptr) on_exit(at_exit, nullptr);
   probe::watch_python();
 }
 

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
@@ -36,7 +35,12 @@ uint64_t resident_bytes_peak() {
   char text[2048];
   text[read_whole("/proc/self/status", text, sizeof text - 1)] = '\0';
   const char* line = strstr(text, "VmHWM:");
-  return line == nullptr ? 0 : strtoull(line + sizeof "VmHWM:" - 1, nullptr, 10) * 1024;
+  if (line == nullptr) return 0;
+  uint64_t kibibytes = 0;
+  for (const char* at = line + sizeof "VmHWM:" - 1; *at != '\n' && *at != '\0'; ++at) {
+    if (*at >= '0' && *at <= '9') kibibytes = kibibytes * 10 + static_cast<uint64_t>(*at - '0');
+  }
+  return kibibytes * 1024;
 }
 
 }  // namespace
