@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,6 +349,34 @@ def test_a_setuid_program_is_named_and_runs(heapsmith: Heapsmith, compiled: Call
     assert (finished.returncode, finished.stdout) == (7, "plain 7\n")
     assert finished.stderr.count("\n") == 1
     assert "setuid" in finished.stderr
+
+
+def test_a_program_with_a_sanitizer_is_named_and_runs(heapsmith: Heapsmith, compiled: Callable[..., Path]) -> None:
+    try:
+        program = compiled("plain.c", "-fsanitize=address", name="plain-asan")
+    except subprocess.CalledProcessError:
+        pytest.skip("gcc -fsanitize=address cannot build here")
+    finished = heapsmith("run", "--no-summary", "--", program, "7")
+    assert (finished.returncode, finished.stdout) == (7, "plain 7\n"), finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert "sanitizer" in finished.stderr
+
+
+def test_it_may_be_installed_where_names_have_spaces(tmp_path: Path) -> None:
+    package = Path(sys.modules["heapsmith"].__file__ or "").parent
+    place = tmp_path / "with space:and colon"
+    shutil.copytree(package, place / "heapsmith", ignore=shutil.ignore_patterns("__pycache__"))
+    document = tmp_path / "run.json"
+    finished = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "run", "--no-summary", "--json", document, "--", "sh", "-c", "ls /; exit 3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=place,
+        env=os.environ | {"PYTHONPATH": ""},
+    )
+    assert (finished.returncode, finished.stderr) == (3, "")
+    assert len(json.loads(document.read_text())["processes"]) >= 2
 
 
 def in_namespace(script: str) -> list[str]:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -188,7 +189,7 @@ class Run:
         environment = os.environ | self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)}
         if self._watchability.preload:
             before = environment.get(PRELOAD_VARIABLE, "")
-            own = str(library(WATCH_LIBRARY))
+            own = str(self._preloadable())
             environment[PRELOAD_VARIABLE] = f"{own}:{before}" if before else own
         try:
             # Descriptors that the shell opened for the program stay open, as without heapsmith.
@@ -201,6 +202,15 @@ class Run:
                 error.strerror or str(error),
                 exit_code=EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE,
             ) from error
+
+    def _preloadable(self) -> Path:
+        """The library under a name that can stand in a list: the linker splits that at spaces and colons."""
+        own = library(WATCH_LIBRARY)
+        if not any(separator in str(own) for separator in " :"):
+            return own
+        link = self.directory.path / WATCH_LIBRARY
+        link.symlink_to(own)
+        return link
 
     def _wait_for_exit(self, timeout_s: float) -> None:
         ready, _, _ = select.select([self._pidfd], [], [], timeout_s)

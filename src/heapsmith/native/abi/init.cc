@@ -51,6 +51,7 @@ void note_exit(int code) {
   if (!os::is_restricted) {
     // A child of vfork leaves with the region of its parent before it.
     if (header.pid != os::process_id()) return;
+    probe::refresh_names();
     const os::Usage usage = os::usage();
     header.exit_resident_bytes_peak = usage.resident_bytes_peak;
     header.exit_minor_faults = usage.minor_faults;
