@@ -95,7 +95,7 @@ def run(
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
+            _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
         if server is not None:
             _keep_page(console, server.url, linger_s)
     if result.exit.signal is not None:
@@ -148,10 +148,21 @@ def _positive(text: str | None, option: str) -> int | None:
 
 
 def _must_be_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise RunError(f"{path} cannot be written", f"there is no directory {path.parent}")
-    if path.is_dir():
-        raise RunError(f"{path} cannot be written", "it is a directory")
+    """Find out before the program runs, and leave what is there as it is."""
+    is_new = not path.exists()
+    try:
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"{path} cannot be written", error.strerror or str(error)) from error
+
+
+def _write(path: Path, document: bytes) -> None:
+    try:
+        path.write_bytes(document)
+    except OSError as error:
+        raise RunError(f"{path} could not be written", error.strerror or str(error)) from error
 
 
 def _announce(console: Console, url: str) -> None:

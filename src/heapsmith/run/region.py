@@ -50,6 +50,8 @@ TOLD: Final = {
     1 << 10: "free_cached_bytes",
 }
 """The bits of heapsmith.h for what an allocator tells of itself."""
+_PYTHON_STATES: Final = frozenset(PythonState)
+EVENT_NAMES: Final = {kind.value: kind.name.lower() for kind in EventKind}
 
 Counts = npt.NDArray[np.int64]
 
@@ -109,6 +111,8 @@ class Region:
                 f"it has layout {int(header['version'])}, this heapsmith reads {VERSION}",
                 "use the heapsmith that started the program",
             )
+        if int(header["slot_bytes"]) != SLOT.size_bytes or int(header["python_state"]) not in _PYTHON_STATES:
+            raise RunError(f"{path} cannot be read", "it is damaged")
         self._image_mark = int(header["image_mark"])
 
     @property
@@ -252,7 +256,7 @@ class RegionSnapshot:
         return [
             Event(
                 time_s=max(0, int(event["time_ns"]) - start_ns) / 1e9,
-                kind=EventKind(int(event["kind"])).name.lower(),
+                kind=EVENT_NAMES.get(int(event["kind"]), "unknown"),
                 tid=int(event["tid"]),
                 live_bytes=int(event["live_bytes"]),
                 threshold_bytes=int(event["threshold_bytes"]),

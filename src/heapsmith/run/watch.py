@@ -195,7 +195,8 @@ class Watcher:
     ) -> Process:
         number = snapshot.number
         size_classes = [self._with_sampled_peak(watched, row) for row in snapshot.size_classes()]
-        threads = snapshot.threads(watched.names)
+        # A process that left by itself looked its threads' names up at the end.
+        threads = snapshot.threads({} if number("exit_known") else watched.names)
         own = snapshot.own_rows()
         allocations, frees = int(own.allocations.sum()), int(own.frees.sum())
         refused, out_of_memory = number("refused"), number("out_of_memory")
