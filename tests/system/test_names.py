@@ -81,7 +81,7 @@ def test_the_library_exports_what_is_declared_and_nothing_else() -> None:
 ALLOWED = {
     *("__errno_location", "abort", "syscall", "secure_getenv", "getauxval", "getrlimit", "getrusage", "clock_gettime"),
     *("prctl", "fstat", "memcpy", "memmove", "memset", "memcmp", "strlen", "strncmp", "strncpy", "strstr", "strtoull"),
-    *("dlsym", "dlopen", "dlclose", "dladdr", "dlerror", "dl_iterate_phdr", "gnu_get_libc_version"),
+    *("dlsym", "dlopen", "dlclose", "dladdr", "dladdr1", "dlerror", "dl_iterate_phdr", "gnu_get_libc_version"),
     *("pthread_key_create", "pthread_setspecific", "__register_atfork", "on_exit", "_dl_find_object"),
     *("strchr", "strrchr"),
     # hs_watch starts a thread to deliver on: where the program asks for it, outside of malloc.

@@ -41,7 +41,9 @@ def watch(
             status = stack.enter_context(console.status(f"{subject.title}"))
             done = iter(range(1, 2 * runs + 1))
             comparison = measure(
-                command, runs, lambda _, s=status, t=subject.title, d=done: s.update(f"{t}: run {next(d)} of {2 * runs}")
+                command,
+                runs,
+                lambda _, s=status, t=subject.title, d=done: s.update(f"{t}: run {next(d)} of {2 * runs}"),
             )
         rows.append((subject, comparison))
         console.print(render_cost_row(subject, comparison))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run import kernel
+from heapsmith.run.find import find_process
 from heapsmith.run.limits import (
     HeapLimit,
     compute_heap_limit,
@@ -47,7 +47,7 @@ def info(
     """
     wishes = [_parse_wish(text) for text in set or []]
     with contextlib.closing(Watcher(pids=[pid])) as watcher:
-        process = _find(watcher, pid)
+        process = find_process(watcher, pid)
         for key, value in wishes:
             if not process.alive:
                 raise RunError(f"process {pid} has ended")
@@ -59,7 +59,7 @@ def info(
                 watcher.set_warn_at(pid, value)
         if wishes:
             time.sleep(0.05)  # a program that allocates has seen it by then
-            process = _find(watcher, pid)
+            process = find_process(watcher, pid)
     limit = compute_heap_limit(process) if process.alive else None
     if json:
         print(msgspec.json.encode(_document(process, limit)).decode())  # noqa: T201
@@ -74,19 +74,6 @@ def _parse_wish(text: str) -> tuple[str, int | None]:
             f"--set {text} is not understood", hint="write --set limit=512MiB or --set warn-at=256MiB"
         )
     return key, None if value in _NONE else parse_bytes(value)
-
-
-def _find(watcher: Watcher, pid: int) -> Process:
-    found = watcher.poll()
-    if found:
-        return next((process for process in found if process.alive), found[-1])
-    if watcher.problems:
-        raise RunError(watcher.problems[0])
-    if kernel.look_at(pid) is None:
-        raise RunError(f"there is no process {pid}", hint="see `heapsmith ps`")
-    if pid not in kernel.own_processes():
-        raise RunError(f"process {pid} is another user's", hint="ask as that user")
-    raise RunError(f"process {pid} is not watched", hint="start it with `heapsmith run -- COMMAND`")
 
 
 def _document(process: Process, limit: HeapLimit | None) -> dict[str, object]:

@@ -231,6 +231,10 @@ class Run:
                     self._seen_events[key] = event.sequence
 
 
+def _outlive(number: int, frame: FrameType | None) -> None:
+    """Do nothing, which is not what a signal does by itself."""
+
+
 class SignalsPassedOn:
     """While open, signals to the launcher go to the program; those from the terminal reach it by themselves."""
 
@@ -242,7 +246,7 @@ class SignalsPassedOn:
         for number in _FORWARDED:
             self._before[number] = signal.signal(number, lambda got, _: self._run.send_signal(got))
         for number in _FROM_TERMINAL:
-            self._before[number] = signal.signal(number, lambda *_: None)
+            self._before[number] = signal.signal(number, _outlive)
         return self
 
     def __exit__(

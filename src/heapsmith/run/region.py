@@ -436,17 +436,17 @@ def attribute_to_owners(net: Counts) -> Counts:
 
     Example:
         >>> attribute_to_owners(np.array([[10], [-4], [5]]))[:, 0].tolist()
-        [7, 0, 4]
+        [8, 0, 3]
     """
     held = np.maximum(net, 0)
     held_sum = held.sum(0)
     total = np.maximum(0, net.sum(0))
-    share = np.divide(total, held_sum, out=np.zeros(net.shape[1]), where=held_sum > 0)
+    nothing: npt.NDArray[np.float64] = np.zeros(len(total), np.float64)
+    share = np.divide(total, held_sum, out=nothing, where=held_sum > 0)
     owned = np.minimum(held, np.floor(held * share).astype(np.int64))
     missing = total - owned.sum(0)
     if len(owned) and missing.any():
-        columns = np.arange(owned.shape[1])
-        owned[np.argmax(held, axis=0), columns] += missing
+        owned[np.argmax(held, axis=0), np.arange(len(total))] += missing
     return owned
 
 

@@ -2,8 +2,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "abi/heap.h"
@@ -38,15 +41,18 @@ void describe_process() {
 }
 
 void note_exit(int code) {
-  // A child of vfork leaves with the region of its parent before it.
-  if (probe::region.header == nullptr || probe::region.header->pid != os::process_id()) return;
+  if (probe::region.header == nullptr) return;
   wire::RegionHeader& header = *probe::region.header;
-  const os::Usage usage = os::usage();
+  if (!os::is_restricted) {
+    // A child of vfork leaves with the region of its parent before it.
+    if (header.pid != os::process_id()) return;
+    const os::Usage usage = os::usage();
+    header.exit_resident_bytes_peak = usage.resident_bytes_peak;
+    header.exit_minor_faults = usage.minor_faults;
+    header.exit_major_faults = usage.major_faults;
+  }
   header.exit_code = code & 0xff;
   header.exit_ns = os::monotonic_ns();
-  header.exit_resident_bytes_peak = usage.resident_bytes_peak;
-  header.exit_minor_faults = usage.minor_faults;
-  header.exit_major_faults = usage.major_faults;
   hs::store_release(header.exit_known, 1u);
 }
 
@@ -84,6 +90,17 @@ __attribute__((constructor(101))) void enter() {
 }  // namespace
 
 extern "C" {
+
+// A sandbox begins with one of these.
+HS_EXPORT int prctl(int option, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, option);
+  unsigned long given[4];
+  for (unsigned long& argument : given) argument = va_arg(arguments, unsigned long);
+  va_end(arguments);
+  if (option == PR_SET_SECCOMP || option == PR_SET_NO_NEW_PRIVS) os::is_restricted = true;
+  return static_cast<int>(syscall(SYS_prctl, option, given[0], given[1], given[2], given[3]));
+}
 
 // The C library calls none of the handlers of fork around it.
 HS_EXPORT pid_t _Fork(void) noexcept {

@@ -13,6 +13,8 @@
 
 namespace hs::os {
 
+bool is_restricted = false;
+
 namespace {
 
 uint64_t clock_ns(clockid_t clock) {
@@ -45,7 +47,7 @@ KeepErrno::~KeepErrno() { errno = value_; }
 uint32_t process_id() { return static_cast<uint32_t>(syscall(SYS_getpid)); }
 uint32_t parent_process_id() { return static_cast<uint32_t>(syscall(SYS_getppid)); }
 uint32_t thread_id() { return static_cast<uint32_t>(syscall(SYS_gettid)); }
-void thread_name(char (&name)[16]) { prctl(PR_GET_NAME, name, 0, 0, 0); }
+void thread_name(char (&name)[16]) { syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0); }
 uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 uint64_t monotonic_coarse_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 uint64_t realtime_ns() { return clock_ns(CLOCK_REALTIME); }
@@ -58,7 +60,9 @@ Usage usage() {
 
 uint64_t image_mark() { return getauxval(AT_RANDOM); }
 
-void yield_processor() { syscall(SYS_sched_yield); }
+void yield_processor() {
+  if (!is_restricted) syscall(SYS_sched_yield);
+}
 
 void leave(int code) {
   for (;;) syscall(SYS_exit_group, code);

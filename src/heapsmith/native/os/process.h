@@ -12,6 +12,10 @@ struct Usage {
   uint64_t major_faults;
 };
 
+// The program has begun to restrict its own system calls, and may be killed for one that we make: from then on none
+// is made that the program might not make itself.
+extern bool is_restricted;
+
 // Keeps errno as the program left it.
 class KeepErrno {
  public:

@@ -286,6 +286,8 @@ void take_back_failure() {
   this_thread.last_failure = nullptr;
 }
 
+bool is_last_failure_refused() { return this_thread.last_failure == &region.header->refused; }
+
 void writer_begins(wire::Slot& slot) {
   slot.mark_high_bytes = INT64_MIN;
   slot.mark_low_bytes = INT64_MIN;

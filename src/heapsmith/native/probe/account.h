@@ -41,6 +41,8 @@ HS_SLOW_PATH void note_out_of_memory(size_t requested_bytes);
 // This thread's last failure is asked for once more, by somebody who will count it if it fails again.
 HS_SLOW_PATH void take_back_failure();
 
+bool is_last_failure_refused();
+
 // Somebody outside has changed the limit or the threshold.
 HS_FAST_PATH bool is_control_changed();
 extern uint32_t control_sequence;

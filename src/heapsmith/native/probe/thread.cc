@@ -138,6 +138,7 @@ void open_region_once() {
 }
 
 wire::Slot* take_named_slot(wire::SlotKind kind, uint32_t& index) {
+  if (os::is_restricted) return nullptr;
   if (!slots_lock.lock(os::yield_processor)) return nullptr;
   wire::Slot* slot = take_slot(kind, index);
   if (slot != nullptr) {
