@@ -11,3 +11,6 @@ set(told ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
 include(${native}/osmem/osmem.cmake)
+
+add_native_library(heapsmith_track ${native}/track/heap_track.c)
+target_compile_definitions(heapsmith_track PRIVATE HEAP_TRACK_PRELOAD)
