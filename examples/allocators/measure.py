@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KIB = 1024
 SPIKE = [
-    "--ready", "{port}", "--load", f"{sys.executable} {HERE / 'spike.py'} {{port}}", "--settle", "2s",
+    "--ready", "{port}", "--load", f"{sys.executable} {HERE / 'spike.py'} {{port}}", "--settle", "1500ms",
     "--metric", "Requests/sec: ([0-9.]+)",
 ]  # fmt: skip
 REDIS_LOAD = (
@@ -31,7 +31,7 @@ def examples(folder):
     """Yield (key, title, options, command) of every example."""
     for name, title in (("stdlib", "web service, standard library"), ("flask", "web service, Flask")):
         yield (
-            "a", f"(a) {title}", ["--objective", "memory", "--budget", "5m", *SPIKE],
+            "a", f"(a) {title}", ["--objective", "memory", "--budget", "8m", *SPIKE],
             [sys.executable, str(HERE / f"{name}_service.py"), "{port}"],
         )  # fmt: skip
     for size, title in (
@@ -46,13 +46,13 @@ def examples(folder):
         )  # fmt: skip
     yield (
         "c", "(c) redis-server under redis-benchmark",
-        ["--budget", "4m", "--ready", "{port}", "--load", REDIS_LOAD, "--metric", "SET: ([0-9.]+) requests"],
+        ["--budget", "3m", "--ready", "{port}", "--load", REDIS_LOAD, "--metric", "SET: ([0-9.]+) requests"],
         ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no", "--dir", str(folder)],
     )  # fmt: skip
     source = folder / "large.cc"
     subprocess.run([sys.executable, str(HERE / "large_source.py"), str(source)], check=True)
     yield (
-        "d", "(d) g++ -O1 on a large file", ["--budget", "4m"],
+        "d", "(d) g++ -O1 on a large file", ["--budget", "3m"],
         ["g++", "-O1", "-c", str(source), "-o", str(folder / "large.o")],
     )  # fmt: skip
     yield (

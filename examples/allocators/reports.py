@@ -1,7 +1,7 @@
 """The work of the example web service: reports that are cached while there is work, sessions that stay.
 
-A spike fills the cache; half a second of quiet empties it again. What stays resident then is the allocator's doing:
-each request left one small, long-lived session behind, scattered over the pages of the spike.
+A spike fills the cache; half a second of quiet empties it again. What stays resident then is the allocator's
+doing: each request left one small, long-lived session behind, scattered over the pages of the spike.
 """
 
 import json

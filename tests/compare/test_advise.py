@@ -1,10 +1,14 @@
 """`heapsmith advise`: it finds what helps, says when nothing does, and knows what it cannot reach."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import msgspec
 import pytest
 
 from heapsmith.lab.rehearsal import Python, Rehearsal, fit
@@ -15,6 +19,7 @@ from heapsmith.run.outside import Watched
 from heapsmith.show.service_lines import PLACES, render_lines
 from heapsmith.tune.candidates import choose_pool, neighbours, simplicity
 from heapsmith.tune.objective import compute_cost
+from heapsmith.tune.race import PHASE, Race
 
 TEMPORARIES = """
 import ctypes
@@ -46,16 +51,15 @@ def heapsmith(*words: str) -> subprocess.CompletedProcess[str]:
 
 def rehearsal(**more) -> Rehearsal:
     facts = {
-        "seen": Watched(failed=None), "duration_s": 1.0, "python": None, "linked_with": None, "c_library": None,
-        "unreachable": None, "reads_tunables": False, "embedded": (), "digest": None,
+        "seen": Watched(failed=None), "duration_s": 1.0, "python": None, "linked_with": None,
+        "c_library": None, "unreachable": None, "reads_tunables": False, "embedded": (), "digest": None,
     }  # fmt: skip
     return Rehearsal(**(facts | more))
 
 
 def test_large_temporaries_get_faster_and_the_answer_says_how_to_start_the_program() -> None:
-    done = heapsmith(
-        "advise", "--objective", "time", "--budget", "75s", "--json", "--", sys.executable, "-I", "-S", "-c", TEMPORARIES
-    )  # fmt: skip
+    command = [sys.executable, "-I", "-S", "-c", TEMPORARIES]
+    done = heapsmith("advise", "--objective", "time", "--budget", "75s", "--json", "--", *command)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["verdict"] == "gain", document["recommendation"]
@@ -73,6 +77,23 @@ def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
     assert done.stdout.startswith("nothing to gain: keep what you have")
 
 
+def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed(tmp_path) -> None:
+    words = [sys.executable, "-m", "heapsmith", "advise", "--budget", "5m", "--json", "--", "sleep", "0.3"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if sum(len(path.read_bytes().splitlines()) for path in tmp_path.rglob("*.jsonl")) >= 4:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["verdict"] == "unconfirmed"
+    assert document["search"]
+
+
 def test_a_static_program_is_said_to_be_out_of_reach_of_preloads(tmp_path) -> None:
     source, program = tmp_path / "wait.c", tmp_path / "wait"
     source.write_text("#include <unistd.h>\nint main(void) { usleep(100000); return 0; }\n")
@@ -88,8 +109,6 @@ def test_an_allocator_linked_into_the_program_is_named() -> None:
         pytest.skip("redis-server is not on this machine")
     from heapsmith.lab.rehearsal import rehearse
     from heapsmith.run.outside import Service
-
-    import os
 
     seen = rehearse(
         Workload(
@@ -193,3 +212,43 @@ def test_lines_are_ready_to_paste(place) -> None:
         assert shown.stdout.split() == ["dirty_decay_ms:0,narenas:1", "malloc"]
     if place == "docker":
         assert "apt-get install -y --no-install-recommends libjemalloc2" in text
+
+
+class Laboratory:
+    """A laboratory whose trials have happened already."""
+
+    def __init__(self, costs: dict[str, list[float]]) -> None:
+        self.workload = Workload(command=("x",), directory="/", environment={})
+        self.rehearsal = rehearsal()
+        self.outcomes = [
+            msgspec.structs.replace(outcome(cost, 1e6 * cost), candidate=label, phase=PHASE, round=number)
+            for label, numbers in costs.items()
+            for number, cost in enumerate(numbers)
+        ]
+
+
+def order_of(costs: dict[str, list[float]]) -> list[str]:
+    costs = {"default": [1.0] * 4, **costs}
+    race = Race(Laboratory(costs), read_candidates(costs), "balanced", 0.0)
+    return [candidate.label for candidate in race.order()]
+
+
+def test_the_simplest_of_those_that_are_alike_comes_first() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.52] * 4, tuned: [0.5] * 4})[0] == plain
+    assert order_of({plain: [0.8] * 4, tuned: [0.5] * 4})[0] == tuned
+
+
+def test_rounds_that_overlap_do_not_let_noise_choose_the_more_complicated_one() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.6, 0.5, 0.62, 0.61], tuned: [0.5, 0.55, 0.5, 0.5]})[0] == plain
+    assert order_of({plain: [0.6, 0.59, 0.62, 0.61], tuned: [0.5, 0.51, 0.5, 0.5]})[0] == tuned
+
+
+def test_who_failed_once_is_not_the_answer() -> None:
+    costs = {"default": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
+    laboratory = Laboratory(costs)
+    broken = msgspec.structs.replace(laboratory.outcomes[-1].seen, failed="signal 11 (SIGSEGV)")
+    laboratory.outcomes.append(msgspec.structs.replace(laboratory.outcomes[-1], round=1, seen=broken))
+    race = Race(laboratory, read_candidates(costs), "balanced", 0.0)
+    assert [candidate.label for candidate in race.order()] == ["glibc:arena_max=1"]

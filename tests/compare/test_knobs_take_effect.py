@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +14,13 @@ from heapsmith.peers.register import find
 ASK_TCMALLOC = """
 import ctypes
 process = ctypes.CDLL(None)
-process.MallocExtension_GetMemoryReleaseRate.restype = ctypes.c_double
+flags = "_ZN62FLAG__namespace_do_not_use_directly_use_DECLARE_double_instead"
+rate = ctypes.c_double.in_dll(process, flags + "27FLAGS_tcmalloc_release_rateE")
 value = ctypes.c_size_t()
 def ask(name):
     assert process.MallocExtension_GetNumericProperty(name, ctypes.byref(value))
     return value.value
-print(process.MallocExtension_GetMemoryReleaseRate(), ask(b"tcmalloc.max_total_thread_cache_bytes"),
+print(rate.value, ask(b"tcmalloc.max_total_thread_cache_bytes"),
       ask(b"tcmalloc.aggressive_memory_decommit"))
 process.malloc.restype = ctypes.c_void_p
 print(process.malloc(ctypes.c_size_t(256 << 20)) is None)
@@ -108,7 +110,7 @@ def test_the_loader_knows_every_knob_of_glibc_by_its_tunable_name() -> None:
     assert {knob.name for knob in find("glibc").allocator.knobs} == set(knobs)
     label = "glibc:" + ",".join(f"{name}={value}" for name, value in knobs.items())
     loader = "/lib64/ld-linux-x86-64.so.2"
-    if not os.path.exists(loader):
+    if not Path(loader).exists():
         pytest.skip("the loader of this processor has another name")
     listing = run_on(label, loader, "--list-tunables").stdout
     for name, value in knobs.items():

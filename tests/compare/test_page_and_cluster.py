@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from heapsmith.lab.compare import Laboratory, compare
+from heapsmith.lab.executors import Workers
 from heapsmith.lab.ledger import Ledger
 from heapsmith.lab.rehearsal import rehearse
 from heapsmith.lab.trials import Workload
@@ -84,14 +85,14 @@ def test_a_page_survives_hostile_names(tmp_path) -> None:
     assert "</script><b>x" not in text
 
 
-def laboratory(executor) -> Laboratory:
+def laboratory(workers: Workers) -> Laboratory:
     workload = Workload(command=tuple(PROGRAM), directory="/", environment=dict(os.environ))
-    return Laboratory(workload, rehearse(workload), Ledger(workload), executor=executor)
+    return Laboratory(workload, rehearse(workload), Ledger(workload), workers=workers)
 
 
 def test_rounds_run_on_any_executor_and_are_compared_within_a_worker() -> None:
     with ThreadPoolExecutor(2) as executor:
-        lab = laboratory(executor)
+        lab = laboratory(Workers(executor, 2))
         result = compare(lab, read_candidates(["default", "glibc:arena_max=1"]), 8)
     assert [item.runs for item in result.results] == [8, 8]
     assert result.workers == 2
@@ -122,6 +123,42 @@ def test_a_dask_cluster_of_two_workers_takes_part(tmp_path) -> None:
     document = json.loads(done.stdout)
     assert document["workers"] == 2
     assert [result["runs"] for result in document["results"]] == [10, 10]
+
+
+def test_advice_uses_all_workers_of_a_cluster(tmp_path) -> None:
+    pytest.importorskip("distributed")
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        local_directory=str(tmp_path),
+    ) as cluster:
+        address = cluster.scheduler_address.removeprefix("tcp://")
+        words = [
+            "advise",
+            "--budget",
+            "25s",
+            "--executor",
+            f"dask://{address}",
+            "--json",
+            "--",
+            "sleep",
+            "0.1",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "heapsmith", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "nothing"
+    assert max(item["rounds"] for item in document["search"]) >= 2
 
 
 def test_a_scheduler_that_does_not_answer_is_said_to() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heapsmith.osmem.blocks import HEAP_START, HEADER_BYTES, Layout
+from heapsmith.osmem.blocks import HEADER_BYTES, HEAP_START, Layout
 from heapsmith.osmem.driver import Kept, calls_of, run_native
 from heapsmith.osmem.libraries import built_library
 from heapsmith.osmem.model import Model

@@ -270,6 +270,11 @@ WRONG = [
         caught_by="malloc-nothing",
     ),
     mutant(
+        "calloc(0) gives a block",
+        ("allocate(bytes, PAGE)", "allocate(bytes ? bytes : 1, PAGE)"),
+        caught_by="calloc-nothing",
+    ),
+    mutant(
         "calloc does not zero",
         ("if (payload && block_of(payload)->status != MAPPED) memset(payload, 0, bytes);", ""),
         caught_by="calloc-zeroes-reused-memory",

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (what a program prints, and C that is compiled, is quoted whole)
 from __future__ import annotations
 
 import io
@@ -21,7 +22,8 @@ from heapsmith.osmem.scenarios import random_lines
 from heapsmith.osmem.story import tell
 from heapsmith.show.osmem.drawing import HeapDrawing
 from heapsmith.show.osmem.heap_picture import draw_heap
-from heapsmith.show.osmem.shapes import Label, Path as Line
+from heapsmith.show.osmem.shapes import Label, marks_of
+from heapsmith.show.osmem.shapes import Path as Line
 from heapsmith.show.osmem.sheet import axis_for
 
 MOVE = "p = malloc 1000\nq = malloc 500\nr = malloc 2000\nfree q\ns = malloc 300\np = realloc p 2400\nm = malloc 200000\nfree m"
@@ -31,7 +33,7 @@ CHROMIUM = shutil.which("chromium") or os.environ.get("CHROMIUM")
 def words(drawing: HeapDrawing, step: int) -> list[str]:
     scene = drawing.scenes[step - 1]
     picture = draw_heap(scene, axis_for(drawing.scenes, 900), 131072)
-    return [shape.text for shape in picture.shapes if isinstance(shape, Label)]
+    return [shape.text for shape in marks_of(picture.shapes) if isinstance(shape, Label)]
 
 
 @given(st.sets(st.integers(0, 10**6), min_size=2, max_size=200), st.floats(200, 2000))
@@ -100,13 +102,28 @@ def test_every_kind_of_step_has_words_and_marks_of_its_own(script: str, headline
     assert shown in words(drawing, len(drawing.scenes))
 
 
+def test_a_name_that_is_given_away_no_longer_names_its_old_block() -> None:
+    scene = HeapDrawing("a = malloc 100\na = malloc 200").scenes[-1]
+    assert [scene.name_of(block) for block in scene.step.heap[:2]] == ["#1", "a"]
+
+
+def test_joining_on_free_is_not_told_as_joining_before_a_search() -> None:
+    drawing = HeapDrawing("a = malloc 100\nb = malloc 8\nfree a\nfree b", Model(coalesce="on-free"))
+    assert (
+        drawing.scenes[-1].sentences[-1]
+        == "The block that was freed was joined with its free neighbours at once."
+    )
+
+
 def test_a_block_that_stays_is_drawn_at_the_same_place_in_every_step() -> None:
     drawing = HeapDrawing(MOVE)
     axis = axis_for(drawing.scenes, 900)
     places: set[float] = set()
     for scene in drawing.scenes[2:]:
         picture = draw_heap(scene, axis, 131072)
-        places |= {shape.x for shape in picture.shapes if isinstance(shape, Label) and shape.text == "r"}
+        places |= {
+            shape.x for shape in marks_of(picture.shapes) if isinstance(shape, Label) and shape.text == "r"
+        }
     assert len(places) == 1
 
 
@@ -116,7 +133,7 @@ def test_a_long_random_run_can_be_told_and_drawn() -> None:
     axis = axis_for(scenes, 860)
     for scene in scenes:
         picture = draw_heap(scene, axis, 1 << 18)
-        for shape in picture.shapes:
+        for shape in marks_of(picture.shapes):
             if isinstance(shape, Line):
                 assert all(-8 <= x <= 868 for x, _ in shape.points)
         assert scene.headline
@@ -142,7 +159,7 @@ def test_the_png_has_the_size_of_the_sheet_and_more_than_a_ground() -> None:
 
 def test_a_sheet_too_long_for_pixels_says_what_to_do() -> None:
     with pytest.raises(HeapsmithError, match="--steps"):
-        HeapDrawing("\n".join(random_lines(1, 600, 24))).png()
+        HeapDrawing("\n".join(random_lines(1, 300, 24))).png()
 
 
 def test_the_page_asks_for_nothing_from_elsewhere() -> None:
@@ -169,7 +186,7 @@ def test_nothing_to_draw_is_said() -> None:
 
 
 @pytest.fixture
-def page(tmp_path: Path):  # noqa: ANN201
+def page(tmp_path: Path):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine to open the page with")
     path = tmp_path / "heap.html"

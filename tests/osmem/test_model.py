@@ -19,7 +19,7 @@ POLICIES = list(itertools.product(FITS, COALESCES, (True, False), (0, 4096, 1310
 
 
 @pytest.mark.parametrize(("fit", "coalesce", "split", "preallocation"), POLICIES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_the_heap_is_whole_after_every_call_under_every_policy(
     fit: str, coalesce: str, split: bool, preallocation: int, seed: int

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from believable import Machine
 from heapsmith.show.page import PageServer, serve
+from page.browsing import Open
 
 OUT = Path(__file__).parents[2] / "out" / "page"
-
-
-class Open(Protocol):
-    def __call__(
-        self,
-        url: str,
-        *,
-        width: int = 1280,
-        height: int = 800,
-        dark: bool = False,
-        expect_errors: bool = False,
-    ) -> Page: ...
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +59,10 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open
 
     yield open_
     OUT.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9_]+", "-", request.node.name, flags=re.IGNORECASE).strip("-")
     for number, page in enumerate(pages, 1):
         if not page.is_closed():
-            page.screenshot(path=OUT / f"{request.node.name}-{number}.png")
+            page.screenshot(path=OUT / f"{name}-{number}.png")
         page.context.close()
     assert complaints == []
 
@@ -90,10 +79,3 @@ def serve_machine() -> Iterator[Callable[[Machine], PageServer]]:
     yield serve_
     for server in servers:
         server.stop()
-
-
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)

@@ -9,23 +9,24 @@ from collections.abc import Callable
 
 import polars as pl
 import pytest
-from conftest import Open, wait_until
 from playwright.sync_api import Page, expect
 
 import believable
 from believable import Machine
-from heapsmith.errors import RunError
+from heapsmith.errors import HeapsmithError, RunError
 from heapsmith.run.values import Exit
+from heapsmith.show.figures import NUMBERS_JS
 from heapsmith.show.labels import class_label
 from heapsmith.show.page import PageServer, serve
 from heapsmith.show.save import KINDS
 from heapsmith.units import MiB, format_bytes, format_count
+from page.browsing import Open, tile, wait_until
 
 Serve = Callable[[Machine], PageServer]
 
 
-def tile(page: Page, name: str) -> str:
-    return page.locator(f".tile[data-name='{name}'] strong").inner_text()
+def sort_by_size(page: Page) -> None:
+    page.locator("#table thead button", has_text="Size class").click()
 
 
 def cells(page: Page, row: int = 0) -> list[str]:
@@ -48,6 +49,8 @@ def test_the_page_shows_totals_curves_heat_and_one_row_for_each_size_class_in_us
     assert tile(page, "Peak") == format_bytes(process.live_bytes_peak)
     rows = page.locator("#table tbody tr")
     assert rows.count() == len(process.size_classes)
+    assert cells(page)[1] == format_bytes(max(row.live_bytes for row in process.size_classes))
+    sort_by_size(page)
     first = process.size_classes[0]
     assert cells(page)[:5] == [
         class_label(first.class_bytes),
@@ -77,6 +80,7 @@ def test_the_page_shows_totals_curves_heat_and_one_row_for_each_size_class_in_us
 def test_a_thread_can_be_chosen_and_total_again(serve_machine: Serve, open_page: Open) -> None:
     machine = Machine(time_s=30)
     page = open_page(serve_machine(machine).url)
+    sort_by_size(page)
     process = machine.poll()[0]
     options = page.locator("#thread option").all_inner_texts()
     assert options[0].startswith("Total")
@@ -104,6 +108,7 @@ def test_threads_that_come_later_appear_in_the_chooser(serve_machine: Serve, ope
 def test_reset_counts_from_here_on_and_can_be_undone(serve_machine: Serve, open_page: Open) -> None:
     machine = Machine(time_s=30)
     page = open_page(serve_machine(machine).url)
+    sort_by_size(page)
     before = machine.poll()[0]
     page.get_by_role("button", name="Reset").click()
     expect(page.locator("#since")).to_have_text("counted since 30.0 s")
@@ -124,6 +129,7 @@ def test_reset_counts_from_here_on_and_can_be_undone(serve_machine: Serve, open_
 def test_what_is_shown_can_be_saved(serve_machine: Serve, open_page: Open, kind: str) -> None:
     machine = Machine(time_s=30)
     page = open_page(serve_machine(machine).url)
+    sort_by_size(page)
     process = machine.poll()[0]
     thread = next(t for t in process.threads if t.name == "worker-1")
     page.get_by_label("Thread").select_option(str(thread.tid))
@@ -368,6 +374,17 @@ def test_a_failing_poll_is_shown_and_polling_goes_on(serve_machine: Serve, open_
     expect(page.locator("#problem")).to_be_hidden()
 
 
+def test_the_browser_writes_numbers_as_python_does(serve_machine: Serve, open_page: Open) -> None:
+    page = open_page(serve_machine(Machine(time_s=30)).url)
+    values = [
+        *range(0, 5000, 7),
+        *(3**power for power in range(40)),
+        *(2**power * 9 // 8 for power in range(50)),
+    ]
+    script = "(values) => { %s return values.map(bytes); }" % NUMBERS_JS  # noqa: UP031 (braces of another language)
+    assert page.evaluate(script, values) == [format_bytes(value) for value in values]
+
+
 def ask(port: int, path: str = "/", **headers: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", path, headers=headers)
@@ -392,6 +409,19 @@ def test_only_our_own_names_and_origins_are_let_in(serve_machine: Serve) -> None
     assert ask(server.port, "/ws", **upgrade, Origin="http://attacker.example") == 403
 
 
+def test_names_of_this_machine_are_accepted_where_it_serves_on_both_loopbacks() -> None:
+    server = serve(Machine(), "localhost", 0, on_ready=lambda _: None)
+    try:
+        assert ask(server.port) == 200
+        assert ask(server.port, Host=f"[::1]:{server.port}") == 200
+        assert ask(server.port, Host=f"attacker.example:{server.port}") == 403
+        assert (
+            ask(server.port, "/ws", Host=f"localhost:{server.port}", Origin="http://attacker.example") == 403
+        )
+    finally:
+        server.stop()
+
+
 def test_a_port_in_use_gives_the_next_free_one_and_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -409,3 +439,11 @@ def test_a_port_in_use_gives_the_next_free_one_and_says_so() -> None:
 def test_an_address_that_is_not_ours_is_one_clear_error(host: str) -> None:
     with pytest.raises(RunError, match="cannot serve the page"):
         serve(Machine(), host, 0, on_ready=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("port", "interval_s"), [(-1, 1.0), (65536, 1.0), (0, 0.0), (0, 3600.0), (0, float("nan"))]
+)
+def test_a_port_or_an_interval_that_cannot_be_is_refused(port: int, interval_s: float) -> None:
+    with pytest.raises(HeapsmithError):
+        serve(Machine(), "127.0.0.1", port, on_ready=lambda _: None, interval_s=interval_s)

@@ -65,8 +65,9 @@ def advise(
                 workload := options.workload(words),
                 rehearse(workload),
                 Ledger(workload, resume=resume),
-                executor=workers,
+                workers=workers,
                 progress=lambda _: progress.advance(min(budget_s, time.monotonic() - began)),
+                begins=lambda candidate: progress.say(f"trying {candidate.label}"),
             )
             for words in commands
         ]

@@ -69,7 +69,7 @@ def compare(
             workload,
             rehearsal,
             ledger,
-            executor=workers,
+            workers=workers,
             progress=progress.count,
             begins=lambda candidate: progress.say(candidate.label),
         )

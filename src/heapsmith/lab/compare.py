@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from typing import Final
 
 from heapsmith.errors import RunError
 from heapsmith.lab.comparison import Comparison, compute_comparison
+from heapsmith.lab.executors import HERE, Workers
 from heapsmith.lab.ledger import Ledger
 from heapsmith.lab.rehearsal import Rehearsal, fit
 from heapsmith.lab.trials import Job, Outcome, Workload, iterate_trials
@@ -24,7 +24,7 @@ class Laboratory:
         workload: What every trial does.
         rehearsal: What its rehearsal showed.
         ledger: Where outcomes are kept and recalled from.
-        executor: Where rounds run; None: here.
+        workers: Where rounds run.
         progress: Told of each outcome, also of recalled ones.
         begins: Told of each candidate before it runs.
     """
@@ -35,7 +35,7 @@ class Laboratory:
         rehearsal: Rehearsal,
         ledger: Ledger,
         *,
-        executor: Executor | None = None,
+        workers: Workers = HERE,
         progress: Callable[[Outcome], None] = lambda _: None,
         begins: Callable[[Candidate], None] = lambda _: None,
     ) -> None:
@@ -43,7 +43,7 @@ class Laboratory:
         self.rehearsal = rehearsal
         self.outcomes: list[Outcome] = []
         self._ledger = ledger
-        self._executor = executor
+        self.workers = workers
         self._progress = progress
         self._begins = begins
 
@@ -91,7 +91,9 @@ class Laboratory:
                         reference_digest=self.rehearsal.digest,
                     )
 
-        for outcome in iterate_trials(jobs(), self._executor, is_out=out.__contains__, begins=self._begins):
+        for outcome in iterate_trials(
+            jobs(), self.workers.executor, is_out=out.__contains__, begins=self._begins
+        ):
             self._ledger.keep(by_label[outcome.candidate], outcome)
             self._take(outcome, out, candidates[0])
 

@@ -6,33 +6,48 @@ import contextlib
 import importlib
 from collections.abc import Generator
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from heapsmith.errors import HeapsmithError, RunError
 
 _DASK: Final = "dask://"
 
 
+class Workers(NamedTuple):
+    """Where rounds run.
+
+    Args:
+        executor: The executor; None for this process, one trial after the other.
+        width: How many rounds can run at a time.
+    """
+
+    executor: Executor | None
+    width: int
+
+
+HERE: Final = Workers(None, 1)
+
+
 @contextlib.contextmanager
-def open_executor(address: str | None) -> Generator[Executor | None]:
+def open_executor(address: str | None) -> Generator[Workers]:
     """Open the executor that an address names, and close it afterwards.
 
     Args:
         address: ``dask://HOST:PORT`` for a Dask scheduler; None for this process.
 
     Yields:
-        The executor, or None for this process.
+        The workers.
 
     Raises:
         HeapsmithError: The address is none, Dask is not installed, or its scheduler does not answer.
 
     Example:
-        >>> with open_executor(None) as executor:
-        ...     print(executor)
-        None
+        >>> with open_executor(None) as workers:
+        ...     print(workers.executor, workers.width)
+        None 1
     """
     if address is None:
-        yield None
+        yield HERE
         return
     if not address.startswith(_DASK) or address == _DASK:
         raise HeapsmithError(
@@ -51,6 +66,7 @@ def open_executor(address: str | None) -> Generator[Executor | None]:
         raise RunError(f"no Dask scheduler answers at {scheduler}", str(error).partition("\n")[0]) from None
     try:
         # A trial repeated elsewhere after a lost worker would be a second trial: better to hear of it.
-        yield client.get_executor(pure=False, retries=0)
+        count = len(client.scheduler_info(n_workers=-1)["workers"])
+        yield Workers(client.get_executor(pure=False, retries=0), max(1, count))
     finally:
         client.close()

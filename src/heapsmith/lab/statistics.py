@@ -198,8 +198,8 @@ def judge(strata: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
     The figures of one pair of candidates are one family, and strongly related (peak and average go together),
     so they are judged by what relabelling the trials does to all of them together: Westfall and Young's
     step-down (*Resampling-Based Multiple Testing*, 1993, algorithm 2.8) over Yuen's trimmed t of logarithms
-    (Wilcox, *Introduction to Robust Estimation*, 5.3), which from 8 trials on one outlier does not spoil. Under
-    "no difference" trials on one worker are interchangeable, whatever the shape of the noise: the rate holds exactly.
+    (Wilcox, *Introduction to Robust Estimation*, 5.3), which from 8 trials on one outlier does not spoil.
+    Under "no difference" trials on one worker are interchangeable, whatever the shape of the noise.
 
     Args:
         strata: For each worker, the trials of the two candidates, ``(n_first, n_figures)`` and

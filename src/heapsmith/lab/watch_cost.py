@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,9 @@ def _compiled(source: str, *arguments: str) -> Callable[[Path], list[str] | None
         command = [compiler, "-O2", "-std=c++20", "-pthread", str(_WORKLOADS / source), "-o", str(program)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CheckError(f"{source} cannot be compiled", done.stderr.splitlines()[0] if done.stderr else "")
+            raise CheckError(
+                f"{source} cannot be compiled", done.stderr.splitlines()[0] if done.stderr else ""
+            )
         return [str(program), *arguments]
 
     return make
@@ -72,7 +74,17 @@ def _large_source(folder: Path) -> list[str] | None:
     if compiler is None:
         return None
     source = folder / "large.cc"
-    headers = ("regex", "map", "unordered_map", "functional", "algorithm", "random", "variant", "future", "filesystem")
+    headers = (
+        "regex",
+        "map",
+        "unordered_map",
+        "functional",
+        "algorithm",
+        "random",
+        "variant",
+        "future",
+        "filesystem",
+    )
     source.write_text("".join(f"#include <{name}>\n" for name in headers) + "int main() { return 0; }\n")
     return [compiler, "-std=c++20", "-O1", "-c", str(source), "-o", str(folder / "large.o")]
 
@@ -88,13 +100,15 @@ SUBJECTS: Final = (
 
 
 @contextmanager
-def prepared(subject: Subject) -> Iterator[list[str] | None]:
+def prepared(subject: Subject) -> Generator[list[str] | None]:
     """Build what a subject needs and give its command; None where this machine lacks something."""
     with tempfile.TemporaryDirectory(prefix="heapsmith-bench-") as folder:
         yield subject.commands(Path(folder))
 
 
-def measure(command: list[str], runs: int, progress: Callable[[Outcome], None] = lambda _: None) -> Comparison:
+def measure(
+    command: list[str], runs: int, progress: Callable[[Outcome], None] = lambda _: None
+) -> Comparison:
     """Run a command unwatched and watched, interleaved in random order.
 
     Args:

@@ -59,6 +59,7 @@ class Axis:
 
     def __init__(self, boundaries: Iterable[int], row_units: float, most_rows: int = _MOST_ROWS) -> None:
         self._addresses = sorted(set(boundaries))
+        self._spans: dict[tuple[int, int], tuple[Span, ...]] = {}
         self.row_units = row_units
         lengths = [end - start for start, end in pairwise(self._addresses)]
         self.units_per_byte, longest = _choose_scale(lengths, row_units, most_rows)
@@ -82,8 +83,14 @@ class Axis:
         share = (address - start) / (end - start)
         return self._places[index] + share * (self._places[index + 1] - self._places[index])
 
-    def spans(self, start: int, end: int) -> Iterator[Span]:
+    def spans(self, start: int, end: int) -> tuple[Span, ...]:
         """Cut an address range into the pieces that lie in one row each."""
+        # The same blocks are asked for in step after step, and several times in each.
+        if (start, end) not in self._spans:
+            self._spans[start, end] = tuple(self._cut(start, end))
+        return self._spans[start, end]
+
+    def _cut(self, start: int, end: int) -> Iterator[Span]:
         left, right = self.place(start), self.place(end)
         row = int((left + 1e-6) // self.row_units)
         opens = True

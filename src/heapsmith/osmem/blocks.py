@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from heapsmith.units import GiB, KiB
@@ -173,4 +173,3 @@ class Tally:
     splits: int = 0
     merges: int = 0
     copied_bytes: int = 0
-    by_name: dict[str, int] = field(default_factory=dict[str, int])

@@ -131,7 +131,6 @@ class Model:
     def _system(self, name: str, arguments: tuple[int, ...], result: int) -> None:
         self._system_calls.append(SystemCall(name, arguments, result))
         self.tally.system_calls += 1
-        self.tally.by_name[name] = self.tally.by_name.get(name, 0) + 1
 
     def _say(
         self,

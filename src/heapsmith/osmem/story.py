@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from heapsmith.osmem.blocks import Block, Event, Step
+from heapsmith.osmem.blocks import Block, Event, EventKind, Step
 from heapsmith.osmem.measures import Measures, measure
 from heapsmith.osmem.model import Fit
 from heapsmith.osmem.script import Played
@@ -80,7 +80,14 @@ def tell(run: Sequence[Played], fit: Fit = "best") -> list[Scene]:
     names: dict[int, str] = {}
     system_calls = 0
     for index, played in enumerate(run):
-        names = {**names, **{owner: name for name, owner in played.names.items()}}
+        # A name that now stands for something else is taken from the block that had it, unless that is the very
+        # block that this line moves.
+        names = {
+            owner: name
+            if played.names.get(name, owner) == owner or owner == played.source
+            else f"#{owner + 1}"
+            for owner, name in names.items()
+        } | {owner: name for name, owner in played.names.items()}
         step = played.step
         system_calls += len(step.system_calls)
         teller = _Teller(played, index, before, mappings_before, names, fit)
@@ -199,6 +206,10 @@ class _Teller:
         if not self.step.events:
             yield self._nothing_happened()
 
+    def _place_of(self, kind: EventKind) -> int:
+        kinds = [event.kind for event in self.step.events]
+        return kinds.index(kind) if kind in kinds else len(kinds)
+
     def _is_live_before(self, address: int | None) -> bool:
         return self.step.function == "os_realloc" and address == self._old_address()
 
@@ -207,6 +218,8 @@ class _Teller:
         return self.step.arguments[0] - header_bytes
 
     def _joined(self, events: list[Event]) -> str:
+        if self.step.events.index(events[0]) > self._place_of("freed"):
+            return "The block that was freed was joined with its free neighbours at once."
         if len(events) == 1:
             return "Two free blocks lay side by side: before the search they were joined into one."
         if len({event.address for event in events}) == 1:

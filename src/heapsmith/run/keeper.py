@@ -139,20 +139,21 @@ class Keeper:
     def _look(self) -> None:
         now = time.monotonic()
         if now >= self.next_refresh:
+            used = time.process_time()
             self.tree.refresh()
             self.peak_of_one = max(self.peak_of_one, self.tree.peak_of_one())
             self._look_for_library()
-            spent = time.monotonic() - now
+            spent = time.process_time() - used
             self.next_refresh = now + max(2 * SHORTEST_INTERVAL_S, COST_RATIO * spent)
         if self.request["scan"] and now >= self.next_scan:
             self._scan()
             self.next_scan = now + max(0.01, (now - self.started) / 4)
-        begin = time.monotonic()
+        begin, used = time.monotonic(), time.process_time()
         if begin >= self.next_sample:
             value = self.tree.resident_bytes()
             if value:
                 self.samples.append((begin - self.started, value))
-            spent = time.monotonic() - begin
+            spent = time.process_time() - used
             interval = max(SHORTEST_INTERVAL_S, COST_RATIO * spent, (begin - self.started) / SAMPLES_PER_RUN)
             self.next_sample = begin + interval
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.peers import python
+from heapsmith.peers.allocator import Start
 from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate, read_candidates
 from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
@@ -46,30 +47,27 @@ def choose_pool(
 
     Each allocator of this machine takes part with its defaults and with the settings that its file says are
     worth it; what cannot reach the program, or needs another Python than it has, stays out. What is made for
-    the other
-    objective comes last, so that it is left out first where time is short.
+    the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
         environment: The environment it has today.
         objective: What counts.
     """
-    plain: list[Candidate] = []
-    tuned: list[tuple[bool, Candidate]] = []
+    # Each file names its best setting first, so they are dealt out in turns: everybody's first, then second.
+    dealt: list[tuple[int, int, Candidate]] = []
     for found in here():
-        allocator = found.allocator
         if not _may_take_part(found, rehearsal):
             continue
-        plain.append(make_candidate(found))
-        for start in allocator.starts:
-            known = all(_known(found, name) for name, _ in start.knobs)
-            if known and (start.python is None or _python_can(start.python, rehearsal)):
-                elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
-                tuned.append((elsewhere, make_candidate(found, start.knobs, start.python)))
+        dealt.append((1, 0, make_candidate(found)))
+        starts = [start for start in found.allocator.starts if _fits(found, start, rehearsal)]
+        for turn, start in enumerate(sorted(starts, key=lambda start: start.goal != objective)):
+            elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
+            dealt.append((2 if elsewhere else 0, turn, make_candidate(found, start.knobs, start.python)))
+    dealt.sort(key=lambda item: item[:2])
     pool = [as_it_is()]
     seen = [environment]
-    tuned.sort(key=lambda item: item[0])
-    for candidate in [*plain, *(candidate for _, candidate in tuned)]:
+    for _, _, candidate in dealt:
         # glibc with its defaults is, for most programs, what they have.
         result = candidate.environment(environment)
         if result not in seen or (rehearsal.linked_with is not None and candidate.library is None):
@@ -94,9 +92,10 @@ def _python_can(objects: str, rehearsal: Rehearsal) -> bool:
     return objects != "mimalloc" or interpreter.has_mimalloc
 
 
-def _known(found: Found, knob_name: str) -> bool:
-    knob = found.allocator.knob(knob_name)
-    return knob is not None and knob.known_in(found.version_numbers)
+def _fits(found: Found, start: Start, rehearsal: Rehearsal) -> bool:
+    knobs = [found.allocator.knob(name) for name, _ in start.knobs]
+    known = all(knob is not None and knob.known_in(found.version_numbers) for knob in knobs)
+    return known and (start.python is None or _python_can(start.python, rehearsal))
 
 
 def neighbours(candidate: Candidate, rehearsal: Rehearsal) -> list[Candidate]:

@@ -34,6 +34,8 @@ _STAGES: Final = 2
 _ROUNDS_OF_FINALISTS: Final = 5
 ALIKE: Final = 1.08
 """Standings within so much of the leader's are alike: the simplest of them wins."""
+ALIKE_IN_NOISE: Final = 1.25
+"""So are standings within so much of it where the rounds of the two overlap: noise must not decide the answer."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -115,13 +117,13 @@ class Race:
         self._in_race = self._in_race[:seats]
 
     def _round(self) -> bool:
-        """Run one round of all who are in the race; tell whether the race goes on."""
+        """Run a round of all who are in the race, on each worker; tell whether the race goes on."""
         racing = [self._everyone[label] for label in self._in_race]
         if not racing or time.monotonic() + self._round_s(racing) > self._deadline:
             return False
-        number = self._rounds_run
-        self._laboratory.run_rounds([self._baseline, *racing], range(number, number + 1), PHASE)
-        self._rounds_run += 1
+        first, count = self._rounds_run, self._laboratory.workers.width
+        self._laboratory.run_rounds([self._baseline, *racing], range(first, first + count), PHASE)
+        self._rounds_run += count
         self._drop()
         return bool(self._in_race)
 
@@ -211,14 +213,21 @@ class Race:
         known = [
             standing
             for standing in self.standings()
-            if standing.ratio is not None and not (standing.left and self._failed(standing.candidate.label))
+            if standing.ratio is not None and not self._failed(standing.candidate.label)
         ]
         if not known:
             return []
         most = max(standing.rounds for standing in known)
         serious = [standing for standing in known if standing.rounds >= min(most, 3)] or known
-        best = serious[0].ratio or 1.0
-        alike = [standing.candidate for standing in serious if (standing.ratio or 1.0) <= best * ALIKE]
+        ratios = self._ratios()
+        leader = serious[0]
+        worst_of_leader = max(ratios[leader.candidate.label])
+        alike: list[Candidate] = []
+        for standing in serious:
+            behind = (standing.ratio or 1.0) / (leader.ratio or 1.0)
+            not_told = min(ratios[standing.candidate.label]) <= worst_of_leader
+            if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
+                alike.append(standing.candidate)
         alike.sort(key=simplicity)
         return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
 

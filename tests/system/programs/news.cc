@@ -1,4 +1,5 @@
 // Every operator new and delete; tells what it did.
+#include <cerrno>
 #include <cstdlib>
 #include <initializer_list>
 #include <new>
@@ -97,11 +98,46 @@ void failing() {
   }
 }
 
+// Under a limit: every way to ask says no in its own words, and a block that cannot grow stays what it was.
+void limited() {
+  constexpr size_t kTooMuch = size_t{100} << 20;
+  static void* blocks[1000];
+  fails([] { return ::operator new(kTooMuch); });
+  fails([] { return ::operator new[](kTooMuch); });
+  fails([] { return ::operator new(kTooMuch, std::align_val_t{64}); });
+  fails([] { return ::operator new(kTooMuch, std::nothrow); });
+  fails([] { return ::operator new(kTooMuch, std::align_val_t{64}, std::nothrow); });
+  errno = 0;
+  if (malloc(kTooMuch) != nullptr || errno != ENOMEM) std::_Exit(11);
+  errno = 0;
+  if (calloc(kTooMuch, 1) != nullptr || errno != ENOMEM) std::_Exit(12);
+  void* block = nullptr;
+  if (posix_memalign(&block, 64, kTooMuch) != ENOMEM || block != nullptr) std::_Exit(13);
+  errno = 0;
+  if (aligned_alloc(64, kTooMuch) != nullptr || errno != ENOMEM) std::_Exit(14);
+  char* text = static_cast<char*>(malloc(1000));
+  memset(text, 'x', 1000);
+  errno = 0;
+  if (realloc(text, kTooMuch) != nullptr || errno != ENOMEM) std::_Exit(15);
+  for (int at = 0; at < 1000; ++at) {
+    if (text[at] != 'x') std::_Exit(16);
+  }
+  text = static_cast<char*>(realloc(text, 2000));
+  if (text == nullptr || text[999] != 'x') std::_Exit(17);
+  for (int round = 0; round < 3; ++round) {
+    int count = 0;
+    while (count < 1000 && (blocks[count] = malloc(50000)) != nullptr) ++count;
+    if (count < 100 || count > 170) std::_Exit(18);
+    while (count != 0) free(blocks[--count]);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const char* what = count > 1 ? arguments[1] : "nothing";
   if (strcmp(what, "operators") == 0) operators();
   if (strcmp(what, "failing") == 0) failing();
+  if (strcmp(what, "limited") == 0) limited();
   tell_tally();
 }

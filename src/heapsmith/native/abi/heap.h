@@ -23,7 +23,3 @@ using TheCounted = Counted<TheHeap>;
 }  // namespace hs
 
 #endif
-
-namespace hs {
-
-}  // namespace hs

@@ -2,17 +2,28 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "abi/heap.h"
+#include "abi/report.h"
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/mappings.h"
 #include "probe/python.h"
 #include "probe/region.h"
 #include "probe/thread.h"
+
+// Not all of these are in every C library, musl among them: one that lacks some still has to start the program.
+extern "C" {
+int __register_atfork(void (*)(), void (*)(), void (*)(), void*) __attribute__((weak));
+decltype(pthread_atfork) pthread_atfork __attribute__((weak));
+decltype(on_exit) on_exit __attribute__((weak));
+}
 
 namespace {
 
@@ -33,18 +44,23 @@ void describe_process() {
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
   memcpy(header.allocator_path, TheHeap::functions().path, sizeof header.allocator_path);
   probe::describe_python();
+  hs::report::tell_pools_again();
 }
 
 void note_exit(int code) {
-  // A child of vfork leaves with the region of its parent before it.
-  if (probe::region.header == nullptr || probe::region.header->pid != os::process_id()) return;
+  if (probe::region.header == nullptr) return;
   wire::RegionHeader& header = *probe::region.header;
-  const os::Usage usage = os::usage();
+  if (!os::is_restricted) {
+    // A child of vfork leaves with the region of its parent before it.
+    if (header.pid != os::process_id()) return;
+    probe::refresh_names();
+    const os::Usage usage = os::usage();
+    header.exit_resident_bytes_peak = usage.resident_bytes_peak;
+    header.exit_minor_faults = usage.minor_faults;
+    header.exit_major_faults = usage.major_faults;
+  }
   header.exit_code = code & 0xff;
   header.exit_ns = os::monotonic_ns();
-  header.exit_resident_bytes_peak = usage.resident_bytes_peak;
-  header.exit_minor_faults = usage.minor_faults;
-  header.exit_major_faults = usage.major_faults;
   hs::store_release(header.exit_known, 1u);
 }
 
@@ -74,14 +90,29 @@ __attribute__((constructor(101))) void enter() {
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
-  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  on_exit(at_exit, nullptr);
+  if (__register_atfork != nullptr) {
+    __register_atfork(before_fork, after_fork_in_parent, after_fork_in_child, nullptr);
+  } else if (pthread_atfork != nullptr) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  }
+  if (on_exit != nullptr) on_exit(at_exit, nullptr);
   probe::watch_python();
 }
 
 }  // namespace
 
 extern "C" {
+
+// A sandbox begins with one of these.
+HS_EXPORT int prctl(int option, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, option);
+  unsigned long given[4];
+  for (unsigned long& argument : given) argument = va_arg(arguments, unsigned long);
+  va_end(arguments);
+  if (option == PR_SET_SECCOMP || option == PR_SET_NO_NEW_PRIVS) os::is_restricted = true;
+  return static_cast<int>(syscall(SYS_prctl, option, given[0], given[1], given[2], given[3]));
+}
 
 // The C library calls none of the handlers of fork around it.
 HS_EXPORT pid_t _Fork(void) noexcept {

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include <initializer_list>
+
 #include "abi/heap.h"
 
 namespace std {
@@ -20,35 +22,49 @@ namespace {
 // No operator new can have this; asking for it makes one throw whatever heap it stands on.
 constexpr size_t kImpossibleBytes = size_t{PTRDIFF_MAX} - 4096;
 
+void* find_in(const char* library_name, const char* symbol) {
+  void* library = dlopen(library_name, RTLD_NOLOAD | RTLD_LAZY);
+  if (library == nullptr) return nullptr;
+  void* found = dlsym(library, symbol);
+  dlclose(library);
+  return found;
+}
+
 // The operator that would have been called without us: after us in the search order, or in what the caller was linked to.
-template <class Operator>
-Operator find_operator(const char* symbol, const void* caller) {
+void* find_operator(const char* symbol, const void* caller) {
   void* found = dlsym(RTLD_NEXT, symbol);
-  Dl_info object;
-  if (found == nullptr && dladdr(caller, &object) != 0) {
-    if (void* library = dlopen(object.dli_fname, RTLD_NOLOAD | RTLD_LAZY)) {
-      found = dlsym(library, symbol);
-      dlclose(library);
+  // An allocator's own would not hear of our refusal, and some cannot throw.
+  if (found != nullptr && TheCounted::is_last_failure_refused() && TheHeap::is_own_code(found)) {
+    for (const char* runtime : {"libstdc++.so.6", "libc++.so.1"}) {
+      if (void* throws = find_in(runtime, symbol)) return throws;
     }
   }
-  dlerror();
+  Dl_info object;
+  if (found == nullptr && dladdr(caller, &object) != 0) found = find_in(object.dli_fname, symbol);
+  return found;
+}
+
+template <class Operator>
+Operator prepare_to_ask(const char* symbol, const void* caller, size_t& bytes) {
+  void* found = find_operator(symbol, caller);
+  dlerror();  // what was not found is no error of the program's
   if (found == nullptr) abort();
-  // It asks malloc again, so that the failure is counted there.
-  if (!TheHeap::is_own_code(found)) TheCounted::take_back_failure();
+  if (TheHeap::is_own_code(found)) {
+    bytes = kImpossibleBytes;  // it might succeed, uncounted
+  } else {
+    TheCounted::take_back_failure();  // it asks malloc again, where the failure is counted
+  }
   return reinterpret_cast<Operator>(found);
 }
 
-// An allocator's own operator new would not hear of our refusal, and might succeed.
-size_t bytes_to_ask(const void* found, size_t bytes) { return TheHeap::is_own_code(found) ? kImpossibleBytes : bytes; }
-
 HS_SLOW_PATH void* ask_program(const char* symbol, size_t bytes, const void* caller) {
-  auto* ask = find_operator<void* (*)(size_t)>(symbol, caller);
-  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes));
+  auto* ask = prepare_to_ask<void* (*)(size_t)>(symbol, caller, bytes);
+  return ask(bytes);
 }
 
 HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment, const void* caller) {
-  auto* ask = find_operator<void* (*)(size_t, std::align_val_t)>(symbol, caller);
-  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), alignment);
+  auto* ask = prepare_to_ask<void* (*)(size_t, std::align_val_t)>(symbol, caller, bytes);
+  return ask(bytes, alignment);
 }
 
 HS_FAST_PATH void* allocate(size_t bytes) { return TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1); }
@@ -61,14 +77,14 @@ void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
 }
 
 HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag, const void* caller) {
-  auto* ask = find_operator<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller);
-  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), tag);
+  auto* ask = prepare_to_ask<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller, bytes);
+  return ask(bytes, tag);
 }
 
 HS_SLOW_PATH void* ask_program_aligned_nothrow(const char* symbol, size_t bytes, std::align_val_t alignment,
                                                const std::nothrow_t& tag, const void* caller) {
-  auto* ask = find_operator<void* (*)(size_t, std::align_val_t, const std::nothrow_t&)>(symbol, caller);
-  return ask(bytes_to_ask(reinterpret_cast<const void*>(ask), bytes), alignment, tag);
+  auto* ask = prepare_to_ask<void* (*)(size_t, std::align_val_t, const std::nothrow_t&)>(symbol, caller, bytes);
+  return ask(bytes, alignment, tag);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "probe/thread.h"
 
 extern "C" const char* gnu_get_libc_version(void) __attribute__((weak));
+extern "C" decltype(dladdr1) dladdr1 __attribute__((weak));
 
 namespace hs {
 
@@ -67,11 +68,21 @@ int match_partner(dl_phdr_info* object, size_t, void* data) {
   return 1;
 }
 
+// A program that takes the address of a function it does not define has one of its own for it: a jump to whoever does.
+bool is_jump(const void* function) {
+  Dl_info object;
+  void* symbol = nullptr;
+  // Without this function it cannot be told, as with musl; then nobody is taken to have a malloc of its own.
+  if (dladdr1 == nullptr) return true;
+  return dladdr1(function, &object, &symbol, RTLD_DL_SYMENT) != 0 && symbol != nullptr &&
+         static_cast<const ElfW(Sym)*>(symbol)->st_shndx == SHN_UNDEF;
+}
+
 // The program's own function where it has one, which would be called without us, or what comes after us.
 template <class Function>
 bool find_next(const CodeRange& ours, Function& function, const char* name) {
   void* first = dlsym(RTLD_DEFAULT, name);
-  const bool is_ours = first == nullptr || ours.holds(first);
+  const bool is_ours = first == nullptr || ours.holds(first) || is_jump(first);
   function = reinterpret_cast<Function>(is_ours ? dlsym(RTLD_NEXT, name) : first);
   return is_ours;
 }
@@ -141,6 +152,12 @@ void NextHeap::find() {
   if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
   if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
   dlerror();  // what is not there is no error of the program's
+  if (!found.has_glibc_headers && !found.is_blind && found.usable_bytes != nullptr) {
+    // Some make what they need for this question with operator new, at the first time: not in the middle of a count.
+    void* block = found.allocate(1);
+    if (block != nullptr) found.usable_bytes(block);
+    found.deallocate(block);
+  }
   next = found;
   probe::has_fast_sizes = found.has_glibc_headers;
   store_release(is_found, true);

@@ -68,10 +68,9 @@ class NextHeap {
 
   // While the functions are being found, blocks come from a small buffer of our own and are never given back.
   static bool is_early(const void* block);
-  // Whether code at this address belongs to the allocator itself.
+  // Whether code at this address belongs to the allocator itself; while that is being found, nothing else runs.
   static bool is_own_code(const void* address) {
-    const NextFunctions& found = functions();
-    return found.code.holds(address) || found.more_code.holds(address);
+    return !make_ready() || next.code.holds(address) || next.more_code.holds(address);
   }
   static bool is_blind() { return next.is_blind; }
   // The functions, found.

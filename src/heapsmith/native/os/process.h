@@ -12,6 +12,10 @@ struct Usage {
   uint64_t major_faults;
 };
 
+// The program has begun to restrict its own system calls, and may be killed for one that we make: from then on none
+// is made that the program might not make itself.
+extern bool is_restricted;
+
 // Keeps errno as the program left it.
 class KeepErrno {
  public:
@@ -28,6 +32,8 @@ uint32_t process_id();
 uint32_t parent_process_id();
 uint32_t thread_id();
 void thread_name(char (&name)[16]);
+// Of any thread of this process; left as it is where the kernel would not say.
+void name_of_thread(uint32_t tid, char (&name)[16]);
 uint64_t monotonic_ns();
 uint64_t monotonic_coarse_ns();
 uint64_t realtime_ns();

@@ -41,6 +41,8 @@ HS_SLOW_PATH void note_out_of_memory(size_t requested_bytes);
 // This thread's last failure is asked for once more, by somebody who will count it if it fails again.
 HS_SLOW_PATH void take_back_failure();
 
+bool is_last_failure_refused();
+
 // Somebody outside has changed the limit or the threshold.
 HS_FAST_PATH bool is_control_changed();
 extern uint32_t control_sequence;
@@ -50,26 +52,37 @@ void writer_begins(wire::Slot& slot);
 // Callers hold the lock of the slots.
 void writer_ends(wire::Slot& slot);
 
+// Live bytes of the process in O(1), from any thread or signal handler, and how far they may be from the truth.
+int64_t estimate_live_bytes(int64_t& error_bound_bytes);
+// Threads that have allocated and are alive.
+uint32_t count_writers();
+
+// The program itself wants a limit: through the control block, as from outside, and in force at once.
+void wish_limit(uint64_t limit_bytes);
+
 // In a forked child: what is live came with the fork.
 void account_inherited(int64_t live_bytes);
 
 HS_FAST_PATH bool account_allocation(wire::Slot& slot, size_t usable_bytes, size_t requested_bytes) {
   const int64_t live_bytes = slot.live_bytes + static_cast<int64_t>(usable_bytes);
-  slot.live_bytes = live_bytes;
-  if (HS_LIKELY(live_bytes <= slot.mark_high_bytes)) return true;
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (HS_LIKELY(live_bytes <= load_relaxed(slot.mark_high_bytes))) return true;
   return look_up(slot, static_cast<int64_t>(usable_bytes), requested_bytes);
 }
 
 HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
-  slot.live_bytes = live_bytes;
-  if (HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes))) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
 }
 
 // For growth that was admitted before and cannot be taken back.
 inline void account_growth(wire::Slot& slot, int64_t grown_bytes) {
-  slot.live_bytes += grown_bytes;
-  if (slot.live_bytes > slot.mark_high_bytes || slot.live_bytes < slot.mark_low_bytes) look_up(slot, 0, 0);
+  const int64_t live_bytes = slot.live_bytes + grown_bytes;
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (live_bytes > load_relaxed(slot.mark_high_bytes) || live_bytes < load_relaxed(slot.mark_low_bytes)) {
+    look_up(slot, 0, 0);
+  }
 }
 
 HS_FAST_PATH bool is_control_changed() {

@@ -1,6 +1,7 @@
 #include "probe/python.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,17 @@ void PyObject_SetArenaAllocator(PyObjectArenaAllocator*) __attribute__((weak));
 extern const unsigned long Py_Version __attribute__((weak));
 // Only free-threaded builds have it; their objects lie in mimalloc's pages, whose sizes nobody outside can ask for.
 void _Py_MergeZeroLocalRefcount(void*) __attribute__((weak));
+
+// What _dl_find_object of newer C libraries fills in (dl_find_object(3)); declared here, for older headers lack it.
+struct FoundObject {
+  unsigned long long flags;
+  void* begin;
+  void* end;
+  link_map* map;
+  void* unwinding;
+  unsigned long long reserved[7];
+};
+int find_object_of(void* code, FoundObject*) __asm__("_dl_find_object") __attribute__((weak));
 }
 
 namespace hs::probe {
@@ -68,8 +80,12 @@ constexpr size_t kArenaBytes = size_t{1} << kGranuleBits;
 constexpr size_t kSizeIndexOffsetBytes = 36;
 constexpr size_t kLargestObjectBytes = 512;
 
-// An empty request goes to malloc, like a large one.
-HS_FAST_PATH bool is_for_pools(size_t bytes) { return bytes - 1 < kLargestObjectBytes; }
+// What the interpreter's debug hooks put around an object.
+constexpr size_t kDebugBytes = 32;
+size_t largest_for_pools_bytes = kLargestObjectBytes;
+
+// Whether a request surely goes to the pools; an empty one goes to malloc, like a large one.
+HS_FAST_PATH bool is_for_pools(size_t bytes) { return bytes - 1 < largest_for_pools_bytes; }
 
 // Which pools are CPython's: a bit for each pool of a granule of 1 MiB, in leaves that are made when a first arena comes
 // to their 8 GiB of addresses.
@@ -198,7 +214,7 @@ void* allocate(void* context, size_t bytes) {
   auto& from = *static_cast<PyMemAllocatorEx*>(context);
   if (HS_LIKELY(is_for_pools(bytes))) return file_object(from, from.allocate(from.context, bytes), bytes);
   const FileAsPython here;
-  return from.allocate(from.context, bytes);
+  return file_object(from, from.allocate(from.context, bytes), bytes);
 }
 
 void* allocate_zeroed(void* context, size_t count, size_t bytes) {
@@ -209,7 +225,7 @@ void* allocate_zeroed(void* context, size_t count, size_t bytes) {
     return file_object(from, from.allocate_zeroed(from.context, count, bytes), whole_bytes);
   }
   const FileAsPython here;
-  return from.allocate_zeroed(from.context, count, bytes);
+  return file_object(from, from.allocate_zeroed(from.context, count, bytes), whole_bytes);
 }
 
 void* reallocate(void* context, void* block, size_t bytes) {
@@ -266,7 +282,11 @@ bool is_wrapped(int domain) {
 void wrap_domains() {
   for (int domain = kMemory; domain <= kObject; ++domain) {
     if (is_wrapped(domain)) continue;
+    const auto* before = reinterpret_cast<const void*>(wrapped[domain].allocate);
     interpreter.get_allocator(domain, &wrapped[domain]);
+    if (before != nullptr && before != reinterpret_cast<const void*>(wrapped[domain].allocate)) {
+      largest_for_pools_bytes = kLargestObjectBytes - kDebugBytes;
+    }
     PyMemAllocatorEx ours = {&wrapped[domain], allocate, allocate_zeroed, reallocate, deallocate};
     interpreter.set_allocator(domain, &ours);
   }
@@ -301,7 +321,7 @@ void watch(const Interpreter& found) {
   if (found.is_free_threaded) {
     note = "a free-threaded build keeps its objects in mimalloc's pages: they show as mapped";
   } else if (found.version < kOldest || found.version > kNewest) {
-    note = "only CPython 3.11 to 3.15 is known";
+    note = "only those of CPython 3.11 to 3.15 can be";
   } else if (wants_other_allocator()) {
     note = "PYTHONMALLOC sends its objects to malloc: they are native blocks";
   } else {
@@ -315,6 +335,16 @@ void watch(const Interpreter& found) {
   describe_python();
 }
 
+// Never waits for the linker's lock where that can be helped: its owner may be waiting for this thread.
+const char* path_of_object(const void* code) {
+  if (find_object_of != nullptr) {
+    FoundObject found = {};
+    return find_object_of(const_cast<void*>(code), &found) == 0 ? found.map->l_name : nullptr;
+  }
+  Dl_info object;
+  return dladdr(code, &object) != 0 ? object.dli_fname : nullptr;
+}
+
 template <class Function>
 void find(void* object, Function& function, const char* name) {
   function = reinterpret_cast<Function>(dlsym(object, name));
@@ -323,9 +353,11 @@ void find(void* object, Function& function, const char* name) {
 }  // namespace
 
 void watch_python() {
-  if (PyMem_SetAllocator == nullptr || PyObject_SetArenaAllocator == nullptr || &Py_Version == nullptr) return;
-  watch({PyMem_GetAllocator, PyMem_SetAllocator, PyObject_GetArenaAllocator, PyObject_SetArenaAllocator,
-         static_cast<uint32_t>(Py_Version), _Py_MergeZeroLocalRefcount != nullptr});
+  if (PyMem_SetAllocator == nullptr || PyObject_SetArenaAllocator == nullptr) return;
+  // Since 3.11 an interpreter says its version.
+  const auto version = &Py_Version == nullptr ? 0 : static_cast<uint32_t>(Py_Version);
+  watch({PyMem_GetAllocator, PyMem_SetAllocator, PyObject_GetArenaAllocator, PyObject_SetArenaAllocator, version,
+         _Py_MergeZeroLocalRefcount != nullptr});
 }
 
 void look_for_python(const void* caller, void* mapping, size_t bytes) {
@@ -335,9 +367,9 @@ void look_for_python(const void* caller, void* mapping, size_t bytes) {
     if (state == wire::PythonState::kCounted && !is_wrapped(kObject)) wrap_domains();
     return;
   }
-  Dl_info object;
-  if (dladdr(caller, &object) == 0 || strstr(object.dli_fname, "libpython3.") == nullptr) return;
-  void* library = dlopen(object.dli_fname, RTLD_NOLOAD | RTLD_LAZY);
+  const char* path = path_of_object(caller);
+  if (path == nullptr || strstr(path, "libpython3.") == nullptr) return;
+  void* library = dlopen(path, RTLD_NOLOAD | RTLD_LAZY);
   if (library == nullptr) return;
   Interpreter found = {};
   find(library, found.get_allocator, "PyMem_GetAllocator");
@@ -345,9 +377,11 @@ void look_for_python(const void* caller, void* mapping, size_t bytes) {
   find(library, found.get_arena_allocator, "PyObject_GetArenaAllocator");
   find(library, found.set_arena_allocator, "PyObject_SetArenaAllocator");
   const auto* version = static_cast<const unsigned long*>(dlsym(library, "Py_Version"));
+  found.is_free_threaded = dlsym(library, "_Py_MergeZeroLocalRefcount") != nullptr;
   dlclose(library);
-  if (version == nullptr || found.set_allocator == nullptr || found.set_arena_allocator == nullptr) return;
-  found.version = static_cast<uint32_t>(*version);
+  dlerror();
+  if (found.set_allocator == nullptr || found.set_arena_allocator == nullptr) return;
+  found.version = version == nullptr ? 0 : static_cast<uint32_t>(*version);
   watch(found);
   // This mapping is an arena that was asked for before ours were in place.
   if (state == wire::PythonState::kCounted) mark_pools(mapping, bytes, true);

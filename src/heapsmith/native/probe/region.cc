@@ -25,6 +25,7 @@ constexpr size_t kRevealBytes = 256 * 1024;
 constexpr size_t kBytesUnderAddressLimit = 4 * 1024 * 1024;
 char* base = nullptr;
 size_t mapped_bytes = 0;
+alignas(wire::kPageBytes) char last_resort[kRevealBytes];
 size_t revealed_bytes = 0;
 
 // Kept open: without a launcher, others find region and control block in this process's descriptors.
@@ -173,43 +174,24 @@ bool share_through_memory_file() {
   return false;
 }
 
-}  // namespace
+// Memory of our own, of which nobody outside hears.
+void use_last_resort() {
+  base = last_resort;
+  mapped_bytes = revealed_bytes = sizeof last_resort;
+}
 
-void open_region(bool forked) {
-  const char* directory = run_directory();
-  char path[kPathBytes];
-  wire::LaunchBlock wishes = launch_wishes(directory);
-  if (forked) {
-    wishes.limit_bytes = inherited_wishes.limit_bytes;
-    wishes.warn_at_bytes = inherited_wishes.warn_at_bytes;
-  }
-  const bool in_file = directory != nullptr && wishes.memory_files == 0 && share_through_file(directory, path);
-  if (!in_file && !share_through_memory_file() && !map_region(os::kNoFile)) {
-    static char last_resort[kRevealBytes] __attribute__((aligned(4096)));
-    base = last_resort;
-    mapped_bytes = revealed_bytes = sizeof last_resort;
-  }
+void begin_region(bool forked) {
   memset(base, 0, (wire::kHeaderPages + wire::kSharedSlots) * wire::kPageBytes);
-  auto* header = reinterpret_cast<wire::RegionHeader*>(base);
   region.events = reinterpret_cast<wire::Event*>(base + wire::kPageBytes);
   region.slots = reinterpret_cast<wire::Slot*>(base + wire::kHeaderPages * wire::kPageBytes);
-
-  region.control = open_control(in_file ? path : nullptr, wishes);
-  region.python_objects_wanted = wishes.python_objects != 0;
-
+  auto* header = reinterpret_cast<wire::RegionHeader*>(base);
   header->version = wire::kVersion;
   header->slot_bytes = sizeof(wire::Slot);
   header->slot_capacity = wire::kSlotCapacity;
   header->slots_used = wire::kSharedSlots;
-  header->pid = os::process_id();
-  header->parent_pid = os::parent_process_id();
-  header->start_realtime_ns = os::realtime_ns();
-  header->start_ns = os::monotonic_ns();
   header->forked = forked ? 1 : 0;
-  header->image_mark = os::image_mark();
-  header->limit_bytes = wishes.limit_bytes;
-  header->warn_at_bytes = wishes.warn_at_bytes;
-  header->command_bytes = os::command_line(header->command, sizeof header->command);
+  header->limit_bytes = region.control->limit_bytes;
+  header->warn_at_bytes = region.control->warn_at_bytes;
   free_slot_count = 0;
   region.header = header;
   constexpr wire::SlotKind kShared[wire::kSharedSlots] = {wire::SlotKind::kEndedNative, wire::SlotKind::kEndedPython,
@@ -219,17 +201,48 @@ void open_region(bool forked) {
     region.slots[index].kind = static_cast<uint32_t>(kShared[index]);
     region.slots[index].state = static_cast<uint32_t>(wire::SlotState::kAlive);
   }
-  store_release(header->magic, wire::kRegionMagic);
+}
+
+// For a forked child that may make no system call but its own; the limit holds there as well.
+void open_unseen_region() {
+  use_last_resort();
+  begin_region(true);
+}
+
+}  // namespace
+
+void open_region(bool forked) {
+  if (os::is_restricted) return open_unseen_region();
+  const char* directory = run_directory();
+  char path[kPathBytes];
+  wire::LaunchBlock wishes = launch_wishes(directory);
+  if (forked) {
+    wishes.limit_bytes = inherited_wishes.limit_bytes;
+    wishes.warn_at_bytes = inherited_wishes.warn_at_bytes;
+  }
+  const bool in_file = directory != nullptr && wishes.memory_files == 0 && share_through_file(directory, path);
+  if (!in_file && !share_through_memory_file() && !map_region(os::kNoFile)) use_last_resort();
+  region.control = open_control(in_file ? path : nullptr, wishes);
+  region.python_objects_wanted = wishes.python_objects != 0;
+  begin_region(forked);
+  wire::RegionHeader& header = *region.header;
+  header.pid = os::process_id();
+  header.parent_pid = os::parent_process_id();
+  header.start_realtime_ns = os::realtime_ns();
+  header.start_ns = os::monotonic_ns();
+  header.image_mark = os::image_mark();
+  header.command_bytes = os::command_line(header.command, sizeof header.command);
+  store_release(header.magic, wire::kRegionMagic);
 }
 
 void forget_region() {
   inherited_wishes.limit_bytes = region.control->limit_bytes;
   inherited_wishes.warn_at_bytes = region.control->warn_at_bytes;
-  os::unmap(base, mapped_bytes);
+  if (base != last_resort) os::unmap(base, mapped_bytes);
   // The child's descriptors are copies that would show it the parent's region; but the program may have closed them,
   // and opened something of its own under their numbers.
   for (os::MemoryFile* file : {&memory_file, &control_memory_file}) {
-    if (os::is_still(*file)) os::close_file(file->number);
+    if (!os::is_restricted && os::is_still(*file)) os::close_file(file->number);
     *file = {};
   }
   region.header = nullptr;

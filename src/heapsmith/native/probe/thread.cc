@@ -6,6 +6,7 @@
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/account.h"
+#include "probe/attention.h"
 #include "probe/count.h"
 #include "probe/follow.h"
 #include "probe/region.h"
@@ -137,6 +138,7 @@ void open_region_once() {
 }
 
 wire::Slot* take_named_slot(wire::SlotKind kind, uint32_t& index) {
+  if (os::is_restricted) return nullptr;
   if (!slots_lock.lock(os::yield_processor)) return nullptr;
   wire::Slot* slot = take_slot(kind, index);
   if (slot != nullptr) {
@@ -184,6 +186,21 @@ wire::Slot* attach_python() {
   return slot;
 }
 
+void refresh_names() {
+  constexpr uint32_t kMostNames = 512;
+  uint32_t looked_up = 0;
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = wire::kSharedSlots; index < used && looked_up < kMostNames; ++index) {
+    wire::Slot& slot = region.slots[index];
+    if (load_acquire(slot.state) != static_cast<uint32_t>(wire::SlotState::kAlive) ||
+        slot.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) {
+      continue;
+    }
+    ++looked_up;
+    os::name_of_thread(slot.tid, slot.name);
+  }
+}
+
 void fork_prepare() {
   if (load_acquire(region_state) != kRegionOpen) return;
   const os::KeepErrno keep;
@@ -225,6 +242,7 @@ void fork_child() {
   region_state = kNoRegion;
   is_forked = true;
   this_thread = {};
+  attention_fork_child();
 }
 
 }  // namespace hs::probe

@@ -102,13 +102,13 @@ ALLOCATOR: Final = Allocator(
     ),
     starts=(
         Start((("arena_max", 1),), "memory"),
-        Start((("arena_max", 2),), "memory"),
         Start((("arena_max", 1), ("mmap_threshold", 64 * KiB), ("trim_threshold", 64 * KiB)), "memory"),
-        Start((("arena_max", 1), ("trim_threshold", 64 * KiB)), "memory", python="malloc"),
         Start((("mmap_threshold", 128 * KiB), ("trim_threshold", 128 * KiB)), "memory"),
-        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB)), "time"),
+        Start((("arena_max", 2),), "memory"),
+        Start((("arena_max", 1), ("trim_threshold", 64 * KiB)), "memory", python="malloc"),
         Start((("mmap_threshold", 32 * MiB), ("trim_threshold", 64 * MiB)), "time"),
         Start((("hugetlb", 1),), "time"),
+        Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB)), "time"),
         Start((("mmap_threshold", 1 * GiB), ("trim_threshold", 1 * GiB), ("hugetlb", 1)), "time"),
     ),
     fields=tells(

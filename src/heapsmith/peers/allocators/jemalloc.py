@@ -111,11 +111,11 @@ ALLOCATOR: Final = Allocator(
     spell=_spell,
     knobs=_ALL,
     starts=(
-        Start((("dirty_decay_ms", 0),), "memory"),
-        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory"),
-        Start((("dirty_decay_ms", 1_000), ("background_thread", True)), "memory"),
-        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory", python="malloc"),
         Start((("dirty_decay_ms", 0),), "memory", python="malloc"),
+        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory"),
+        Start((("dirty_decay_ms", 0), ("narenas", 1)), "memory", python="malloc"),
+        Start((("dirty_decay_ms", 0),), "memory"),
+        Start((("dirty_decay_ms", 1_000), ("background_thread", True)), "memory"),
         Start((("dirty_decay_ms", -1), ("oversize_threshold", 0)), "time"),
     ),
     fields=tells(

@@ -16,8 +16,8 @@ ALLOCATOR: Final = Allocator(
     spell=mimalloc.spell,
     knobs=mimalloc.knobs(purge_delay_ms=None, note="10 (25 before 2.1.1)"),
     starts=(
-        Start((("purge_delay", 0),), "memory"),
         Start((("purge_delay", 0),), "memory", python="malloc"),
+        Start((("purge_delay", 0),), "memory"),
         Start((("purge_delay", -1),), "time"),
         Start((("allow_large_os_pages", True),), "time"),
     ),

@@ -16,13 +16,13 @@ ALLOCATOR: Final = Allocator(
     spell=mimalloc.spell,
     knobs=mimalloc.knobs(purge_delay_ms=1_000),
     starts=(
-        Start((("purge_delay", 0),), "memory"),
         Start((("purge_delay", 0),), "memory", python="malloc"),
+        Start((("purge_delay", 0),), "memory"),
         Start((("purge_delay", -1),), "time"),
         Start((("allow_large_os_pages", True),), "time"),
     ),
     fields=tells(
         current_allocated_heap_size="approximate", committed_bytes="approximate", reserved_bytes="approximate"
     ),
-    install=(("apt-get", "apt-get install libmimalloc3 (Debian 13 and later)"),),
+    install=(("source", "cmake -B out && cmake --build out, in its repository"),),
 )

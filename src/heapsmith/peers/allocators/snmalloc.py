@@ -20,6 +20,6 @@ ALLOCATOR: Final = Allocator(
     spell=_spell,
     knobs=(),
     fields=tells(),
-    install=(("source", "cmake --build . --target snmallocshim, from its repository"),),
+    install=(("source", "cmake -B out && cmake --build out --target snmallocshim, in its repository"),),
     note="no distribution package",
 )

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
-from heapsmith.osmem.axis import Axis, Span
+from heapsmith.osmem.axis import Axis
 from heapsmith.osmem.blocks import HEAP_START, Block
 from heapsmith.osmem.story import Scene
-from heapsmith.show.osmem.shapes import Ink, Label, Path, Picture, Rect, Shape, text_width
+from heapsmith.show.osmem.shapes import (
+    Group,
+    Ink,
+    Label,
+    Path,
+    Picture,
+    Rect,
+    Shape,
+    marks_of,
+    text_width,
+)
 from heapsmith.units import format_bytes, format_count
 
 _BAR_HEIGHT: Final = 46.0
@@ -40,6 +53,16 @@ class _Sheet:
 
     def add(self, *shapes: Shape) -> None:
         self.shapes.extend(shapes)
+
+    @contextmanager
+    def grouped(self) -> Generator[None]:
+        """Make one group of what is added meanwhile."""
+        outer, self.shapes = self.shapes, []
+        yield
+        marks = tuple(marks_of(self.shapes))
+        self.shapes = outer
+        if marks:
+            self.add(Group(marks))
 
 
 def draw_heap(scene: Scene, axis: Axis, heap_bytes_peak: int, headroom: Sequence[float] = ()) -> Picture:
@@ -74,6 +97,10 @@ class _Drawer:
         self.heap = scene.step.heap
         self.heap_end = self.heap[-1].end if self.heap else HEAP_START
         self.old = self._block_left()
+        self.blocks_in: dict[int, list[Block]] = defaultdict(list)
+        for block in self.heap:
+            for span in axis.spans(block.address, block.end):
+                self.blocks_in[span.row].append(block)
         self.sheet = _Sheet()
         self.bar_tops: list[float] = []
         self.cards: dict[int, tuple[float, float]] = {}  # the middle of the top of each mapped block
@@ -97,10 +124,10 @@ class _Drawer:
         y += 15
         self.sheet.add(Rect(0, y, self.width, _WHOLE_HEIGHT, None, "grid", 1, dashed=True))
         scale = self.width / self.peak_bytes
-        for block in self.heap:
-            x, width = (block.address - HEAP_START) * scale, block.total_bytes * scale
-            fill: Ink = "free" if block.status == "free" else "used"
-            self.sheet.add(Rect(x, y, max(width, 0.6), _WHOLE_HEIGHT, fill))
+        for free, run in groupby(self.heap, key=lambda block: block.status == "free"):
+            blocks = list(run)
+            x, width = (blocks[0].address - HEAP_START) * scale, (blocks[-1].end - blocks[0].address) * scale
+            self.sheet.add(Rect(x, y, max(width, 0.6), _WHOLE_HEIGHT, "free" if free else "used"))
         self.sheet.add(Rect(0, y, heap_bytes * scale, _WHOLE_HEIGHT, None, "edge"))
         return y + _WHOLE_HEIGHT
 
@@ -143,49 +170,46 @@ class _Drawer:
         return y
 
     def _row_of_blocks(self, row: int, top: float) -> None:
-        for block in self.heap:
-            live = block.status != "free"
-            parts: list[tuple[int, int, Ink]] = [
-                (block.address, block.payload, "header" if live else "free-header")
-            ]
-            used_end = block.payload + block.requested_bytes if live else block.payload
-            if live:
-                parts.append((block.payload, used_end, "used"))
-            if used_end < block.end:
-                parts.append((used_end, block.end, "slack" if live else "free"))
-            for start, end, ink in parts:
-                for span in self.axis.spans(start, end):
-                    if span.row == row:
-                        title = self._title(block, ink)
-                        self.sheet.add(
-                            Rect(span.start, top, span.end - span.start, _BAR_HEIGHT, ink, title=title)
-                        )
-            for span in self.axis.spans(block.address, block.end):
-                if span.row == row:
-                    self._frame(block, span, top)
-        self._tears(row, top)
-        for block in self.heap:
-            self._block_label(block, row, top)
+        for block in self.blocks_in[row]:
+            with self.sheet.grouped():
+                self._block(block, row, top)
+        self._highlights(row, top)
+        with self.sheet.grouped():
+            self._tears(row, top)
 
-    def _frame(self, block: Block, span: Span, top: float) -> None:
-        edge: Ink = "edge"
-        width = 1.0
-        if block.payload == self.scene.step.pointer:
-            edge, width = "new", 2.5
-        if self._is_in_the_way(block):
-            edge, width = "stop", 2.5
-        inset = width / 2 if width > 1 else 0
-        self.sheet.add(
-            Rect(
-                span.start + inset,
-                top + inset,
-                span.end - span.start - 2 * inset,
-                _BAR_HEIGHT - 2 * inset,
-                None,
-                edge,
-                width,
-            )
-        )
+    def _block(self, block: Block, row: int, top: float) -> None:
+        live = block.status != "free"
+        parts: list[tuple[int, int, Ink]] = [
+            (block.address, block.payload, "header" if live else "free-header")
+        ]
+        used_end = block.payload + block.requested_bytes if live else block.payload
+        if live:
+            parts.append((block.payload, used_end, "used"))
+        if used_end < block.end:
+            parts.append((used_end, block.end, "slack" if live else "free"))
+        for start, end, ink in parts:
+            for span in self.axis.spans(start, end):
+                if span.row == row:
+                    title = self._title(block, ink)
+                    self.sheet.add(
+                        Rect(span.start, top, span.end - span.start, _BAR_HEIGHT, ink, title=title)
+                    )
+        for span in self.axis.spans(block.address, block.end):
+            if span.row == row:
+                width = span.end - span.start
+                self.sheet.add(Rect(span.start, top, width, _BAR_HEIGHT, None, "edge"))
+        self._block_label(block, row, top)
+
+    def _highlights(self, row: int, top: float) -> None:
+        """A frame around the block that the call answers, and around one that is in the way."""
+        for block in self.blocks_in[row]:
+            edge: Ink | None = "new" if block.payload == self.scene.step.pointer else None
+            edge = "stop" if self._is_in_the_way(block) else edge
+            for span in self.axis.spans(block.address, block.end) if edge else ():
+                if span.row == row:
+                    self.sheet.add(
+                        Rect(span.start, top - 1, span.end - span.start, _BAR_HEIGHT + 2, None, edge, 2.5)
+                    )
 
     def _title(self, block: Block, part: Ink) -> str:
         at = f"at HeapStart + {block.payload - HEAP_START:#x}"
@@ -232,14 +256,15 @@ class _Drawer:
 
     def _addresses(self, row: int, y: float) -> None:
         taken = -10.0
-        for block in self.heap:
+        for block in self.blocks_in[row]:
             at_row, x = self.axis.point(block.payload)
             text = f"{block.payload - HEAP_START:#x}"
             wide = text_width(text, 9.5, mono=True)
             if at_row != row or x - 1 < taken or x + wide > self.width:
                 continue
-            self.sheet.add(Path(((x, y), (x, y + 4)), "muted"))
-            self.sheet.add(Label(x, y + 13, text, "muted", 9.5, mono=True))
+            with self.sheet.grouped():
+                self.sheet.add(Path(((x, y), (x, y + 4)), "muted"))
+                self.sheet.add(Label(x, y + 13, text, "muted", 9.5, mono=True))
             taken = x + wide + 6
         end_row, x = self.axis.point(self.heap_end - 1)
         if end_row == row:

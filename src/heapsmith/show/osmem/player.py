@@ -17,7 +17,7 @@ from heapsmith.show.osmem.heap_picture import draw_heap, headroom_of
 from heapsmith.show.osmem.run_chart import draw_chart
 from heapsmith.show.osmem.shapes import Picture
 from heapsmith.show.osmem.sheet import LEGEND, SCALE_NOTE, axis_for, capitalised, figures_of, heap_bytes_peak
-from heapsmith.show.osmem.svg import colour_rules, render_svg, shape_rules
+from heapsmith.show.osmem.svg import Repeated, colour_rules, render_svg, shape_rules
 
 _WIDE: Final = 860.0
 _NARROW: Final = 344.0
@@ -37,7 +37,8 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
     for name, width in (("wide", _WIDE), ("narrow", _NARROW)):
         axis = axis_for(scenes, width)
         sizes.append((name, axis, headroom_of(scenes, axis)))
-    steps = "".join(_step(scene, sizes, peak) for scene in scenes)
+    repeated = Repeated()
+    steps = "".join(_step(scene, sizes, peak, repeated) for scene in scenes)
     script = "".join(
         f'<li><a href="#{scene.number}" data-step="{scene.number}">{escape(scene.played.operation.text)}'
         f"{_remark(scene.played.operation.comment)}</a></li>"
@@ -55,7 +56,7 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
         "subtitle": escape(subtitle),
         "colours": colour_rules() + shape_rules(),
         "script": script,
-        "steps": steps,
+        "steps": repeated.definitions() + steps,
         "legend": legend,
         "note": escape(SCALE_NOTE),
         "charts": charts,
@@ -67,17 +68,17 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
     return page
 
 
-def _picture(name: str, picture: Picture, label: str) -> str:
-    return f'<div class="{name}">{render_svg(picture, alone=False, label=label)}</div>'
+def _picture(name: str, picture: Picture, label: str, repeated: Repeated | None = None) -> str:
+    return f'<div class="{name}">{render_svg(picture, alone=False, label=label, repeated=repeated)}</div>'
 
 
 def _remark(comment: str) -> str:
     return f" <small># {escape(comment)}</small>" if comment else ""
 
 
-def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int) -> str:
+def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int, repeated: Repeated) -> str:
     pictures = "".join(
-        _picture(name, draw_heap(scene, axis, peak, room), f"The heap after step {scene.number}")
+        _picture(name, draw_heap(scene, axis, peak, room), f"The heap after step {scene.number}", repeated)
         for name, axis, room in sizes
     )
     reasons = "".join(f"<li>{escape(sentence)}</li>" for sentence in scene.sentences)

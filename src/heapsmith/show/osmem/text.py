@@ -25,7 +25,7 @@ def _console(*, errors: bool = False) -> Console:
 
 def print_line(line: str) -> None:
     """Print a line as it is."""
-    _console().print(Text(line))
+    sys.stdout.write(f"{line}\n")
 
 
 def print_json(document: Any) -> None:
@@ -45,17 +45,12 @@ def progress(what: str, count: int) -> Generator[Callable[[int, int], None]]:
 def print_trace(tracing: Tracing) -> None:
     """Print a trace, and whether library and model agree."""
     for line in tracing.lines:
-        _console().print(Text(line))
+        print_line(line)
     if tracing.native is not None and tracing.model_lines is not None and tracing.agree:
         calls, system_calls = _counts([played.step for played in tracing.played])
         _console(errors=True).print(
             Text(f"library and model agree: {calls} calls, {system_calls} system calls", "dim")
         )
-    print_disagreement(tracing)
-
-
-def print_disagreement(tracing: Tracing) -> None:
-    """Say what is wrong with the library's run, if anything is."""
     for offence in tracing.offences:
         _console(errors=True).print(Text(offence, "red"))
     if not tracing.agree and tracing.model_lines is not None:
@@ -68,8 +63,9 @@ def _counts(steps: Sequence[Step]) -> tuple[int, int]:
 
 def _print_diff(lines: Sequence[str]) -> None:
     styles = {"+": "green", "-": "red", "@": "cyan"}
+    console = _console()
     for line in lines:
-        _console().print(Text(line, styles.get(line[:1], "")))
+        console.print(Text(line, styles.get(line[:1], "")))
 
 
 def trace_document(tracing: Tracing) -> dict[str, Any]:
@@ -161,10 +157,10 @@ def check_document(verdicts: Sequence[Verdict], library: Path, layout: Layout) -
 def print_scenarios(scenarios: Sequence[Scenario]) -> None:
     """Print the names of scenarios, their points and rules."""
     for scenario in scenarios:
-        _console().print(Text(f"{scenario.name:<46} {scenario.points:>2}  {scenario.rule}"))
+        print_line(f"{scenario.name:<46} {scenario.points:>2}  {scenario.rule}")
 
 
 def print_built(library: Path, layout: Layout, flags: str) -> None:
     """Say what was built and how to link with it."""
-    _console().print(Text(f"{library} ({layout}), {library.with_name('osmem.h')}"))
+    print_line(f"{library} ({layout}), {library.with_name('osmem.h')}")
     _console().print(Text(f"link with: cc program.c {flags}", "dim"))

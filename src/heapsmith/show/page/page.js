@@ -5,8 +5,8 @@
 (() => {
   const $ = (selector, within = document) => within.querySelector(selector);
   const root = document.documentElement;
-  const LIVE = 1; // the column with a bar
-  let link, view, wishes = 0, sort = { column: 0, down: false }, paused = false, counting = false, gone = false;
+  const LIVE = 1; // the column that is sorted by at first, and has a bar
+  let link, view, wishes = 0, sort = { column: LIVE, down: true }, paused = false, counting = false, gone = false;
 
   function put(element, text) {
     if (element.textContent !== text) element.textContent = text;
