@@ -14,7 +14,7 @@ from heapsmith.native import SOURCES
 
 HERE = Path(__file__).parent
 PROBE = [
-    *(SOURCES / "probe" / f"{name}.cc" for name in ("account", "count", "mappings", "region", "thread")),
+    *(SOURCES / "probe" / f"{name}.cc" for name in ("account", "attention", "count", "mappings", "region", "thread")),
     *(SOURCES / "os" / f"{name}.cc" for name in ("process", "shared_memory")),
 ]
 SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE}
