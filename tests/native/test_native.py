@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import needs
 
+from conftest import needs
 from heapsmith.native import SOURCES
 
 HERE = Path(__file__).parent

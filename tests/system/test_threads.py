@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Watched
 
+from conftest import Watched
 from heapsmith.units import KiB, MiB
 
 RUNTIME_BYTES_PER_THREAD = 2048
