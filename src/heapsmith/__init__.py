@@ -15,14 +15,33 @@ from typing import TYPE_CHECKING, Any, Final
 from heapsmith.units import GiB, KiB, MiB, TiB
 
 if TYPE_CHECKING:
+    from heapsmith.here import limit, mallinfo, peak, watch_threshold
     from heapsmith.run.launch import watch
     from heapsmith.run.watch import processes
 
 __version__ = "0.1.0"
 
-__all__ = ["GiB", "KiB", "MiB", "TiB", "processes", "watch"]
+__all__ = [
+    "GiB",
+    "KiB",
+    "MiB",
+    "TiB",
+    "limit",
+    "mallinfo",
+    "peak",
+    "processes",
+    "watch",
+    "watch_threshold",
+]
 
-_HOMES: Final = {"watch": "heapsmith.run.launch", "processes": "heapsmith.run.watch"}
+_HOMES: Final = {
+    "limit": "heapsmith.here",
+    "mallinfo": "heapsmith.here",
+    "peak": "heapsmith.here",
+    "processes": "heapsmith.run.watch",
+    "watch": "heapsmith.run.launch",
+    "watch_threshold": "heapsmith.here",
+}
 """Where a name is that is loaded only when it is used: a command line that asks for little should start quickly."""
 
 

@@ -1,9 +1,9 @@
+# ruff: noqa: E501 (a line of C that is replaced is quoted whole)
 """libosmem.so with one thing changed: what students get wrong, and what they may choose freely."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,9 @@ def mutant(name: str, *changes: tuple[str, str], caught_by: str = "", saying: st
 ENTER_MALLOC = "void* payload = allocate(size, MMAP_THRESHOLD);\n  pthread_mutex_unlock(&lock);"
 
 WRONG = [
-    mutant("first fit", ("(!best || b->size < best->size)", "!best"), caught_by="best-fit-takes-the-smallest"),
+    mutant(
+        "first fit", ("(!best || b->size < best->size)", "!best"), caught_by="best-fit-takes-the-smallest"
+    ),
     mutant(
         "worst fit",
         ("b->size < best->size", "b->size > best->size"),
@@ -42,7 +44,10 @@ WRONG = [
     ),
     mutant(
         "search stops at half the list",
-        ("for (block* b = first; b; b = b->next)\n    if (b->status == FREE && b->size", "for (block* b = first; b && b != last; b = b->next)\n    if (b->status == FREE && b->size"),
+        (
+            "for (block* b = first; b; b = b->next)\n    if (b->status == FREE && b->size",
+            "for (block* b = first; b && b != last; b = b->next)\n    if (b->status == FREE && b->size",
+        ),
         caught_by="malloc-preallocates",
     ),
     mutant(
@@ -56,22 +61,33 @@ WRONG = [
         caught_by="split-at-the-smallest-rest",
     ),
     mutant(
-        "split leaves empty blocks", ("< META + ALIGNMENT) return", "< META) return"), caught_by="no-split-at-the-end-of-the-heap"
+        "split leaves empty blocks",
+        ("< META + ALIGNMENT) return", "< META) return"),
+        caught_by="no-split-at-the-end-of-the-heap",
     ),
     mutant(
         "no split on shrink",
-        ("  size_t payload_bytes = align(bytes);\n  if (payload_bytes > b->size) {", "  size_t payload_bytes = align(bytes);\n  if (payload_bytes <= b->size) return payload_of(b);\n  {"),
+        (
+            "  size_t payload_bytes = align(bytes);\n  if (payload_bytes > b->size) {",
+            "  size_t payload_bytes = align(bytes);\n  if (payload_bytes <= b->size) return payload_of(b);\n  {",
+        ),
         caught_by="realloc-shrink-splits",
     ),
     mutant("no coalescing", ("  coalesce_all();\n", ""), caught_by="coalesce-two"),
     mutant(
         "coalesces only pairs",
-        ("while (b->status == FREE && next_is_free_and_adjacent(b)) merge_next(b);\n}", "if (b->status == FREE && next_is_free_and_adjacent(b)) merge_next(b);\n}"),
+        (
+            "while (b->status == FREE && next_is_free_and_adjacent(b)) merge_next(b);\n}",
+            "if (b->status == FREE && next_is_free_and_adjacent(b)) merge_next(b);\n}",
+        ),
         caught_by="coalesce-in-any-order",
     ),
     mutant(
         "coalesces only when nothing fits",
-        ("  coalesce_all();\n  block* b = find_best(payload_bytes);", "  block* b = find_best(payload_bytes);\n  if (!b) coalesce_all(), b = find_best(payload_bytes);"),
+        (
+            "  coalesce_all();\n  block* b = find_best(payload_bytes);",
+            "  block* b = find_best(payload_bytes);\n  if (!b) coalesce_all(), b = find_best(payload_bytes);",
+        ),
         caught_by="coalesce-before-the-search",
     ),
     mutant(
@@ -79,7 +95,11 @@ WRONG = [
         ("b->size += META + b->next->size;", "b->size += b->next->size;"),
         caught_by="coalesce-two",
     ),
-    mutant("no preallocation", ("append(PREALLOCATION - META, FREE)", "append(payload_bytes, FREE)"), caught_by="malloc-preallocates"),
+    mutant(
+        "no preallocation",
+        ("append(PREALLOCATION - META, FREE)", "append(payload_bytes, FREE)"),
+        caught_by="malloc-preallocates",
+    ),
     mutant(
         "preallocation without header",
         ("append(PREALLOCATION - META, FREE)", "append(PREALLOCATION, FREE)"),
@@ -96,7 +116,9 @@ WRONG = [
         caught_by="malloc-threshold",
     ),
     mutant(
-        "calloc with malloc's threshold", ("allocate(bytes, PAGE)", "allocate(bytes, MMAP_THRESHOLD)"), caught_by="calloc-threshold"
+        "calloc with malloc's threshold",
+        ("allocate(bytes, PAGE)", "allocate(bytes, MMAP_THRESHOLD)"),
+        caught_by="calloc-threshold",
     ),
     mutant(
         "calloc's threshold without header",
@@ -120,24 +142,36 @@ WRONG = [
     ),
     mutant(
         "grows by pages",
-        ("size_t more = payload_bytes - last->size;", "size_t more = (payload_bytes - last->size + 4095) & ~4095ul;"),
+        (
+            "size_t more = payload_bytes - last->size;",
+            "size_t more = (payload_bytes - last->size + 4095) & ~4095ul;",
+        ),
         caught_by="expand-the-last-block",
     ),
     mutant(
         "munmap before mmap",
-        ("static void* move(block* b, size_t bytes) {\n", "static void* move(block* b, size_t bytes) {\n  if (b->status == MAPPED) { release(b); return allocate(bytes, MMAP_THRESHOLD); }\n"),
+        (
+            "static void* move(block* b, size_t bytes) {\n",
+            "static void* move(block* b, size_t bytes) {\n  if (b->status == MAPPED) { release(b); return allocate(bytes, MMAP_THRESHOLD); }\n",
+        ),
         caught_by="realloc-of-a-mapping-moves",
     ),
     mutant(
         "mremap",
         ("#define _DEFAULT_SOURCE", "#define _GNU_SOURCE\n#define _DEFAULT_SOURCE"),
-        ("static void* move(block* b, size_t bytes) {\n", "static void* move(block* b, size_t bytes) {\n  if (b->status == MAPPED && bytes > MMAP_THRESHOLD) { b = mremap(b, META + b->size, META + align(bytes), MREMAP_MAYMOVE); b->size = align(bytes); return payload_of(b); }\n"),
+        (
+            "static void* move(block* b, size_t bytes) {\n",
+            "static void* move(block* b, size_t bytes) {\n  if (b->status == MAPPED && bytes > MMAP_THRESHOLD) { b = mremap(b, META + b->size, META + align(bytes), MREMAP_MAYMOVE); b->size = align(bytes); return payload_of(b); }\n",
+        ),
         caught_by="realloc-of-a-mapping-moves",
         saying="forbidden system call mremap",
     ),
     mutant(
         "mapped block shrinks in place",
-        ("  if (b->status == MAPPED ||", "  if (b->status == MAPPED && bytes <= b->size) return payload_of(b);\n  if (b->status == MAPPED ||"),
+        (
+            "  if (b->status == MAPPED ||",
+            "  if (b->status == MAPPED && bytes <= b->size) return payload_of(b);\n  if (b->status == MAPPED ||",
+        ),
         caught_by="realloc-of-a-mapping-moves",
     ),
     mutant(
@@ -145,10 +179,17 @@ WRONG = [
         ("else if (munmap(b, META + b->size) != 0)", "else if (0)"),
         caught_by="free-unmaps",
     ),
-    mutant("shrinks the heap", ("    b->status = FREE;\n", "    { b->status = FREE; if (b == last) sbrk(-8); }\n"), caught_by="free-never-shrinks-the-heap"),
+    mutant(
+        "shrinks the heap",
+        ("    b->status = FREE;\n", "    { b->status = FREE; if (b == last) sbrk(-8); }\n"),
+        caught_by="free-never-shrinks-the-heap",
+    ),
     mutant(
         "poisons in realloc",
-        ("  release(b);\n  return fresh;", "  if (b->status != MAPPED) memset(payload_of(b), 0xDD, b->size);\n  release(b);\n  return fresh;"),
+        (
+            "  release(b);\n  return fresh;",
+            "  if (b->status != MAPPED) memset(payload_of(b), 0xDD, b->size);\n  release(b);\n  return fresh;",
+        ),
         caught_by="realloc-leaves-the-old-payload-alone",
         saying="realloc wrote into the payload that it left behind",
     ),
@@ -171,13 +212,22 @@ WRONG = [
     ),
     mutant(
         "realloc merges all at once",
-        ("while (b->size < payload_bytes && next_is_free_and_adjacent(b)) merge_next(b);\n    if", "while (next_is_free_and_adjacent(b)) merge_next(b);\n    if"),
-        ("    if (b->size < payload_bytes) return move(b, bytes);\n", "    return b->size < payload_bytes ? move(b, bytes) : payload_of(b);\n"),
+        (
+            "while (b->size < payload_bytes && next_is_free_and_adjacent(b)) merge_next(b);\n    if",
+            "while (next_is_free_and_adjacent(b)) merge_next(b);\n    if",
+        ),
+        (
+            "    if (b->size < payload_bytes) return move(b, bytes);\n",
+            "    return b->size < payload_bytes ? move(b, bytes) : payload_of(b);\n",
+        ),
         caught_by="realloc-merges-one-at-a-time",
     ),
     mutant(
         "realloc merges only if it is enough",
-        ("    while (b->size < payload_bytes && next_is_free_and_adjacent(b)) merge_next(b);\n", "    if (next_is_free_and_adjacent(b) && b->size + META + b->next->size >= payload_bytes) merge_next(b);\n"),
+        (
+            "    while (b->size < payload_bytes && next_is_free_and_adjacent(b)) merge_next(b);\n",
+            "    if (next_is_free_and_adjacent(b) && b->size + META + b->next->size >= payload_bytes) merge_next(b);\n",
+        ),
         caught_by="realloc-stays-merged",
     ),
     mutant(
@@ -187,17 +237,43 @@ WRONG = [
     ),
     mutant(
         "realloc grows a merged end",
-        ("    if (b->size < payload_bytes) return move", "    if (b->size < payload_bytes && b == last && extend_last(payload_bytes)) return payload_of(b);\n    if (b->size < payload_bytes) return move"),
+        (
+            "    if (b->size < payload_bytes) return move",
+            "    if (b->size < payload_bytes && b == last && extend_last(payload_bytes)) return payload_of(b);\n    if (b->size < payload_bytes) return move",
+        ),
         caught_by="realloc-does-not-grow-a-merged-end",
     ),
-    mutant("realloc always moves", ("  split(b, payload_bytes);\n  return payload_of(b);\n}\n\n/* ---- The four", "  return move(b, bytes);\n}\n\n/* ---- The four"), caught_by="realloc-same-size"),
+    mutant(
+        "realloc always moves",
+        (
+            "  split(b, payload_bytes);\n  return payload_of(b);\n}\n\n/* ---- The four",
+            "  return move(b, bytes);\n}\n\n/* ---- The four",
+        ),
+        caught_by="realloc-same-size",
+    ),
     mutant(
         "realloc of a free block allocates",
-        ("if (b->status == FREE) return NULL;\n", "if (b->status == FREE) return allocate(bytes, MMAP_THRESHOLD);\n"),
+        (
+            "if (b->status == FREE) return NULL;\n",
+            "if (b->status == FREE) return allocate(bytes, MMAP_THRESHOLD);\n",
+        ),
         caught_by="realloc-of-a-freed-block",
     ),
-    mutant("realloc(p, 0) keeps", ("    release(block_of_caller(ptr));\n  else", "    payload = ptr;\n  else"), caught_by="realloc-to-nothing-is-free"),
-    mutant("malloc(0) gives a block", ("if (bytes == 0) return NULL;", "if (bytes == 0) bytes = 1;"), caught_by="malloc-nothing"),
+    mutant(
+        "realloc(p, 0) keeps",
+        ("    release(block_of_caller(ptr));\n  else", "    payload = ptr;\n  else"),
+        caught_by="realloc-to-nothing-is-free",
+    ),
+    mutant(
+        "malloc(0) gives a block",
+        ("if (bytes == 0) return NULL;", "if (bytes == 0) bytes = 1;"),
+        caught_by="malloc-nothing",
+    ),
+    mutant(
+        "calloc(0) gives a block",
+        ("allocate(bytes, PAGE)", "allocate(bytes ? bytes : 1, PAGE)"),
+        caught_by="calloc-nothing",
+    ),
     mutant(
         "calloc does not zero",
         ("if (payload && block_of(payload)->status != MAPPED) memset(payload, 0, bytes);", ""),
@@ -209,7 +285,14 @@ WRONG = [
         ("memset(payload, 0, bytes);", "memset(payload, 0, bytes + 64);"),
         caught_by="calloc-zeroes-reused-memory",
     ),
-    mutant("asks for the break each time", ("  void* old_break = sbrk((intptr_t)bytes);", "  syscall(12, 0);\n  void* old_break = sbrk((intptr_t)bytes);"), caught_by="append-behind-a-used-block"),
+    mutant(
+        "asks for the break each time",
+        (
+            "  void* old_break = sbrk((intptr_t)bytes);",
+            "  syscall(12, 0);\n  void* old_break = sbrk((intptr_t)bytes);",
+        ),
+        caught_by="append-behind-a-used-block",
+    ),
     mutant(
         "16-byte sizes",
         ("(bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1)", "(bytes + 15) & ~(size_t)15"),
@@ -223,23 +306,39 @@ WRONG = [
     ),
     mutant(
         "uses malloc in a constructor",
-        ("static pthread_mutex_t lock", "__attribute__((constructor)) static void early(void) {\n  void *volatile p = malloc(10);\n  free(p);\n}\n\nstatic pthread_mutex_t lock"),
+        (
+            "static pthread_mutex_t lock",
+            "__attribute__((constructor)) static void early(void) {\n  void *volatile p = malloc(10);\n  free(p);\n}\n\nstatic pthread_mutex_t lock",
+        ),
         caught_by="malloc-preallocates",
     ),
     mutant(
         "crashes in calloc",
-        ("  size_t bytes;\n  if (__builtin_mul", "  size_t bytes;\n  *(volatile int *)0 = 1;\n  if (__builtin_mul"),
+        (
+            "  size_t bytes;\n  if (__builtin_mul",
+            "  size_t bytes;\n  *(volatile int *)0 = 1;\n  if (__builtin_mul",
+        ),
         caught_by="calloc-preallocates",
         saying="SIGSEGV in line",
     ),
-    mutant("hangs on free(NULL)", ("  if (!ptr) return;", "  while (!ptr) {\n  }"), caught_by="free-null", saying="out of time"),
+    mutant(
+        "hangs on free(NULL)",
+        ("  if (!ptr) return;", "  while (!ptr) {\n  }"),
+        caught_by="free-null",
+        saying="out of time",
+    ),
     mutant(
         "exits when a block is mapped",
         ("  if (b == MAP_FAILED) return NULL;", '  if (write(2, "not implemented\\n", 16)) exit(12);'),
         caught_by="malloc-threshold",
         saying="not implemented",
     ),
-    mutant("answers memory it does not have", (ENTER_MALLOC, "void* payload = size ? (void *)4096 : NULL;\n  pthread_mutex_unlock(&lock);"), caught_by="malloc-preallocates", saying="when the memory of"),
+    mutant(
+        "answers memory it does not have",
+        (ENTER_MALLOC, "void* payload = size ? (void *)4096 : NULL;\n  pthread_mutex_unlock(&lock);"),
+        caught_by="malloc-preallocates",
+        saying="when the memory of",
+    ),
     mutant(
         "hands out a block twice",
         ("  b->status = ALLOCATED;\n  split", "  split"),
@@ -248,13 +347,19 @@ WRONG = [
     ),
     mutant(
         "prints while it works",
-        (ENTER_MALLOC, 'void* payload = allocate(size, MMAP_THRESHOLD);\n  if (write(1, "x", 1) < 0) abort();\n  pthread_mutex_unlock(&lock);'),
+        (
+            ENTER_MALLOC,
+            'void* payload = allocate(size, MMAP_THRESHOLD);\n  if (write(1, "x", 1) < 0) abort();\n  pthread_mutex_unlock(&lock);',
+        ),
         caught_by="malloc-nothing",
         saying="forbidden system call write",
     ),
     mutant(
         "starts a process",
-        (ENTER_MALLOC, "void* payload = allocate(size, MMAP_THRESHOLD);\n  if (fork() == 0) _exit(0);\n  pthread_mutex_unlock(&lock);"),
+        (
+            ENTER_MALLOC,
+            "void* payload = allocate(size, MMAP_THRESHOLD);\n  if (fork() == 0) _exit(0);\n  pthread_mutex_unlock(&lock);",
+        ),
         caught_by="malloc-nothing",
         saying="forbidden system call",
     ),
@@ -293,13 +398,25 @@ def build(one: Mutant, directory: Path, layout: int = 1) -> Path:
     for old, new in one.changes:
         assert old in text, f"{one.name}: {old!r} is not in {SOURCE.name}"
         text = text.replace(old, new)
-    return compile_c(text, directory / f"{one.name.replace(' ', '-').replace('/', '')}.so", f"-DOSMEM_LAYOUT={layout}")
+    return compile_c(
+        text, directory / f"{one.name.replace(' ', '-').replace('/', '')}.so", f"-DOSMEM_LAYOUT={layout}"
+    )
 
 
 def compile_c(text: str, output: Path, *options: str) -> Path:
-    command = ["cc", "-O1", "-w", "-fPIC", "-shared", f"-I{SOURCE.parent}", *options, "-x", "c", "-", "-o", str(output)]
+    command = [
+        "cc",
+        "-O1",
+        "-w",
+        "-fPIC",
+        "-shared",
+        f"-I{SOURCE.parent}",
+        *options,
+        "-x",
+        "c",
+        "-",
+        "-o",
+        str(output),
+    ]
     subprocess.run(command, input=text, text=True, check=True)
     return output
-
-
-Build = Callable[[Mutant], Path]

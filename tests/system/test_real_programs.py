@@ -78,7 +78,8 @@ def test_make_with_jobs(watch: Callable[..., Watched], tmp_path: Path) -> None:
             "".join(f"int f{number}_{n}(int x) {{ return x * {n}; }}\n" for n in range(200))
         )
     (tmp_path / "Makefile").write_text(
-        "parts := $(patsubst %.c,%.o,$(wildcard part*.c))\nall: $(parts)\n\techo done\n%.o: %.c\n\tgcc -O1 -c $< -o $@\n"
+        "parts := $(patsubst %.c,%.o,$(wildcard part*.c))\n"
+        "all: $(parts)\n\techo done\n%.o: %.c\n\tgcc -O1 -c $< -o $@\n"
     )
     full = watch(["make", "-s", "-j2", "-C", str(tmp_path)])
     assert (full.code, full.errors) == (0, "")

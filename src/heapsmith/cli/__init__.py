@@ -24,6 +24,15 @@ VERBS: Final[tuple[str, ...]] = (
     "ps",
     "info",
     "live",
+    "top",
+    "allocators",
+    "compare",
+    "advise",
+    "bench",
+    "metrics",
+    "probe",
+    "track",
+    "osmem",
     "doctor",
 )
 

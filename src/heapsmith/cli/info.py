@@ -11,8 +11,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run import kernel
-from heapsmith.run.limits import HeapLimit, compute_heap_limit
+from heapsmith.run.find import find_process
+from heapsmith.run.limits import (
+    HeapLimit,
+    compute_heap_limit,
+    largest_request_bytes,
+    refuse_limit_below_live,
+)
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.show.text import render_process
@@ -31,6 +36,9 @@ def info(
             help="Change it while it runs: limit=BYTES, warn-at=BYTES; `none` takes it away.", name="--set"
         ),
     ] = None,
+    force: Annotated[
+        bool, Parameter(help="Set a limit below what is live: the next allocation fails.", negative="")
+    ] = False,
     json: Annotated[bool, Parameter(help="One JSON document on standard output.")] = False,
 ) -> None:
     """Show the heap statistics of one watched process, or change its limit.
@@ -39,22 +47,24 @@ def info(
     """
     wishes = [_parse_wish(text) for text in set or []]
     with contextlib.closing(Watcher(pids=[pid])) as watcher:
-        process = _find(watcher, pid)
+        process = find_process(watcher, pid)
         for key, value in wishes:
             if not process.alive:
                 raise RunError(f"process {pid} has ended")
             if key == "limit":
+                if value is not None and not force:
+                    refuse_limit_below_live(process, value)
                 watcher.set_limit(pid, value)
             else:
                 watcher.set_warn_at(pid, value)
         if wishes:
             time.sleep(0.05)  # a program that allocates has seen it by then
-            process = _find(watcher, pid)
+            process = find_process(watcher, pid)
     limit = compute_heap_limit(process) if process.alive else None
     if json:
         print(msgspec.json.encode(_document(process, limit)).decode())  # noqa: T201
     else:
-        Console().print(render_process(process, _details(limit)))
+        Console().print(render_process(process, _details(process, limit)))
 
 
 def _parse_wish(text: str) -> tuple[str, int | None]:
@@ -66,19 +76,6 @@ def _parse_wish(text: str) -> tuple[str, int | None]:
     return key, None if value in _NONE else parse_bytes(value)
 
 
-def _find(watcher: Watcher, pid: int) -> Process:
-    found = watcher.poll()
-    if found:
-        return next((process for process in found if process.alive), found[-1])
-    if watcher.problems:
-        raise RunError(watcher.problems[0])
-    if kernel.look_at(pid) is None:
-        raise RunError(f"there is no process {pid}", hint="see `heapsmith ps`")
-    if pid not in kernel.own_processes():
-        raise RunError(f"process {pid} is another user's", hint="ask as that user")
-    raise RunError(f"process {pid} is not watched", hint="start it with `heapsmith run -- COMMAND`")
-
-
 def _document(process: Process, limit: HeapLimit | None) -> dict[str, object]:
     document: dict[str, object] = msgspec.to_builtins(process)
     return document | {
@@ -88,19 +85,37 @@ def _document(process: Process, limit: HeapLimit | None) -> dict[str, object]:
         "limit_source": limit.source if limit else None,
         "limit_effect": limit.effect if limit else None,
         "available_bytes": limit.available_bytes if limit else None,
-        # What only an allocator of our own, or one asked from inside, could tell.
-        "largest_block_bytes": None,
-        "committed_bytes": None,
-        "reserved_bytes": None,
-        "metadata_bytes": None,
-        "free_cached_bytes": None,
+        "limit_place": limit.place if limit else None,
+        "soft_limit_bytes": limit.soft_bytes if limit else None,
+        "largest_block_bytes": _largest(process, limit) if limit else None,
     }
 
 
-def _details(limit: HeapLimit | None) -> dict[str, str]:
+def _largest(process: Process, limit: HeapLimit) -> int:
+    return largest_request_bytes(process.allocator, limit.available_bytes)
+
+
+def _details(process: Process, limit: HeapLimit | None) -> dict[str, str]:
     if limit is None:
         return {}
-    return {
+    details = {
         "Heap limit": f"{format_bytes(limit.heap_bytes)} by {limit.source} (then: {limit.effect})",
-        "Available": format_bytes(limit.available_bytes),
+        "Available": f"{format_bytes(limit.available_bytes)}, "
+        f"in one block about {format_bytes(_largest(process, limit))}",
     }
+    if limit.soft_bytes is not None:
+        details["Soft limit"] = f"{format_bytes(limit.soft_bytes)} by {limit.soft_source}"
+    if process.committed_bytes is not None:
+        details["Allocator says"] = ", ".join(
+            f"{format_bytes(value)} {name}"
+            for name, value in (
+                ("committed", process.committed_bytes),
+                ("reserved", process.reserved_bytes),
+                ("metadata", process.metadata_bytes),
+                ("cached", process.free_cached_bytes),
+            )
+            if value is not None
+        )
+    for pool in process.pools:
+        details[f"Pool {pool.name}"] = f"{format_bytes(pool.live_bytes)}, peak {format_bytes(pool.live_bytes_peak)}"
+    return details

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from heapsmith.cli.run import DEFAULT_PORT
 from heapsmith.run.find import find_process
+from heapsmith.run.history import FromNowOn
 from heapsmith.run.watch import Watcher
 from heapsmith.show.page import serve
 from heapsmith.units import parse_seconds
@@ -34,7 +35,7 @@ def live(
         if pid is not None:
             find_process(watcher, pid)
         page = serve(
-            watcher,
+            FromNowOn(watcher) if pid is None else watcher,
             host,
             port,
             on_ready=lambda url: console.print(f"heapsmith: live page at {url} (Ctrl-C ends it)"),

@@ -14,21 +14,24 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run.launch import Run, SignalsPassedOn, Wishes
+from heapsmith.run.launch import POLL_S, Run, SignalsPassedOn, Wishes
+from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
-from heapsmith.units import format_seconds, parse_bytes, parse_seconds
+from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
 
 
 def run(
-    *command: Annotated[
-        str, Parameter(help="The program and its arguments, after `--`.")
-    ],
+    *command: Annotated[str, Parameter(help="The program and its arguments, after `--`.")],
     limit: Annotated[
-        str | None, Parameter(help="Refuse allocations that take live bytes over this (512MiB).")
+        str | None,
+        Parameter(
+            help="Refuse allocations that take live bytes over this (512MiB); `auto`: three quarters of what the "
+            "container or machine allows, so that Python gets MemoryError before the kernel kills."
+        ),
     ] = None,
     warn_at: Annotated[str | None, Parameter(help="Say so each time live bytes rise over this.")] = None,
     live: Annotated[
@@ -55,8 +58,9 @@ def run(
 
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
+    auto = compute_auto_limit() if limit == "auto" else None
     wishes = Wishes(
-        limit_bytes=_positive(limit, "--limit"),
+        limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
     )
@@ -68,15 +72,26 @@ def run(
     with contextlib.ExitStack() as stack:
         watched = stack.enter_context(contextlib.closing(Run(command, wishes)))
         with SignalsPassedOn(watched):
+            if auto:
+                note = f"limit {format_bytes(auto[0])}, a share of {format_bytes(auto[1].limit_bytes)} by {auto[1].place}"
+                console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             for note in watched.notes:
                 console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             server = None
             if page_at is not None:
-                from heapsmith.show.page import serve  # the page's libraries take as long to load as a small program runs
+                from heapsmith.show.page import (
+                    serve,  # the page's libraries take as long to load as a small program runs
+                )
 
                 server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
+                if server.note:
+                    console.print(f"heapsmith: {server.note}", highlight=False, markup=False, soft_wrap=True)
                 stack.callback(server.stop)
-            result = watched.wait(on_event=lambda process, event: _say(console, process, event))
+            # The page looks for itself: then this only has to hear of events.
+            interval_s = POLL_S if server is None else 4 * POLL_S
+            result = watched.wait(
+                interval_s=interval_s, on_event=lambda process, event: _say(console, process, event)
+            )
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
@@ -114,7 +129,9 @@ def _keep_page(console: Console, url: str, linger_s: float | None) -> None:
     if linger_s == 0:
         return
     until = "until Ctrl-C" if linger_s is None else f"for {format_seconds(linger_s)}"
-    console.print(f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True
+    )
     with contextlib.suppress(KeyboardInterrupt):
         time.sleep(linger_s) if linger_s is not None else signal.pause()
 

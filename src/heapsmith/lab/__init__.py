@@ -1,1 +1,1 @@
-"""Measuring: contracts, workloads, interleaved trials, and the statistics that tell a difference from noise."""
+"""Measuring: contracts, workloads, interleaved trials, and statistics that tell a difference from noise."""

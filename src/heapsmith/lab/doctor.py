@@ -103,7 +103,9 @@ def _limiting() -> Finding:
     subject = "limiting a program"
     script = "try:\n    x = bytearray(1 << 30)\nexcept MemoryError:\n    raise SystemExit(7)"
     try:
-        code, _, failures, _ = _trial([sys.executable, "-I", "-c", script], Wishes(limit_bytes=parse_bytes("256MiB")))
+        code, _, failures, _ = _trial(
+            [sys.executable, "-I", "-c", script], Wishes(limit_bytes=parse_bytes("256MiB"))
+        )
     except HeapsmithError as error:
         return Finding(subject, Verdict.FAILS, str(error), is_essential=True)
     if code != 7 or not failures:
@@ -117,11 +119,15 @@ def _python_objects() -> Finding:
     subject = "counting Python's objects"
     version = platform.python_version()
     try:
-        _, allocations, _, note = _trial([sys.executable, "-I", "-c", "x = [str(i) for i in range(9999)]"], Wishes())
+        _, allocations, _, note = _trial(
+            [sys.executable, "-I", "-c", "x = [str(i) for i in range(9999)]"], Wishes()
+        )
     except HeapsmithError as error:
         return Finding(subject, Verdict.FAILS, str(error))
     if note:
-        return Finding(subject, Verdict.LIMITED, f"not in Python {version}: {note}", "use CPython 3.11 to 3.15")
+        return Finding(
+            subject, Verdict.LIMITED, f"not in Python {version}: {note}", "use CPython 3.11 to 3.15"
+        )
     return Finding(subject, Verdict.WORKS, f"{allocations} allocations of Python {version} seen")
 
 
@@ -172,7 +178,10 @@ def _compilers() -> Iterator[list[str]]:
 
 def _cgroup() -> Finding:
     subject = "memory of the container"
-    for version, path in (("v2", "/sys/fs/cgroup/memory.events"), ("v1", "/sys/fs/cgroup/memory/memory.oom_control")):
+    for version, path in (
+        ("v2", "/sys/fs/cgroup/memory.events"),
+        ("v1", "/sys/fs/cgroup/memory/memory.oom_control"),
+    ):
         if Path(path).exists():
             return Finding(subject, Verdict.WORKS, f"cgroup {version} tells of limits and kills")
     own = Path("/proc/self/cgroup")
@@ -210,7 +219,11 @@ def _perf() -> Finding:
             timeout=_TRIAL_S,
             check=False,
         )
-        if trial.returncode == 0 and "not supported" not in trial.stderr and "not counted" not in trial.stderr:
+        if (
+            trial.returncode == 0
+            and "not supported" not in trial.stderr
+            and "not counted" not in trial.stderr
+        ):
             return Finding(subject, Verdict.WORKS, "counts instructions")
     level = _PARANOID.read_text().strip() if _PARANOID.exists() else "?"
     return Finding(
@@ -227,7 +240,12 @@ def _attaching() -> Finding:
     if not shutil.which("gdb"):
         return Finding(subject, Verdict.LIMITED, "gdb is not installed", "apt-get install gdb")
     if scope != "0" and os.geteuid() != 0:
-        return Finding(subject, Verdict.LIMITED, f"ptrace_scope is {scope}", "echo 0 > /proc/sys/kernel/yama/ptrace_scope")
+        return Finding(
+            subject,
+            Verdict.LIMITED,
+            f"ptrace_scope is {scope}",
+            "echo 0 > /proc/sys/kernel/yama/ptrace_scope",
+        )
     return Finding(subject, Verdict.WORKS, "gdb and ptrace are there")
 
 

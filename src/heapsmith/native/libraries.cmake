@@ -1,9 +1,16 @@
 # What is built: one line per shared library.
 set(probe
   ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/account.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc
   ${native}/probe/region.cc ${native}/probe/thread.cc)
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
 
-add_native_library(heapsmith_watch ${abi} ${probe} ${native}/heap/next.cc)
+# What the allocator and the kernel tell without a probe.
+set(told ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+
+add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
+add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
 include(${native}/osmem/osmem.cmake)
+
+add_native_library(heapsmith_track ${native}/track/heap_track.c)
+target_compile_definitions(heapsmith_track PRIVATE HEAP_TRACK_PRELOAD)

@@ -1,4 +1,4 @@
-"""The teaching allocator: its executable model, a script language, the driver of native libraries, checks and studies.
+"""The teaching allocator: its executable model, a script language, the driver of libraries, checks, studies.
 
 Example:
     >>> from heapsmith.osmem import HEAP_START, Model
@@ -11,13 +11,13 @@ Example:
 """
 
 from heapsmith.osmem.blocks import HEAP_START, Block, Event, Layout, Step, SystemCall
-from heapsmith.osmem.model import BadPointer, Model
+from heapsmith.osmem.model import BadPointerError, Model
 from heapsmith.osmem.script import Script, ScriptError, parse_script, play
 from heapsmith.osmem.trace_text import format_trace
 
 __all__ = [
     "HEAP_START",
-    "BadPointer",
+    "BadPointerError",
     "Block",
     "Event",
     "Layout",

@@ -1,8 +1,9 @@
-"""Where an address stands in a picture: the same for all steps of a run, so that a block that stays is seen to stay.
+"""Where an address stands in a picture: the same in all steps, so that a block that stays is seen to stay.
 
-The heap is 128 KiB from the start and a header is 24 bytes: drawn to scale in one line, the header would be a fifth of a
-pixel wide. So the axis is to scale with one exception: a stretch that no step of the run ever divides may be *torn*,
-that is, drawn shorter, with a mark that says so. And a piece too small to be seen gets a smallest width.
+The heap is 128 KiB from the start and a header is 24 bytes: drawn to scale in one line, the header would be
+a fifth of a pixel wide. So the axis is to scale with one exception: a stretch that no step of the run ever
+divides may be *torn*, that is, drawn shorter, with a mark that says so. And a piece too small to be seen
+gets a smallest width.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Axis:
 
     def __init__(self, boundaries: Iterable[int], row_units: float, most_rows: int = _MOST_ROWS) -> None:
         self._addresses = sorted(set(boundaries))
+        self._spans: dict[tuple[int, int], tuple[Span, ...]] = {}
         self.row_units = row_units
         lengths = [end - start for start, end in pairwise(self._addresses)]
         self.units_per_byte, longest = _choose_scale(lengths, row_units, most_rows)
@@ -71,7 +73,7 @@ class Axis:
         self.rows = max(1, -int(-(self._places[-1] - 1e-6) // row_units))
 
     def place(self, address: int) -> float:
-        """Return how many units from the very beginning an address stands; between boundaries, in proportion."""
+        """Return how many units from the beginning an address stands; between boundaries, in proportion."""
         index = bisect.bisect_right(self._addresses, address) - 1
         if index < 0:
             return 0.0
@@ -81,15 +83,23 @@ class Axis:
         share = (address - start) / (end - start)
         return self._places[index] + share * (self._places[index + 1] - self._places[index])
 
-    def spans(self, start: int, end: int) -> Iterator[Span]:
+    def spans(self, start: int, end: int) -> tuple[Span, ...]:
         """Cut an address range into the pieces that lie in one row each."""
+        # The same blocks are asked for in step after step, and several times in each.
+        if (start, end) not in self._spans:
+            self._spans[start, end] = tuple(self._cut(start, end))
+        return self._spans[start, end]
+
+    def _cut(self, start: int, end: int) -> Iterator[Span]:
         left, right = self.place(start), self.place(end)
         row = int((left + 1e-6) // self.row_units)
         opens = True
         while right - left > 1e-6:
             row_end = min(right, (row + 1) * self.row_units)
             closes = right - row_end < 1e-6
-            yield Span(row, left - row * self.row_units, row_end - row * self.row_units, opens, closes)
+            yield Span(
+                row, max(0.0, left - row * self.row_units), row_end - row * self.row_units, opens, closes
+            )
             left, row, opens = row_end, row + 1, False
 
     def point(self, address: int) -> tuple[int, float]:
@@ -100,7 +110,7 @@ class Axis:
 
 
 def _choose_scale(lengths: Sequence[int], row_units: float, most_rows: int) -> tuple[float, float]:
-    """Find units per byte and the longest piece that is not torn, so that the rows are few and well filled."""
+    """Find units per byte and the longest piece that is not torn, so that rows are few and well filled."""
     room = row_units
     for rows in range(1, most_rows + 1):
         room = rows * row_units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from heapsmith.units import GiB, KiB
@@ -84,7 +84,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class SystemCall:
-    """One system call: its name, its arguments as the kernel gets them, its result (negative: the error number)."""
+    """One system call: name, arguments as the kernel gets them, result (negative: the error number)."""
 
     name: str
     arguments: tuple[int, ...]
@@ -104,7 +104,7 @@ EventKind = Literal[
     "unmapped",
     "freed",
     "copied",  # `bytes` of content from the block at `address` to the block at `other`
-    "blocked",  # realloc cannot grow `address` to `bytes` where it is; `other` is behind it; `reason` says why
+    "blocked",  # `address` cannot grow to `bytes` where it is; `other` is behind it; `reason` says why
     "refused",  # the system has no more memory, or the request is larger than any
     "kept",  # realloc needs no more than `address` has already
 ]
@@ -173,4 +173,3 @@ class Tally:
     splits: int = 0
     merges: int = 0
     copied_bytes: int = 0
-    by_name: dict[str, int] = field(default_factory=dict[str, int])

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,9 @@ class Verdict:
     def diff(self) -> list[str]:
         """Return the unified diff from the model's trace to the library's."""
         name = self.scenario.name
-        return list(difflib.unified_diff(self.expected, self.actual, f"{name}.model", f"{name}.library", lineterm=""))
+        return list(
+            difflib.unified_diff(self.expected, self.actual, f"{name}.model", f"{name}.library", lineterm="")
+        )
 
 
 def choose_scenarios(names: Sequence[str]) -> list[Scenario]:
@@ -79,27 +82,32 @@ def choose_scenarios(names: Sequence[str]) -> list[Scenario]:
 
 
 def check_library(
-    library_path: Path, layout: Layout = "v1", names: Sequence[str] = (), *, time_limit_s: float = TIME_LIMIT_S
+    library_path: Path,
+    layout: Layout = "v1",
+    scenarios: Sequence[Scenario] = tuple(SCENARIOS),
+    *,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Iterator[Verdict]:
     """Run scenarios against a library, each in a process of its own.
 
     Args:
         library_path: Any shared object with the four functions.
         layout: The headers that it should have.
-        names: Which scenarios, by name or pattern; all when empty.
+        scenarios: Which; see `choose_scenarios` and `random_scenario`.
         time_limit_s: For each scenario.
 
     Yields:
         One verdict per scenario, in their order, as they come.
 
     Raises:
-        CheckError: A name is unknown, the file is no usable library, or has the other layout.
+        CheckError: The file is no usable library, or has the other layout.
     """
-    scenarios = choose_scenarios(names)
     require_layout(library_path, layout)
     workers = ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
     try:
-        yield from workers.map(lambda one: run_scenario(one, library_path, layout, time_limit_s), scenarios)
+        yield from workers.map(
+            run_scenario, scenarios, repeat(library_path), repeat(layout), repeat(time_limit_s)
+        )
     finally:
         workers.shutdown(cancel_futures=True)
 
@@ -118,7 +126,7 @@ def run_scenario(scenario: Scenario, library_path: Path, layout: Layout, time_li
 
 
 def find_offences(script: Script, played: Sequence[Played], run: NativeRun) -> Iterator[str]:
-    """Name everything that is wrong with a run apart from its trace: how it ended, its memory, its system calls."""
+    """Name all that is wrong with a run apart from its trace: its end, its memory, its system calls."""
 
     def where(index: int) -> str:
         operation = script.operations[min(index, len(script.operations) - 1)]
@@ -153,7 +161,7 @@ def find_offences(script: Script, played: Sequence[Played], run: NativeRun) -> I
 
 def _last_words(run: NativeRun) -> str:
     lines = [line.strip() for line in run.messages.splitlines() if line.strip()]
-    return f": it said {lines[-1][:160]!r}" if lines else ""
+    return f": it said {lines[-1][-200:]!r}" if lines else ""
 
 
 def _overlaps(script: Script, played: Sequence[Played], steps: Sequence[Step]) -> Iterator[str]:
@@ -161,15 +169,18 @@ def _overlaps(script: Script, played: Sequence[Played], steps: Sequence[Step]) -
     live: dict[int, tuple[int, int]] = {}  # by operation: beginning and end
     for index, (one, step) in enumerate(zip(played, steps, strict=False)):
         numbers = one.operation.numbers
-        if step.function == "os_free" or (step.function == "os_realloc" and (step.pointer or not numbers[-1])):
+        if step.function == "os_free" or (
+            step.function == "os_realloc" and (step.pointer or not numbers[-1])
+        ):
             live.pop(one.source, None)
         if not step.pointer:
             continue
         size = numbers[0] * numbers[1] if step.function == "os_calloc" else numbers[-1]
         for other, (start, end) in live.items():
             if step.pointer < end and start < step.pointer + size:
-                lines = script.operations
-                yield f"overlap: line {lines[index].line}, {lines[index].text}, answers memory that line {lines[other].line} still has"
+                operation, owner = script.operations[index], script.operations[other]
+                where = f"line {operation.line}, {operation.text}"
+                yield f"overlap: {where}, answers memory that line {owner.line} still has"
                 break
         live[index] = (step.pointer, step.pointer + size)
 

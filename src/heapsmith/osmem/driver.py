@@ -1,7 +1,8 @@
 """Running a libosmem.so, anybody's, in a process of its own and seeing every system call it makes.
 
-The native driver (``native/osmem/driver.c``) is started with the library preloaded and shares one piece of memory with
-us: the operations go in, answers and system calls come out, and what was written stays when the driver crashes.
+The native driver (``native/osmem/driver.c``) is started with the library preloaded and shares one piece of
+memory with us: the operations go in, answers and system calls come out, and what was written stays when the
+driver crashes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+import re
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from heapsmith.errors import CheckError
 from heapsmith.native import library
 from heapsmith.osmem.blocks import Step, SystemCall
 from heapsmith.osmem.script import Played
+from heapsmith.osmem.trace_text import signal_name
 
 # The bytes of native/osmem/driver.h.
 HEAD: Final = struct.Struct("<10IQ")
@@ -40,18 +43,71 @@ _FINDINGS: Final = {
 }
 _NAMES_OF_NUMBERS: Final[dict[str, dict[int, str]]] = {
     "x86_64": {
-        **{0: "read", 1: "write", 2: "open", 3: "close", 5: "fstat", 9: "mmap", 10: "mprotect", 11: "munmap"},
-        **{12: "brk", 13: "rt_sigaction", 14: "rt_sigprocmask", 16: "ioctl", 24: "sched_yield", 25: "mremap"},
-        **{28: "madvise", 35: "nanosleep", 39: "getpid", 56: "clone", 57: "fork", 58: "vfork", 59: "execve"},
-        **{60: "exit", 186: "gettid", 200: "tkill", 202: "futex", 228: "clock_gettime", 231: "exit_group"},
-        **{234: "tgkill", 257: "openat", 262: "newfstatat", 302: "prlimit64", 318: "getrandom", 435: "clone3"},
+        0: "read",
+        1: "write",
+        2: "open",
+        3: "close",
+        5: "fstat",
+        9: "mmap",
+        10: "mprotect",
+        11: "munmap",
+        12: "brk",
+        13: "rt_sigaction",
+        14: "rt_sigprocmask",
+        16: "ioctl",
+        24: "sched_yield",
+        25: "mremap",
+        28: "madvise",
+        35: "nanosleep",
+        39: "getpid",
+        56: "clone",
+        57: "fork",
+        58: "vfork",
+        59: "execve",
+        60: "exit",
+        186: "gettid",
+        200: "tkill",
+        202: "futex",
+        228: "clock_gettime",
+        231: "exit_group",
+        234: "tgkill",
+        257: "openat",
+        262: "newfstatat",
+        302: "prlimit64",
+        318: "getrandom",
+        435: "clone3",
     },
     "aarch64": {
-        **{29: "ioctl", 56: "openat", 57: "close", 63: "read", 64: "write", 79: "newfstatat", 80: "fstat"},
-        **{93: "exit", 94: "exit_group", 98: "futex", 101: "nanosleep", 113: "clock_gettime", 124: "sched_yield"},
-        **{130: "tkill", 131: "tgkill", 134: "rt_sigaction", 135: "rt_sigprocmask", 172: "getpid", 178: "gettid"},
-        **{214: "brk", 215: "munmap", 216: "mremap", 220: "clone", 221: "execve", 222: "mmap", 226: "mprotect"},
-        **{233: "madvise", 261: "prlimit64", 278: "getrandom", 435: "clone3"},
+        29: "ioctl",
+        56: "openat",
+        57: "close",
+        63: "read",
+        64: "write",
+        79: "newfstatat",
+        80: "fstat",
+        93: "exit",
+        94: "exit_group",
+        98: "futex",
+        101: "nanosleep",
+        113: "clock_gettime",
+        124: "sched_yield",
+        130: "tkill",
+        131: "tgkill",
+        134: "rt_sigaction",
+        135: "rt_sigprocmask",
+        172: "getpid",
+        178: "gettid",
+        214: "brk",
+        215: "munmap",
+        216: "mremap",
+        220: "clone",
+        221: "execve",
+        222: "mmap",
+        226: "mprotect",
+        233: "madvise",
+        261: "prlimit64",
+        278: "getrandom",
+        435: "clone3",
     },
 }
 _ARGUMENT_COUNTS: Final = {"brk": 1, "munmap": 2}
@@ -61,7 +117,7 @@ Ending = Literal["finished", "exited", "killed", "out of time"]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation for the driver: ``source`` is the operation whose result is the pointer argument, -1 for NULL."""
+    """An operation; ``source`` is the one whose result is the pointer argument, -1 for NULL."""
 
     function: str
     source: int
@@ -107,9 +163,7 @@ class NativeRun:
 
 def calls_of(played: Sequence[Played]) -> list[Call]:
     """Turn a played script into what the driver carries out."""
-    return [
-        Call(one.step.function, one.source, one.operation.numbers) for one in played
-    ]
+    return [Call(one.step.function, one.source, one.operation.numbers) for one in played]
 
 
 def run_native(
@@ -124,8 +178,8 @@ def run_native(
         time_limit_s: After this the process is killed.
 
     Raises:
-        CheckError: The library cannot be loaded or lacks a function, or this system lets no process filter its own
-            system calls.
+        CheckError: The library cannot be loaded or lacks a function, or this system lets no process filter
+            its own system calls.
     """
     system_call_room = 16 * len(calls) + 1024
     block_room = 4 * len(calls) + 64 if header_bytes else 0
@@ -142,7 +196,8 @@ def run_native(
         os.truncate(shared, size)
         head = HEAD.pack(_MAGIC, 0, 0, header_bytes, len(calls), system_call_room, 0, 0, block_room, 0, 0)
         operations = b"".join(
-            OPERATION.pack(FUNCTIONS.index(call.function), call.source, *(*call.numbers, 0, 0)[:2]) for call in calls
+            OPERATION.pack(FUNCTIONS.index(call.function), call.source, *(*call.numbers, 0, 0)[:2])
+            for call in calls
         )
         os.pwrite(shared, head + operations, 0)
         process = subprocess.Popen(
@@ -151,7 +206,11 @@ def run_native(
             stdout=messages,
             stderr=messages,
             pass_fds=[shared, *opened],
-            env={"LD_PRELOAD": preload, "LD_BIND_NOW": "1", "LC_ALL": "C"},
+            env={
+                "LD_PRELOAD": preload,
+                "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
+                "LC_ALL": "C",
+            },
         )
         return_code: int | None
         try:
@@ -169,7 +228,7 @@ def run_native(
 
 
 def _preload_name(path: Path) -> tuple[str, list[int]]:
-    """Name a library for LD_PRELOAD, which splits at spaces and colons: such a path goes in as an open file."""
+    """Name a library for LD_PRELOAD, which splits at spaces and colons: such a path goes as an open file."""
     name = str(path.resolve())
     if not any(character in name for character in " :\t\n$"):
         return name, []
@@ -181,7 +240,9 @@ def _read_messages(fd: int) -> str:
     return os.pread(fd, 1 << 16, 0).decode(errors="replace")
 
 
-def _read(view: mmap.mmap, calls: Sequence[Call], path: Path, return_code: int | None, messages: str) -> NativeRun:
+def _read(
+    view: mmap.mmap, calls: Sequence[Call], path: Path, return_code: int | None, messages: str
+) -> NativeRun:
     head = HEAD.unpack_from(view, 0)
     _, state, error, _, _, system_call_room, system_call_count, dropped, _, block_count, heap_start = head
     if state in {_NOT_STARTED, _SYMBOL_MISSING, _NO_FILTER}:
@@ -212,9 +273,7 @@ def _read(view: mmap.mmap, calls: Sequence[Call], path: Path, return_code: int |
         takes_pointer = call.function in {"os_realloc", "os_free"}
         pointer = (answers[call.source][0] if call.source >= 0 else 0,) if takes_pointer else ()
         returned = None if phase == _IN_CALL or call.function == "os_free" else result
-        steps.append(
-            Step(call.function, (*pointer, *call.numbers), returned, tuple(made.get(index, ())))
-        )
+        steps.append(Step(call.function, (*pointer, *call.numbers), returned, tuple(made.get(index, ()))))
         if phase == _IN_CALL:
             in_payload = False
     ending: Ending
@@ -231,21 +290,30 @@ def _read(view: mmap.mmap, calls: Sequence[Call], path: Path, return_code: int |
 
 
 def _not_run(state: int, error: int, path: Path, return_code: int | None, messages: str) -> CheckError:
-    last_line = (messages.strip().splitlines() or [""])[-1]
+    refused = re.search(r"cannot be preloaded \((.*)\): ignored", messages)
+    reason = (
+        refused[1]
+        if refused
+        else (messages.strip().splitlines() or ["the dynamic loader gave no reason"])[-1]
+    )
     if state == _NO_FILTER:
         return CheckError(
             "the system calls of a process cannot be captured here",
             f"the kernel refuses a seccomp filter: {os.strerror(error)}",
             "allow the seccomp and prctl system calls in this container",
         )
-    if state == _SYMBOL_MISSING and "cannot be preloaded" not in messages:
+    if state == _SYMBOL_MISSING and not refused:
         missing = ", ".join(name for bit, name in enumerate(FUNCTIONS) if error & 1 << bit)
-        return CheckError(f"{path} lacks {missing}", "it is no libosmem.so", "export the four functions of osmem.h")
+        return CheckError(
+            f"{path} lacks {missing}", "it is no libosmem.so", "export the four functions of osmem.h"
+        )
     if return_code is None:
         return CheckError(f"{path} does not start", "it was still loading when the time was up")
     if return_code < 0:
-        return CheckError(f"{path} does not start", f"a constructor of it died of signal {-return_code}")
-    return CheckError(f"{path} cannot be loaded", last_line or "the dynamic loader gave no reason")
+        return CheckError(
+            f"{path} cannot be loaded", f"loading it dies of {signal_name(-return_code)}", "build it again"
+        )
+    return CheckError(f"{path} cannot be loaded", reason, "link it with -shared -fPIC")
 
 
 def _system_call(number: int, arguments: list[int], result: int) -> SystemCall:

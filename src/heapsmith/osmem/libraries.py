@@ -1,8 +1,8 @@
-"""Shared objects with the four functions: ours, made ready to link, and anybody's, looked at before it is run."""
+"""Shared objects with the four functions: ours, ready to link, and anybody's, looked at before it is run."""
 
 from __future__ import annotations
 
-import os
+import shlex
 import shutil
 import struct
 import subprocess
@@ -39,8 +39,8 @@ def build_library(output: Path, layout: Layout = "v1", *, compiler_options: Sequ
     Args:
         output: The file to write; if it is a directory, ``libosmem.so`` in it.
         layout: The header layout.
-        compiler_options: If any are given, compile the source with them (``["-O0", "-g"]``) instead of copying the
-            library that came with heapsmith.
+        compiler_options: If any are given, compile the source with them (``["-O0", "-g"]``) instead of
+            copying the library that came with heapsmith.
 
     Returns:
         The library's path.
@@ -63,8 +63,8 @@ def build_library(output: Path, layout: Layout = "v1", *, compiler_options: Sequ
         if not (header.exists() and header.samefile(SOURCES / "osmem" / "osmem.h")):
             shutil.copyfile(SOURCES / "osmem" / "osmem.h", header)
     except OSError as error:
-        where = error.filename2 or error.filename or target
-        raise ForgeError(f"cannot write {where}", error.strerror or str(error), "name a file in a directory that you may write to") from None
+        hint = "name a file in a directory that you may write to"
+        raise ForgeError(f"cannot write {target}", error.strerror or str(error), hint) from None
     return target
 
 
@@ -105,18 +105,21 @@ def inspect_library(path: Path) -> None:
         raise CheckError(f"{path} is not a library", "it is no ELF file", "name a libosmem.so")
     _, bits, byte_order, kind, machine = _ELF_HEADER.unpack(start)
     if kind != _SHARED_OBJECT:
-        raise CheckError(f"{path} is not a library", "it is an object file or a program", "link it with -shared -fPIC")
+        raise CheckError(
+            f"{path} is not a library", "it is an object file or a program", "link it with -shared -fPIC"
+        )
     with Path("/proc/self/exe").open("rb") as file:
         here = _ELF_HEADER.unpack(file.read(_ELF_HEADER.size))
     if (bits, byte_order, machine) != (here[1], here[2], here[4]):
         name = _MACHINES.get(machine, f"machine {machine}")
         raise CheckError(
-            f"{path} is for another machine ({32 if bits == 1 else 64}-bit {name})", hint="build it on this one"
+            f"{path} is for another machine ({32 if bits == 1 else 64}-bit {name})",
+            hint="build it on this one",
         )
 
 
 def header_bytes_of(path: Path) -> int | None:
-    """Find how long a library's headers are: how far its payloads are from where the heap and a mapping begin.
+    """Find how long a library's headers are: how far its payloads are from where heap and mapping begin.
 
     Returns:
         Bytes; None if it does not behave enough like a libosmem.so to tell.
@@ -142,7 +145,8 @@ def require_layout(path: Path, layout: Layout) -> None:
     """Refuse a library that has the other layout's headers.
 
     Raises:
-        CheckError: It has; the error says which. Or the file is no library, cannot be loaded, lacks a function.
+        CheckError: It has; the error says which. Or the file is no library, cannot be loaded, lacks a
+            function.
     """
     found = header_bytes_of(path)
     for other, header_bytes in HEADER_BYTES.items():
@@ -154,7 +158,12 @@ def require_layout(path: Path, layout: Layout) -> None:
             )
 
 
-def environment_for_linking(path: Path) -> str:
-    """Write the compiler flags that link a program with the library."""
-    directory = os.path.relpath(path.parent)
-    return f"-I{directory} -L{directory} -l:{path.name} -Wl,-rpath,'$ORIGIN'"
+def linking_flags(path: Path) -> str:
+    """Write the compiler flags that link a program with a library, to be found there when the program runs.
+
+    Example:
+        >>> linking_flags(Path("/opt/course/libosmem.so"))
+        '-I/opt/course -L/opt/course -l:libosmem.so -Wl,-rpath,/opt/course'
+    """
+    directory = shlex.quote(str(path.resolve().parent))
+    return f"-I{directory} -L{directory} {shlex.quote(f'-l:{path.name}')} -Wl,-rpath,{directory}"

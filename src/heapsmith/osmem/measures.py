@@ -1,4 +1,4 @@
-"""What a heap is worth at a moment: how much of it is used, and how much is lost to which kind of fragmentation."""
+"""A heap at a moment, in figures: what is used, and what is lost to which kind of fragmentation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The teaching allocator in plain Python: the rules of libosmem.so, one short method each.
 
-Read it from the bottom: ``malloc``, ``calloc``, ``realloc`` and ``free`` are what a program calls; above them stand the
-steps that they are made of (find, split, merge, grow). Nothing here touches real memory: a heap is a list of ``Block``
-values in order of address, and moving the break is adding to a number.
+Read it from the bottom: ``malloc``, ``calloc``, ``realloc`` and ``free`` are what a program calls; above
+them stand the steps that they are made of (find, split, merge, grow). Nothing here touches real memory: a
+heap is a list of ``Block`` values in order of address, and moving the break is adding to a number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROT_READ_WRITE: Final = 0x1 | 0x2
 MAP_PRIVATE_ANON: Final = 0x02 | 0x20
 
 
-class BadPointer(HeapsmithError):
+class BadPointerError(HeapsmithError):
     """A pointer was given back that no live block has. In C this is undefined; here it is said."""
 
 
@@ -50,15 +50,17 @@ class Model:
 
     Args:
         layout: The header: ``v1`` (24 bytes) or ``v2`` (32 bytes).
-        fit: Which free block to take: the smallest that fits (``best``), the lowest (``first``), the next one after
-            the last taken (``next``) or the largest (``worst``).
+        fit: Which free block to take: the smallest that fits (``best``), the lowest (``first``), the next
+            one after the last taken (``next``) or the largest (``worst``).
         coalesce: When free neighbours become one block: all of them ``before-search``, only the freed one's
             neighbours ``on-free``, or ``never`` (then realloc swallows no neighbour either).
         split: Whether what a block has too much becomes a block of its own.
-        preallocation_bytes: How much heap the first request gets at once, header included; 0: only what it needs.
+        preallocation_bytes: How much heap the first request gets at once, header included; 0: only what it
+            needs.
 
     Raises:
-        HeapsmithError: A policy is unknown, or the preallocation is negative, unaligned, or smaller than a block.
+        HeapsmithError: A policy is unknown, or the preallocation is negative, unaligned, or smaller than a
+            block.
 
     Example:
         >>> heap = Model()
@@ -123,12 +125,12 @@ class Model:
         """How far the break has moved."""
         return self._break - HEAP_START
 
-    # ---- The system ---------------------------------------------------------------------------------------------
+    # ---- The system
+    # ---------------------------------------------------------------------------------------------
 
     def _system(self, name: str, arguments: tuple[int, ...], result: int) -> None:
         self._system_calls.append(SystemCall(name, arguments, result))
         self.tally.system_calls += 1
-        self.tally.by_name[name] = self.tally.by_name.get(name, 0) + 1
 
     def _say(
         self,
@@ -157,7 +159,8 @@ class Model:
         self._system("brk", (self._break,), self._break)
         return True
 
-    # ---- The parts of every call --------------------------------------------------------------------------------
+    # ---- The parts of every call
+    # --------------------------------------------------------------------------------
 
     def _replace(self, index: int, size_bytes: int) -> Block:
         old = self._blocks[index]
@@ -260,7 +263,8 @@ class Model:
         self._say("appended", start, self.header_bytes + size_bytes)
         return True
 
-    # ---- Allocate and release -----------------------------------------------------------------------------------
+    # ---- Allocate and release
+    # -----------------------------------------------------------------------------------
 
     def _allocate(self, requested_bytes: int, threshold_bytes: int) -> int:
         """Find memory for a request: the payload's address, 0 for NULL."""
@@ -286,7 +290,12 @@ class Model:
         block = self._blocks[index]
         self._say("taken", block.address, block.size_bytes)
         self._blocks[index] = Block(
-            block.address, block.header_bytes, block.size_bytes, "allocated", requested_bytes, self._calls_made
+            block.address,
+            block.header_bytes,
+            block.size_bytes,
+            "allocated",
+            requested_bytes,
+            self._calls_made,
         )
         self._split(index, size_bytes)
         return block.payload
@@ -315,7 +324,7 @@ class Model:
         for index, block in enumerate(self._blocks):
             if block.payload == payload:
                 if block.status == "free" and not freed_is_fine:
-                    raise BadPointer(f"{self.name_of(payload)} is free already", "this is a double free")
+                    raise BadPointerError(f"{self.name_of(payload)} is free already", "this is a double free")
                 return index
             if block.address <= payload < block.end:
                 if block.status == "free":
@@ -323,8 +332,10 @@ class Model:
                 else:
                     inside_bytes = payload - block.payload
                     why = f"it points {inside_bytes:+} bytes into the block at {self.name_of(block.payload)}"
-                raise BadPointer(f"{self.name_of(payload)} is not the start of a live block", why)
-        raise BadPointer(f"{self.name_of(payload)} is not a block of this heap", "nothing was ever allocated there")
+                raise BadPointerError(f"{self.name_of(payload)} is not the start of a live block", why)
+        raise BadPointerError(
+            f"{self.name_of(payload)} is not a block of this heap", "nothing was ever allocated there"
+        )
 
     def _release(self, payload: int) -> None:
         index = self._locate(payload)
@@ -352,14 +363,21 @@ class Model:
     def _request(self, index: int, requested_bytes: int) -> int:
         block = self._blocks[index]
         self._blocks[index] = Block(
-            block.address, block.header_bytes, block.size_bytes, "allocated", requested_bytes, self._calls_made
+            block.address,
+            block.header_bytes,
+            block.size_bytes,
+            "allocated",
+            requested_bytes,
+            self._calls_made,
         )
         return block.payload
 
     def _reallocate(self, payload: int, requested_bytes: int) -> int:
         index = self._locate(payload, freed_is_fine=True)
         if index is None:
-            self._say("blocked", self._mappings[payload].address, reason="a mapping of its own is never resized")
+            self._say(
+                "blocked", self._mappings[payload].address, reason="a mapping of its own is never resized"
+            )
             return self._move(self._mappings[payload], requested_bytes)
         block = self._blocks[index]
         if block.status == "free":
@@ -395,7 +413,8 @@ class Model:
             return f"{has}, and free neighbours are never joined under this policy"
         return f"{has}, and the block right behind it is in use"
 
-    # ---- The four functions -------------------------------------------------------------------------------------
+    # ---- The four functions
+    # -------------------------------------------------------------------------------------
 
     def malloc(self, size_bytes: int) -> Step:
         """Carry out ``os_malloc(size_bytes)``.
@@ -410,7 +429,7 @@ class Model:
         return self._finish("os_malloc", (size_bytes,), payload)
 
     def calloc(self, count: int, size_bytes: int) -> Step:
-        """Carry out ``os_calloc(count, size_bytes)``: mapped from one page up; NULL where the product overflows.
+        """Carry out ``os_calloc(count, size_bytes)``: mapped from one page up; NULL where it overflows.
 
         Example:
             >>> [call.name for call in Model().calloc(4080, 1).system_calls]
@@ -424,7 +443,7 @@ class Model:
         """Carry out ``os_realloc(pointer, size_bytes)``.
 
         Raises:
-            BadPointer: No block has this payload. (A block that is free answers NULL, as in C.)
+            BadPointerError: No block has this payload. (A block that is free answers NULL, as in C.)
 
         Example:
             >>> heap = Model()
@@ -445,7 +464,7 @@ class Model:
         """Carry out ``os_free(pointer)``.
 
         Raises:
-            BadPointer: No live block has this payload, or it is free already.
+            BadPointerError: No live block has this payload, or it is free already.
 
         Example:
             >>> heap = Model()

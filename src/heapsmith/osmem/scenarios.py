@@ -1,8 +1,8 @@
 """The scenarios of the checker: for every rule a small script that goes wrong when the rule is broken.
 
-Each is a function of the header's size, because many of them are about one byte more or less. Its docstring is the rule,
-in words that the checker can print. What the papers of the course leave open (a threshold a few bytes higher, growing in
-place before mapping, joining neighbours already in ``os_free``) is not probed.
+Each is a function of the header's size, because many of them are about one byte more or less. Its docstring
+is the rule, in words that the checker can print. What the papers of the course leave open (a threshold a few
+bytes higher, growing in place before mapping, joining neighbours already in ``os_free``) is not probed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _holes(sizes: Iterable[int]) -> Lines:
         yield f"free hole{number}"
 
 
-# ---- malloc: nothing, the first use, alignment ------------------------------------------------------------------------
+# ---- malloc: nothing, the first use, alignment ------------------------------------------------------
 
 
 @_scenario(1)
@@ -112,7 +112,7 @@ def malloc_aligns(header: int) -> Lines:
 
 @_scenario(2)
 def malloc_threshold(header: int) -> Lines:
-    """Header and payload of less than 128 KiB come from the heap, of more from mmap, whose length is not rounded."""
+    """Header and payload of less than 128 KiB are heap, more is mmap, its length not rounded."""
     yield f"a = malloc {MMAP_THRESHOLD_BYTES - header - 24}"
     yield f"b = malloc {MMAP_THRESHOLD_BYTES + 8}"
     yield f"c = malloc {MMAP_THRESHOLD_BYTES - header - 1000}"
@@ -124,16 +124,31 @@ def malloc_threshold(header: int) -> Lines:
 def malloc_mapped_stays_apart(header: int) -> Lines:
     """Mapped blocks are never split, merged or reused."""
     yield from ["a = malloc 200000", "b = malloc 500", "c = malloc 150000", "d = malloc 500"]
-    yield from ["free a", "free b", "e = malloc 400", "f = malloc 150000", "free c", "free d", "g = malloc 900"]
+    yield from [
+        "free a",
+        "free b",
+        "e = malloc 400",
+        "f = malloc 150000",
+        "free c",
+        "free d",
+        "g = malloc 900",
+    ]
 
 
-# ---- Reuse, split, no split ---------------------------------------------------------------------------------------------
+# ---- Reuse, split, no split -------------------------------------------------------------------------
 
 
 @_scenario(2)
 def reuse_same_size(header: int) -> Lines:
     """A freed block is used again for the next request that it fits."""
-    yield from ["a = malloc 1000", "b = malloc 2000", "c = malloc 3000", "free b", "d = malloc 2000", "free a"]
+    yield from [
+        "a = malloc 1000",
+        "b = malloc 2000",
+        "c = malloc 3000",
+        "free b",
+        "d = malloc 2000",
+        "free a",
+    ]
     yield from ["e = malloc 1000", "free c", "free d", "free e"]
 
 
@@ -160,7 +175,13 @@ def split_leaves_a_usable_block(header: int) -> Lines:
 def split_at_the_smallest_rest(header: int) -> Lines:
     """A rest that holds a header and 8 bytes is split off."""
     yield f"a = malloc {1000 + header + 8}"
-    yield from [_fill(header, leave=1000 + 2 * header + 8), "free a", "b = malloc 1000", "c = malloc 8", "free b"]
+    yield from [
+        _fill(header, leave=1000 + 2 * header + 8),
+        "free a",
+        "b = malloc 1000",
+        "c = malloc 8",
+        "free b",
+    ]
 
 
 @_scenario(3)
@@ -180,7 +201,7 @@ def no_split_of_a_small_rest(header: int) -> Lines:
 
 @_scenario(2)
 def no_split_at_the_end_of_the_heap(header: int) -> Lines:
-    """A rest as large as a header alone is no block: the heap ends with the used block, and the next is appended."""
+    """A rest as large as a header alone is no block: the heap ends with the used block."""
     yield from [f"a = malloc {PREALLOCATION_BYTES - 2 * header}", "b = malloc 1000", "free b", "free a"]
 
 
@@ -195,7 +216,7 @@ def split_in_many(header: int) -> Lines:
     yield "c = malloc 64"
 
 
-# ---- Best fit -----------------------------------------------------------------------------------------------------------
+# ---- Best fit ---------------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -221,11 +242,11 @@ def best_fit_takes_the_lowest_of_equals(header: int) -> Lines:
 
 @_scenario(2)
 def best_fit_before_the_untouched_rest(header: int) -> Lines:
-    """The unused end of the preallocated heap is a free block like any other: the last resort only by its size."""
+    """The unused end of the preallocated heap is a free block like any other, only the largest."""
     yield from ["a = malloc 100000", "b = malloc 8", "free a", "c = malloc 20000", "d = malloc 20000"]
 
 
-# ---- Coalesce -----------------------------------------------------------------------------------------------------------
+# ---- Coalesce ---------------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -270,7 +291,7 @@ def coalesce_then_split(header: int) -> Lines:
     yield from ["d = malloc 1500", "e = malloc 1000", "f = malloc 300"]
 
 
-# ---- Growing the heap ---------------------------------------------------------------------------------------------------
+# ---- Growing the heap -------------------------------------------------------------------------------
 
 
 @_scenario(3)
@@ -290,10 +311,17 @@ def expand_after_coalescing(header: int) -> Lines:
 @_scenario(3)
 def append_behind_a_used_block(header: int) -> Lines:
     """If nothing fits and the last block is in use, the heap grows by exactly a header and the payload."""
-    yield from [_fill(header, leave=16), "a = malloc 1", "b = malloc 4097", "c = malloc 100000", "free a", "d = malloc 5000"]
+    yield from [
+        _fill(header, leave=16),
+        "a = malloc 1",
+        "b = malloc 4097",
+        "c = malloc 100000",
+        "free a",
+        "d = malloc 5000",
+    ]
 
 
-# ---- calloc -------------------------------------------------------------------------------------------------------------
+# ---- calloc -----------------------------------------------------------------------------------------
 
 
 @_scenario(1)
@@ -322,7 +350,14 @@ def calloc_threshold(header: int) -> Lines:
 @_scenario(3)
 def calloc_zeroes_reused_memory(header: int) -> Lines:
     """The memory is zero, also where something else was before."""
-    yield from ["a = malloc 3000", "b = malloc 8", "free a", "c = calloc 300 10", "free c", "d = calloc 1 1001"]
+    yield from [
+        "a = malloc 3000",
+        "b = malloc 8",
+        "free a",
+        "c = calloc 300 10",
+        "free c",
+        "d = calloc 1 1001",
+    ]
     yield from ["e = calloc 7 11", "f = calloc 500 40"]
 
 
@@ -331,10 +366,15 @@ def calloc_reuses_splits_and_merges(header: int) -> Lines:
     """A calloc reuses, splits, merges and expands as malloc does."""
     yield from ["a = malloc 1500", "b = malloc 1500", "w = malloc 8", _fill(header, leave=3016 + 3 * header)]
     yield from ["free a", "free b", "c = calloc 10 20", "d = calloc 250 10", "free rest", "e = calloc 5 100"]
-    yield from [f"f = malloc {131072 - 3016 - 3 * header}", "g = calloc 2 1000", "free g", "h = calloc 2 1500"]
+    yield from [
+        f"f = malloc {131072 - 3016 - 3 * header}",
+        "g = calloc 2 1000",
+        "free g",
+        "h = calloc 2 1500",
+    ]
 
 
-# ---- free ---------------------------------------------------------------------------------------------------------------
+# ---- free -------------------------------------------------------------------------------------------
 
 
 @_scenario(1)
@@ -359,20 +399,31 @@ def free_unmaps(header: int) -> Lines:
     yield from ["a = malloc 200000", "b = malloc 300001", "free a", "c = malloc 200000", "free b", "free c"]
 
 
-# ---- realloc: in place --------------------------------------------------------------------------------------------------
+# ---- realloc: in place ------------------------------------------------------------------------------
 
 
 @_scenario(1)
 def realloc_null_is_malloc(header: int) -> Lines:
     """os_realloc(NULL, n) is os_malloc(n), mapped or not."""
-    yield from ["a = realloc NULL 100", "b = realloc NULL 0", "c = realloc NULL 200000", "d = realloc NULL 5000"]
+    yield from [
+        "a = realloc NULL 100",
+        "b = realloc NULL 0",
+        "c = realloc NULL 200000",
+        "d = realloc NULL 5000",
+    ]
     yield from ["free a", "free c"]
 
 
 @_scenario(1)
 def realloc_to_nothing_is_free(header: int) -> Lines:
     """os_realloc(p, 0) frees p and answers NULL."""
-    yield from ["a = malloc 1000", "b = malloc 200000", "c = realloc a 0", "d = realloc b 0", "e = malloc 900"]
+    yield from [
+        "a = malloc 1000",
+        "b = malloc 200000",
+        "c = realloc a 0",
+        "d = realloc b 0",
+        "e = malloc 900",
+    ]
 
 
 @_scenario(1)
@@ -385,7 +436,13 @@ def realloc_of_a_freed_block(header: int) -> Lines:
 @_scenario(2)
 def realloc_same_size(header: int) -> Lines:
     """A block that is large enough stays where it is."""
-    yield from ["a = malloc 1001", "b = malloc 8", "a = realloc a 1001", "a = realloc a 1008", "a = realloc a 1002"]
+    yield from [
+        "a = malloc 1001",
+        "b = malloc 8",
+        "a = realloc a 1001",
+        "a = realloc a 1008",
+        "a = realloc a 1002",
+    ]
 
 
 @_scenario(3)
@@ -442,14 +499,26 @@ def realloc_stays_merged(header: int) -> Lines:
     yield from [f"z = realloc z {2000 + header - 8}", "d = malloc 1008"]
 
 
-# ---- realloc: moving ----------------------------------------------------------------------------------------------------
+# ---- realloc: moving --------------------------------------------------------------------------------
 
 
 @_scenario(3)
 def realloc_moves_when_it_must(header: int) -> Lines:
     """A block with a used block behind it moves with its content; the old one becomes free."""
-    yield from ["a = malloc 1000", "b = malloc 8", "a = realloc a 2000", "c = malloc 1000", "b = realloc b 50"]
-    yield from ["w = malloc 8", "a = realloc a 9000", "a = realloc a 9000", "v = malloc 8", "a = realloc a 20000"]
+    yield from [
+        "a = malloc 1000",
+        "b = malloc 8",
+        "a = realloc a 2000",
+        "c = malloc 1000",
+        "b = realloc b 50",
+    ]
+    yield from [
+        "w = malloc 8",
+        "a = realloc a 9000",
+        "a = realloc a 9000",
+        "v = malloc 8",
+        "a = realloc a 20000",
+    ]
 
 
 @_scenario(3)
@@ -463,13 +532,23 @@ def realloc_moves_to_the_best_fit(header: int) -> Lines:
 def realloc_leaves_the_old_payload_alone(header: int) -> Lines:
     """Nothing is written into a payload that realloc leaves behind: the old content can still be compared."""
     yield from ["a = malloc 64", "w = malloc 8", "a = realloc a 4000", "v = malloc 8", "a = realloc a 9000"]
-    yield from ["u = malloc 8", "a = realloc a 200000", "b = malloc 3000", "x = malloc 8", "b = realloc b 6000"]
+    yield from [
+        "u = malloc 8",
+        "a = realloc a 200000",
+        "b = malloc 3000",
+        "x = malloc 8",
+        "b = realloc b 6000",
+    ]
 
 
 @_scenario(2)
 def realloc_does_not_grow_a_merged_end(header: int) -> Lines:
-    """Merging may make a block the last one; it still moves to where there is room rather than grow the heap."""
-    yield from ["hole = malloc 6000", "wall = malloc 8", f"pad = malloc {131072 - 6000 - 8 - 512 - 224 - 5 * header}"]
+    """Merging may make a block the last one; it still moves to where there is room."""
+    yield from [
+        "hole = malloc 6000",
+        "wall = malloc 8",
+        f"pad = malloc {131072 - 6000 - 8 - 512 - 224 - 5 * header}",
+    ]
     yield from ["a = malloc 512", "free hole", "a = realloc a 1500", "b = malloc 700"]
 
 
@@ -486,7 +565,7 @@ def realloc_of_a_mapping_moves(header: int) -> Lines:
     yield from ["a = realloc a 1000", "b = calloc 1000 5", "b = realloc b 4000", "b = realloc b 5000"]
 
 
-# ---- All of it ----------------------------------------------------------------------------------------------------------
+# ---- All of it --------------------------------------------------------------------------------------
 
 
 def random_lines(seed: int, count: int, header: int) -> Lines:
@@ -522,6 +601,17 @@ def random_lines(seed: int, count: int, header: int) -> Lines:
             yield f"{resized} = realloc {resized} {size()}"
         else:
             yield f"free {live.pop(rng.randrange(len(live)))}"
+
+
+def random_scenario(seed: int, count: int = 120) -> Scenario:
+    """Make a scenario of a random program.
+
+    Example:
+        >>> random_scenario(7).name
+        'random-7'
+    """
+    rule = f"A random program of {count} calls does what the model does."
+    return Scenario(f"random-{seed}", 1, rule, lambda header: "\n".join(random_lines(seed, count, header)))
 
 
 @_scenario(5)

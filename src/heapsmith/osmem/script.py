@@ -6,8 +6,8 @@
     free q
     free NULL
 
-Sizes may carry a unit (``128KiB``). ``realloc p 10`` without a name keeps the name ``p``. C's own spelling is fine too:
-``p = os_malloc(1000);``.
+Sizes may carry a unit (``128KiB``). ``realloc p 10`` without a name keeps the name ``p``. C's own spelling
+is fine too: ``p = os_malloc(1000);``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, Literal
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.osmem.blocks import Step
-from heapsmith.osmem.model import BadPointer, Model
+from heapsmith.osmem.model import BadPointerError, Model
 from heapsmith.units import parse_bytes
 
 Verb = Literal["malloc", "calloc", "realloc", "free"]
@@ -165,7 +165,11 @@ def _parse_line(source: str, line: str, words: list[Word]) -> Operation:
     wanted = len(usage.split()) - 1
     if len(arguments) != wanted:
         word = arguments[wanted] if len(arguments) > wanted else call
-        raise refuse(word, f"{verb} takes {wanted} argument{'s'[: wanted - 1]}, not {len(arguments)}", f"write: {usage}")
+        raise refuse(
+            word,
+            f"{verb} takes {wanted} argument{'s'[: wanted - 1]}, not {len(arguments)}",
+            f"write: {usage}",
+        )
     if verb == "free" and target:
         raise refuse(start, "free returns nothing, so nothing can be named")
     pointer = arguments[0] if verb in {"realloc", "free"} else None
@@ -182,7 +186,8 @@ def _parse_number(source: str, word: Word) -> int:
     try:
         value = int(word.text, 0) if word.text.lower().startswith("0x") else parse_bytes(word.text)
     except (HeapsmithError, ValueError):
-        # A plain number may be as large as a size_t, which is more than a number of bytes can be anywhere else.
+        # A plain number may be as large as a size_t, which is more than a number of bytes can be anywhere
+        # else.
         if not (word.text.isascii() and word.text.isdigit()):
             raise ScriptError(
                 source,
@@ -248,7 +253,7 @@ class _Names:
 
 
 def play(script: Script, model: Model) -> list[Played]:
-    """Carry out a script on a model.
+    r"""Carry out a script on a model.
 
     Args:
         script: What to do.
@@ -258,13 +263,14 @@ def play(script: Script, model: Model) -> list[Played]:
         One entry per operation.
 
     Raises:
-        ScriptError: A name is unknown, a block is freed twice, or a pointer is none of this heap's; with its place.
+        ScriptError: A name is unknown, a block is freed twice, or a pointer is none of this heap's; with its
+            place.
 
     Example:
-        >>> run = play(parse_script("p = malloc 10\\nfree p"), Model())
+        >>> run = play(parse_script("p = malloc 10\nfree p"), Model())
         >>> [played.step.function for played in run]
         ['os_malloc', 'os_free']
-        >>> play(parse_script("p = malloc 10\\nfree p\\nfree p"), Model())
+        >>> play(parse_script("p = malloc 10\nfree p\nfree p"), Model())
         Traceback (most recent call last):
         heapsmith.osmem.script.ScriptError: script:3:6: double free of p: it was freed on line 2
     """
@@ -286,7 +292,13 @@ def play(script: Script, model: Model) -> list[Played]:
             elif step.pointer:
                 names.forget(source, f"realloc took it on line {operation.line}")
         target = operation.target
-        if target is None and operation.verb == "realloc" and step.pointer and source >= 0 and operation.pointer:
+        if (
+            target is None
+            and operation.verb == "realloc"
+            and step.pointer
+            and source >= 0
+            and operation.pointer
+        ):
             target = operation.pointer.text
         if target is not None:
             names.bind(target, index)
@@ -306,7 +318,7 @@ def _carry_out(script: Script, model: Model, operation: Operation, address: int)
                 return model.realloc(address, numbers[0])
             case "free":
                 return model.free(address)
-    except BadPointer as error:
+    except BadPointerError as error:
         word = operation.pointer
         assert word is not None, "only a pointer argument can be a bad one"
         raise ScriptError(

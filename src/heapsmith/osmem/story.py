@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from heapsmith.osmem.blocks import Block, Event, Step
+from heapsmith.osmem.blocks import Block, Event, EventKind, Step
 from heapsmith.osmem.measures import Measures, measure
 from heapsmith.osmem.model import Fit
 from heapsmith.osmem.script import Played
@@ -30,7 +30,8 @@ class Scene:
         played: The line and what it did.
         before: The blocks on the heap before it.
         mappings_before: The mapped blocks before it.
-        names: What live blocks are called, by their owner (the call that made them), before and after the line.
+        names: What live blocks are called, by their owner (the call that made them), before and after the
+            line.
         headline: The outcome in a few words.
         sentences: What happened, in order, with reasons.
         trace: The call and its system calls, as the checker prints them.
@@ -60,7 +61,7 @@ class Scene:
 
 
 def tell(run: Sequence[Played], fit: Fit = "best") -> list[Scene]:
-    """Turn a played script into scenes.
+    r"""Turn a played script into scenes.
 
     Args:
         run: What ``play`` returned, from a fresh model.
@@ -68,7 +69,7 @@ def tell(run: Sequence[Played], fit: Fit = "best") -> list[Scene]:
 
     Example:
         >>> from heapsmith.osmem import Model, parse_script, play
-        >>> script = parse_script("p = malloc 1000\\nq = malloc 8\\nr = realloc p 2000")
+        >>> script = parse_script("p = malloc 1000\nq = malloc 8\nr = realloc p 2000")
         >>> tell(play(script, Model()))[-1].headline
         'r moved: q is in the way'
     """
@@ -79,7 +80,14 @@ def tell(run: Sequence[Played], fit: Fit = "best") -> list[Scene]:
     names: dict[int, str] = {}
     system_calls = 0
     for index, played in enumerate(run):
-        names = {**names, **{owner: name for name, owner in played.names.items()}}
+        # A name that now stands for something else is taken from the block that had it, unless that is the very
+        # block that this line moves.
+        names = {
+            owner: name
+            if played.names.get(name, owner) == owner or owner == played.source
+            else f"#{owner + 1}"
+            for owner, name in names.items()
+        } | {owner: name for name, owner in played.names.items()}
         step = played.step
         system_calls += len(step.system_calls)
         teller = _Teller(played, index, before, mappings_before, names, fit)
@@ -116,13 +124,15 @@ class _Teller:
         self.step = played.step
         self.operation = played.operation
         self.names = names
-        self.fit = fit
+        self.fit: Fit = fit
         self.mappings_before = mappings_before
         self.kinds = {event.kind for event in self.step.events}
         self.blocks = {block.address: block for block in (*before, *mappings_before)}
         self.blocks |= {block.address: block for block in (*self.step.heap, *self.step.mappings)}
         pointer = self.operation.pointer.text if self.operation.pointer else ""
-        self.subject = names.get(index) or self.operation.target or pointer or f"the block of line {self.operation.line}"
+        self.subject = (
+            names.get(index) or self.operation.target or pointer or f"the block of line {self.operation.line}"
+        )
 
     def _name_at(self, address: int | None) -> str:
         block = self.blocks.get(address or 0)
@@ -135,11 +145,17 @@ class _Teller:
         step, subject, kinds = self.step, self.subject, self.kinds
         if "refused" in kinds and not step.pointer:
             return "no memory: the answer is NULL"
-        if step.function == "os_free" or (step.function == "os_realloc" and not step.arguments[1] and step.arguments[0]):
+        if step.function == "os_free" or (
+            step.function == "os_realloc" and not step.arguments[1] and step.arguments[0]
+        ):
             gone = self.operation.pointer.text if self.operation.pointer else subject
             if "unmapped" in kinds:
                 return f"{gone} is freed: its mapping goes back to the system"
-            return f"{gone} is freed: its block stays, ready for reuse" if "freed" in kinds else "nothing to free"
+            return (
+                f"{gone} is freed: its block stays, ready for reuse"
+                if "freed" in kinds
+                else "nothing to free"
+            )
         if not step.pointer:
             return "the answer is NULL"
         if "copied" in kinds:
@@ -190,6 +206,10 @@ class _Teller:
         if not self.step.events:
             yield self._nothing_happened()
 
+    def _place_of(self, kind: EventKind) -> int:
+        kinds = [event.kind for event in self.step.events]
+        return kinds.index(kind) if kind in kinds else len(kinds)
+
     def _is_live_before(self, address: int | None) -> bool:
         return self.step.function == "os_realloc" and address == self._old_address()
 
@@ -198,6 +218,8 @@ class _Teller:
         return self.step.arguments[0] - header_bytes
 
     def _joined(self, events: list[Event]) -> str:
+        if self.step.events.index(events[0]) > self._place_of("freed"):
+            return "The block that was freed was joined with its free neighbours at once."
         if len(events) == 1:
             return "Two free blocks lay side by side: before the search they were joined into one."
         if len({event.address for event in events}) == 1:
@@ -205,35 +227,48 @@ class _Teller:
         return f"Before the search, free neighbours were joined, {len(events)} times in all."
 
     def _sentence(self, event: Event) -> str:
-        subject, bytes_text = self.subject, f"{format_count(event.bytes)} bytes"
+        bytes_text = f"{format_count(event.bytes)} bytes"
         match event.kind:
             case "preallocated":
                 return (
-                    f"The heap is used for the first time. One brk makes it {format_bytes(event.bytes)} long, "
+                    f"The heap is used for the first time. One brk makes it {format_bytes(event.bytes)}: "
                     "much more than is needed now, so that later requests need no system call."
                 )
             case "merged":
-                return f"The block behind it is free: its header and payload, {bytes_text}, were joined to {self._pointer()}."
+                return (
+                    f"The block behind it is free: its header and payload, {bytes_text}, "
+                    f"were joined to {self._pointer()}."
+                )
             case "searched" if event.address is None:
-                return f"No free block has room for {bytes_text}{self._rounded(event.bytes)}: {self._looked_at(event)}."
+                wanted = f"{bytes_text}{self._rounded(event.bytes)}"
+                return f"No free block has room for {wanted}: {self._looked_at(event)}."
             case "searched":
                 return f"{self._looked_at(event).capitalize()} for {bytes_text}{self._rounded(event.bytes)}."
             case "taken" if "searched" in self.kinds and not self.kinds & {"appended", "grown"}:
                 return f"The free block of {bytes_text} was chosen: {_CHOSEN_BECAUSE[self.fit]}."
             case "split":
-                return f"That is more than is needed: it keeps {bytes_text}, and the rest gets a header and becomes a free block."
+                return (
+                    f"That is more than is needed: it keeps {bytes_text}, "
+                    "and the rest gets a header and becomes a free block."
+                )
             case "unsplit":
-                return f"{bytes_text} are left over, too few for a header and a payload: they stay with the block as slack."
+                return (
+                    f"{bytes_text} are left over, too few for a header and a payload: "
+                    "they stay with the block as slack."
+                )
             case "grown":
                 return f"One brk made the last block {bytes_text} larger, exactly what it lacked."
             case "appended":
                 return f"The last block is in use, so one brk added {bytes_text}: a header and the payload."
             case "mapped":
-                return f"With its header it needs {bytes_text}: beyond the limit for the heap, so mmap provides them."
+                return f"With its header it needs {bytes_text}: too many for the heap, so mmap provides them."
             case "unmapped":
                 return f"munmap returned {bytes_text} to the system."
             case "freed" if "copied" not in self.kinds:
-                return "Only its header changed: it now says “free”. The heap never shrinks, so no system call was made."
+                return (
+                    "Only its header changed: it now says “free”. "
+                    "The heap never shrinks, so no system call was made."
+                )
             case "freed":
                 return "The old block was freed; its memory stays in the heap."
             case "copied":
@@ -248,8 +283,12 @@ class _Teller:
                 return ""
 
     def _rounded(self, size_bytes: int) -> str:
-        requested = self.step.arguments[-1] * (self.step.arguments[0] if self.step.function == "os_calloc" else 1)
-        return "" if requested == size_bytes else f" ({format_count(requested)}, rounded up to a multiple of 8)"
+        requested = self.step.arguments[-1] * (
+            self.step.arguments[0] if self.step.function == "os_calloc" else 1
+        )
+        return (
+            "" if requested == size_bytes else f" ({format_count(requested)}, rounded up to a multiple of 8)"
+        )
 
     def _pointer(self) -> str:
         return self.operation.pointer.text if self.operation.pointer else self.subject
@@ -262,7 +301,9 @@ class _Teller:
         if event.other is not None:
             behind = self.blocks.get(event.other)
             if behind is not None and behind.status == "allocated":
-                reason = reason.replace("the block right behind it", f"{self._name_at(event.other)}, right behind it,")
+                reason = reason.replace(
+                    "the block right behind it", f"{self._name_at(event.other)}, right behind it,"
+                )
         return f"{self._pointer()} cannot grow where it is: {reason}."
 
     def _nothing_happened(self) -> str:

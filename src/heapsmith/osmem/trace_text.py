@@ -1,4 +1,4 @@
-"""The trace of a run as the course's checker prints it: addresses by label, so that two runs can be compared."""
+"""The trace of a run as the course's checker prints it: addresses by label, so that runs can be compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAP_FLAGS: Final = {1: "MAP_SHARED", 2: "MAP_PRIVATE", 16: "MAP_FIXED", 32: "MA
 
 
 class Labels:
-    """Names for addresses: ``HeapStart`` for the heap, ``<mapped-addr1>``, ``<mapped-addr2>`` … in order of mmap.
+    """Names for addresses: ``HeapStart`` for the heap, ``<mapped-addr1>`` … in order of mmap.
 
     Args:
         heap_start: The break before the first operation.
@@ -106,7 +106,8 @@ def format_calls(steps: Sequence[Step], labels: Labels) -> list[str]:
     """
     lines: list[str] = []
     for step in steps:
-        # A call's own line comes first, but its result may lie in a mapping that a system call inside it makes.
+        # A call's own line comes first, but its result may lie in a mapping that a system call inside it
+        # makes.
         arguments = [
             labels.name(value) if index == 0 and step.function in {"os_realloc", "os_free"} else str(value)
             for index, value in enumerate(step.arguments)
@@ -142,6 +143,8 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def format_trace(steps: Sequence[Step], *, heap_start: int = HEAP_START, return_code: int | None = 0) -> list[str]:
+def format_trace(
+    steps: Sequence[Step], *, heap_start: int = HEAP_START, return_code: int | None = 0
+) -> list[str]:
     """Write a whole run, its end included."""
     return [*format_calls(steps, Labels(heap_start)), format_end(return_code)]

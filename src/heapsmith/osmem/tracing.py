@@ -55,7 +55,9 @@ class Tracing:
     def diff(self) -> list[str]:
         """Return the unified diff from the model's trace to the library's."""
         return list(
-            difflib.unified_diff(self.model_lines or (), self.native_lines or (), "model", "native", lineterm="")
+            difflib.unified_diff(
+                self.model_lines or (), self.native_lines or (), "model", "native", lineterm=""
+            )
         )
 
 
@@ -70,16 +72,21 @@ def read_script_text(path: str, standard_input: str | None = None) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise HeapsmithError(f"cannot read {path}", error.strerror or str(error), "name a script file, or -") from None
+        raise HeapsmithError(
+            f"cannot read {path}", error.strerror or str(error), "name a script file, or -"
+        ) from None
     except UnicodeDecodeError:
         raise HeapsmithError(f"cannot read {path}", "it is not text", "name a script file, or -") from None
 
 
-def trace_script(script: Script, layout: Layout = "v1", on: On = "both", library_path: Path | None = None) -> Tracing:
+def trace_script(
+    script: Script, layout: Layout = "v1", on: On = "both", library_path: Path | None = None
+) -> Tracing:
     """Run a script.
 
     Args:
-        script: What to do. The model always plays it first: it finds the mistakes that would corrupt a native heap.
+        script: What to do. The model always plays it first: it finds the mistakes that would corrupt a
+            native heap.
         layout: The header layout.
         on: Whose trace is wanted.
         library_path: The library; the one that came with heapsmith when left out.

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from heapsmith.errors import HeapsmithError
 from heapsmith.run.values import Process, SizeClass, Thread
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,25 @@ _RECENT_SHARE: Final = 10
 """One point in so many is always kept as it was polled: the newest."""
 _FULL_AGAIN: Final = 0.75
 CURVES: Final = 256
+FASTEST_S: Final = 0.1
+SLOWEST_S: Final = 60.0
+
+
+def check_interval(seconds: float) -> float:
+    """Answer an update interval that a person asked for, if it is one.
+
+    Raises:
+        HeapsmithError: It would keep a core busy, or never come (also for NaN).
+
+    Example:
+        >>> check_interval(0.5)
+        0.5
+    """
+    if not FASTEST_S <= seconds <= SLOWEST_S:
+        raise HeapsmithError(
+            f"{seconds:g} s is no update interval", hint=f"{FASTEST_S:g} s to {SLOWEST_S:g} s are possible"
+        )
+    return seconds
 
 
 class ProcessSource(Protocol):
@@ -49,6 +69,33 @@ class ProcessSource(Protocol):
     def set_warn_at(self, pid: int, warn_at_bytes: int | None) -> None:
         """Set or remove the warning threshold of a running process."""
         ...
+
+
+class FromNowOn:
+    """A source without the processes that had ended before it was first asked.
+
+    Args:
+        source: Where processes come from.
+    """
+
+    def __init__(self, source: ProcessSource) -> None:
+        self._source = source
+        self._past: frozenset[ProcessKey] | None = None
+
+    def poll(self) -> list[Process]:
+        """Read all watched processes that have not been over from the beginning."""
+        processes = self._source.poll()
+        if self._past is None:
+            self._past = frozenset(key_of(process) for process in processes if not process.alive)
+        return [process for process in processes if key_of(process) not in self._past]
+
+    def set_limit(self, pid: int, limit_bytes: int | None) -> None:
+        """Set or remove the limit of a running process."""
+        self._source.set_limit(pid, limit_bytes)
+
+    def set_warn_at(self, pid: int, warn_at_bytes: int | None) -> None:
+        """Set or remove the warning threshold of a running process."""
+        self._source.set_warn_at(pid, warn_at_bytes)
 
 
 class ProcessKey(NamedTuple):

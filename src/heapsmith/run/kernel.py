@@ -11,6 +11,7 @@ from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _STAT_STATE, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 7, 9, 19
+_STAT_RESIDENT: Final = 21
 """Fields of /proc/PID/stat counted from the one after the name (proc(5))."""
 _AT_RANDOM: Final = 25
 """The entry of the auxiliary vector that points to random bytes on the stack (getauxval(3))."""
@@ -58,6 +59,17 @@ def image_mark(pid: int) -> int | None:
             if key == _AT_RANDOM:
                 return value
     return None
+
+
+def read_life(pid: int) -> tuple[int | None, int | None]:
+    """When a process started, in ticks, and its resident bytes: one file; None if it is gone or dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None, None
+    if fields[_STAT_STATE] in "ZX":
+        return None, None
+    return int(fields[_STAT_START]), int(fields[_STAT_RESIDENT]) * _PAGE_BYTES
 
 
 def thread_names(pid: int) -> dict[int, str]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heapsmith.errors import RunError
-from heapsmith.run.values import Event, PythonHeap, SizeClass, Thread
+from heapsmith.run.values import Event, Pool, PythonHeap, SizeClass, Thread
 from heapsmith.wire.classes import CLASS_BYTES, CLASS_COUNT, FINE_CLASSES
 from heapsmith.wire.region import (
     CONTROL,
@@ -43,10 +43,43 @@ _FOLD_ATTEMPTS: Final = 50
 _HALF_A_CLASS_BYTES: Final = 8.0
 _KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
 
+TOLD: Final = {
+    1 << 7: "committed_bytes",
+    1 << 8: "reserved_bytes",
+    1 << 9: "metadata_bytes",
+    1 << 10: "free_cached_bytes",
+}
+"""The bits of heapsmith.h for what an allocator tells of itself."""
 _PYTHON_STATES: Final = frozenset(PythonState)
 EVENT_NAMES: Final = {kind.value: kind.name.lower() for kind in EventKind}
 
 Counts = npt.NDArray[np.int64]
+
+
+def _compute_mean_class_bytes() -> npt.NDArray[np.float64]:
+    upper = [float(bound or 2 * (CLASS_BYTES[-2] or 0)) for bound in CLASS_BYTES]
+    lower = [0.0, *upper[:-1]]
+    means = [
+        high if index < FINE_CLASSES else (low + high) / 2
+        for index, (low, high) in enumerate(zip(lower, upper, strict=True))
+    ]
+    return np.array(means)
+
+
+_MEAN_CLASS_BYTES: Final = _compute_mean_class_bytes()
+
+
+def estimate_turnover_bytes(blocks: Counts) -> int:
+    """Estimate the usable bytes of blocks by class: the bound of a fine class, half way between those of the others.
+
+    Args:
+        blocks: ``(n_rows, n_classes)``.
+
+    Example:
+        >>> estimate_turnover_bytes(np.eye(1, CLASS_COUNT, 2, dtype=np.int64))
+        40
+    """
+    return int(np.rint((blocks * _MEAN_CLASS_BYTES).sum()))
 
 
 class Region:
@@ -81,6 +114,11 @@ class Region:
         if int(header["slot_bytes"]) != SLOT.size_bytes or int(header["python_state"]) not in _PYTHON_STATES:
             raise RunError(f"{path} cannot be read", "it is damaged")
         self._image_mark = int(header["image_mark"])
+
+    @property
+    def buffer(self) -> mmap.mmap:
+        """The mapped bytes, as they change."""
+        return self._bytes
 
     def is_of_another_image(self, mark: int | None) -> bool:
         """Whether a process with this mark runs another program than the one that made the region."""
@@ -275,6 +313,15 @@ class RegionSnapshot:
         """The totals by class; classes in which nothing ever happened are left out."""
         return self._size_classes(np.ones(len(self.kinds), dtype=bool))
 
+    def told(self) -> dict[str, int]:
+        """What the allocator told of itself when the program last asked, by field; empty if it never did."""
+        fields = self.number("told_fields") if self.number("told_ns") else 0
+        return {name: self.number(f"told_{name}") for bit, name in TOLD.items() if fields & bit}
+
+    def pools(self) -> list[Pool]:
+        """The private pools that the program has registered."""
+        return read_pools(self.header["pools"])
+
     def own_rows(self) -> Rows:
         """The rows of what this process did itself, without what it inherited at a fork."""
         return self.rows.take(~self._is_inherited())
@@ -335,7 +382,7 @@ class RegionSnapshot:
     def _compute_rows(self) -> Rows:
         cells = self.slots["cells"]
         allocations = cells["allocations"].astype(np.int64)
-        frees = cells["frees"].astype(np.int64)
+        frees = allocations - (cells["live_blocks_peak"].astype(np.int64) - cells["below_peak_blocks"])
         net_blocks = allocations - frees
         usable = self._usable_by_row()
         net_bytes = net_blocks * usable
@@ -393,17 +440,17 @@ def attribute_to_owners(net: Counts) -> Counts:
 
     Example:
         >>> attribute_to_owners(np.array([[10], [-4], [5]]))[:, 0].tolist()
-        [7, 0, 4]
+        [8, 0, 3]
     """
     held = np.maximum(net, 0)
     held_sum = held.sum(0)
     total = np.maximum(0, net.sum(0))
-    share = np.divide(total, held_sum, out=np.zeros(net.shape[1]), where=held_sum > 0)
+    nothing: npt.NDArray[np.float64] = np.zeros(len(total), np.float64)
+    share = np.divide(total, held_sum, out=nothing, where=held_sum > 0)
     owned = np.minimum(held, np.floor(held * share).astype(np.int64))
     missing = total - owned.sum(0)
     if len(owned) and missing.any():
-        columns = np.arange(owned.shape[1])
-        owned[np.argmax(held, axis=0), columns] += missing
+        owned[np.argmax(held, axis=0), np.arange(len(total))] += missing
     return owned
 
 
@@ -423,6 +470,20 @@ def compute_requested_live_bytes(rows: Rows) -> Counts:
     mean = np.divide(slack, followed, out=np.full(len(slack), _HALF_A_CLASS_BYTES), where=followed > 0)
     live_bytes = rows.live_bytes.sum(0)
     return np.maximum(0, live_bytes - np.rint(rows.live_blocks.sum(0) * mean).astype(np.int64))
+
+
+def read_pools(table: npt.NDArray[np.void]) -> list[Pool]:
+    """The pools of a region's table that are registered."""
+    return [
+        Pool(
+            name=bytes(pool["name"]).split(b"\0")[0].decode(errors="replace"),
+            live_bytes=int(pool["live_bytes"]),
+            live_bytes_peak=int(pool["live_bytes_peak"]),
+            in_heap=bool(pool["in_heap"]),
+        )
+        for pool in table
+        if int(pool["state"]) == SlotState.ALIVE
+    ]
 
 
 def read_exit(header: Any) -> int | None:

@@ -104,6 +104,22 @@ class PythonHeap(msgspec.Struct, frozen=True):
     note: str
 
 
+class Pool(msgspec.Struct, frozen=True):
+    """A private pool that the program registered with ``hs_pool_register``.
+
+    Args:
+        name: What the program calls it.
+        live_bytes: As it last said.
+        live_bytes_peak: High-water mark of it.
+        in_heap: Its memory comes from malloc and is in the live bytes of the process already.
+    """
+
+    name: str
+    live_bytes: int
+    live_bytes_peak: int
+    in_heap: bool
+
+
 class Process(msgspec.Struct, frozen=True):
     """Everything known of one process image at one moment (see the module for ``None``).
 
@@ -160,6 +176,15 @@ class Process(msgspec.Struct, frozen=True):
     size_classes: list[SizeClass]
     exact: list[str]
     """The names of the fields that are exact."""
+    committed_bytes: int | None = None
+    """Taken by the allocator from the system, as it told when the program last asked (``hs_stats_get``)."""
+    reserved_bytes: int | None = None
+    metadata_bytes: int | None = None
+    free_cached_bytes: int | None = None
+    allocated_bytes: int | None = None
+    """Of all allocations so far; estimated for large classes, whose blocks differ in size."""
+    freed_bytes: int | None = None
+    pools: list[Pool] = []
 
     @property
     def alive(self) -> bool:

@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from heapsmith.errors import RunError
 from heapsmith.run import kernel
 from heapsmith.run.directory import region_files, run_directories
-from heapsmith.run.region import Control, Region, RegionSnapshot, read_exit
+from heapsmith.run.region import Control, Region, RegionSnapshot, estimate_turnover_bytes, read_exit
 from heapsmith.run.values import Exit, Process, SizeClass, Thread
 from heapsmith.units import format_count
 from heapsmith.wire.region import CONTROL_MEMFD, REGION_MEMFD, RUN_VARIABLE
 
+_UNTOLD: Final = Exit(code=None, signal=None, oom_killed=None)
 _SEARCH_S: Final = 2.0
 """How often the descriptors of all processes are searched: far more work than listing a directory."""
 
@@ -77,7 +80,13 @@ class Watcher:
 
     def note_exit(self, pid: int, exit: Exit) -> None:
         """Say how a child of the launcher ended, which the kernel told only the launcher."""
-        self._exits[pid] = exit
+        with self._lock:
+            self._exits[pid] = exit
+            for watched in self._watched.values():
+                # Another thread may have seen the end before the launcher was told how it came.
+                ended = watched.ended
+                if ended is not None and watched.pid == pid and ended.exit == _UNTOLD:
+                    watched.ended = msgspec.structs.replace(ended, exit=exit)
 
     def set_limit(self, pid: int, limit_bytes: int | None) -> None:
         """Set the hard limit on live bytes of a running process; None takes it away.
@@ -245,6 +254,10 @@ class Watcher:
             threads=threads if alive else [_ended(thread) for thread in threads],
             size_classes=size_classes,
             exact=_exact(snapshot, peak_error_bound),
+            allocated_bytes=estimate_turnover_bytes(own.allocations),
+            freed_bytes=estimate_turnover_bytes(own.frees),
+            pools=snapshot.pools(),
+            **snapshot.told(),
         )
 
     def _exit(self, watched: _Watched, snapshot: RegionSnapshot, *, is_superseded: bool) -> Exit:
@@ -260,9 +273,7 @@ class Watcher:
         watched.class_peaks[row.class_bytes] = peak
         if peak == row.live_bytes_peak:
             return row
-        return SizeClass(
-            **{name: getattr(row, name) for name in row.__struct_fields__} | {"live_bytes_peak": peak}
-        )
+        return msgspec.structs.replace(row, live_bytes_peak=peak)
 
 
 def _highest(*values: int | None) -> int | None:
@@ -270,7 +281,7 @@ def _highest(*values: int | None) -> int | None:
 
 
 def _ended(thread: Thread) -> Thread:
-    return Thread(**{name: getattr(thread, name) for name in thread.__struct_fields__} | {"alive": False})
+    return msgspec.structs.replace(thread, alive=False)
 
 
 def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:

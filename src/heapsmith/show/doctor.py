@@ -8,7 +8,11 @@ from rich.text import Text
 
 from heapsmith.lab.doctor import Finding, Verdict
 
-_MARKS: Final = {Verdict.WORKS: ("✓", "green"), Verdict.LIMITED: ("~", "yellow"), Verdict.FAILS: ("✗", "bold red")}
+_MARKS: Final = {
+    Verdict.WORKS: ("✓", "green"),
+    Verdict.LIMITED: ("~", "yellow"),
+    Verdict.FAILS: ("✗", "bold red"),
+}
 
 
 def render_finding(finding: Finding) -> Text:

@@ -63,6 +63,7 @@ TIME_COLUMNS: Final = (
 )
 HEAT_STEPS: Final = 160
 """Columns of the heat map: one for each few pixels of a wide screen."""
+HEAT_ROWS: Final = 24
 _HEAT_DOUBLINGS: Final = 15
 _HEAT_LABEL_PIXELS: Final = 17
 _THRESHOLDS: Final = ("limit_bytes", "warn_at_bytes")
@@ -165,7 +166,7 @@ class Heat(NamedTuple):
     """Live bytes of size classes over time.
 
     Args:
-        image: ``(n_classes, HEAT_STEPS) float32`` live bytes, lowest class first; NaN where nothing is live.
+        image: ``(n_rows, HEAT_STEPS) float32`` live bytes, smallest class first; NaN where nothing is live.
         labels: Names of the rows.
         start_s: Time of the left edge.
         end_s: Time of the right edge.
@@ -180,31 +181,47 @@ class Heat(NamedTuple):
 
 
 def compute_heat(curve: Curve) -> Heat:
-    """Bring the polls of a curve to even steps of time; classes that never held anything are left out.
+    """Bring the polls of a curve to even steps of time; classes too small to be told by colour are left out.
 
     Example:
         >>> compute_heat(Curve()).labels
         []
     """
     values, times_s = curve.class_live_bytes, curve.times_s
-    held = np.flatnonzero(values.max(axis=0) > 0) if len(curve) else np.empty(0, np.int64)
+    highest_of_class = values.max(axis=0, initial=0.0)
+    highest = float(highest_of_class.max(initial=0.0))
+    held = np.flatnonzero(highest_of_class > highest / (1 << _HEAT_DOUBLINGS))
     if not len(held):
         return Heat(np.full((1, HEAT_STEPS), np.nan, np.float32), [], 0.0, 1.0, 0.0)
     start_s, end_s = float(times_s[0]), float(times_s[-1])
     if end_s <= start_s:
         start_s = end_s - 1.0
+    rows = _heat_rows(curve.class_bytes, held)
     edges = np.linspace(start_s, end_s, HEAT_STEPS + 1)
     # Each step shows the highest of the polls within it, and a step without a poll the last one before it.
     first = np.searchsorted(times_s, edges[:-1], side="right") - 1
     last = np.searchsorted(times_s, edges[1:], side="right") - 1
-    columns = values[:, held]
+    columns = np.stack([values[:, row].sum(axis=1) for row in rows], axis=1)
     image = columns[np.maximum(last, 0)]
     for step in np.flatnonzero(last > first + 1):
         image[step] = columns[first[step] + 1 : last[step] + 1].max(axis=0)
     image = np.where(image > 0, image, np.nan).astype(np.float32).T
     names = curve.class_bytes
-    labels = [class_label(names[place], names) for place in held]
-    return Heat(np.ascontiguousarray(image), labels, start_s, end_s, float(np.nanmax(image)))
+    labels = [class_label(names[row[-1]], names) for row in rows]
+    return Heat(np.ascontiguousarray(image), labels, start_s, end_s, float(columns.max()))
+
+
+def _heat_rows(class_bytes: Sequence[int | None], held: npt.NDArray[np.int64]) -> list[list[int]]:
+    """Give each class a row, or each doubling of sizes where there would be more rows than an eye can tell apart."""
+    if len(held) <= HEAT_ROWS:
+        return [[place] for place in held.tolist()]
+    doublings: dict[int, list[int]] = {}
+    places: list[int] = held.tolist()
+    for place in places:
+        size = class_bytes[place]
+        # Sizes of a class end 8 bytes past a round number.
+        doublings.setdefault(99 if size is None else max(0, size - 9).bit_length(), []).append(place)
+    return list(doublings.values())
 
 
 def time_range() -> DataRange1d:

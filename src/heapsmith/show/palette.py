@@ -26,7 +26,6 @@ LIMIT: Final = Ink("#c94a00", "#ff7a3d")
 WARN_AT: Final = Ink("#b07900", "#f0b93a")
 ALLOCATIONS: Final = Ink("#0072b2", "#56b4e9")
 FREES: Final = Ink("#a8568a", "#e29fc7")
-GROUND: Final = Ink("#ffffff", "#141b23")
 
 _STEPS: Final = 64
 _HEAT_LIGHT: Final = ((236, 243, 249), (107, 174, 214), (33, 113, 181), (8, 40, 90))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from heapsmith.run.history import ProcessKey, key_of
 from heapsmith.run.values import Process
 
 
@@ -74,9 +75,18 @@ def arrange(processes: Sequence[Process], most: int | None = None) -> list[Branc
     return rows
 
 
-def find_first(processes: Sequence[Process]) -> Process | None:
-    """Find what a person most likely wants to see: the last program of the process that began first."""
-    return _find_lives(processes)[0].last if processes else None
+def find_first(processes: Sequence[Process], before: ProcessKey | None = None) -> Process | None:
+    """Find what a person most likely wants to see: what began first, of the running ones if any runs.
+
+    Args:
+        processes: All.
+        before: What was shown before: its process is stayed with, also when it ends or runs another program.
+    """
+    lives = _find_lives(processes)
+    stayed = (life for life in lives if any(key_of(program) == before for program in life.programs))
+    running = (life for life in lives if life.last.alive)
+    life = next(stayed, None) or next(running, None) or next(iter(lives), None)
+    return life.last if life else None
 
 
 def _below(
@@ -90,7 +100,7 @@ def _below(
 
 
 def _find_lives(processes: Sequence[Process]) -> list[_Life]:
-    """Sort programs into processes; only what began earlier can be a parent: a pid may be used again."""
+    """Sort programs into processes; a pid may be used again, so only what began earlier is a parent."""
     lives: list[_Life] = []
     newest_of_pid: dict[int, int] = {}
     for process in sorted(processes, key=lambda process: process.start_time_s):

@@ -20,6 +20,7 @@ LAUNCH_MAGIC: Final = int.from_bytes(b"HSLAUNCH", "little")
 
 PAGE_BYTES: Final = 4096
 EVENT_CAPACITY: Final = 64
+POOL_CAPACITY: Final = 16
 SLOT_CAPACITY: Final = 16384 - 2
 """Slots of a region: address space only, a page is backed when its thread first allocates."""
 
@@ -91,8 +92,12 @@ CELL: Final = Struct(
     "What one thread did with one size class.",
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
-        Field("frees", "u64", "blocks taken back, reallocations included"),
-        Field("live_blocks_peak", "u32", "largest allocations - frees so far"),
+        Field(
+            "below_peak_blocks",
+            "i64",
+            "how many fewer blocks are live than at the peak: frees follow from it",
+        ),
+        Field("live_blocks_peak", "u32", "most blocks live so far: allocations - frees"),
         Field(
             "followed_allocations",
             "u32",
@@ -152,6 +157,19 @@ EVENT: Final = Struct(
     64,
 )
 
+POOL: Final = Struct(
+    "Pool",
+    "A private pool of the program that joined the report.",
+    (
+        Field("name", "text", "what the program calls it", 24),
+        Field("live_bytes", "i64", "as the program last said"),
+        Field("live_bytes_peak", "i64", "high-water mark of it"),
+        Field("state", "u32", "SlotState"),
+        Field("in_heap", "u32", "1: its memory comes from malloc and is counted there"),
+    ),
+    48,
+)
+
 REGION_HEADER: Final = Struct(
     "RegionHeader",
     "The first page of a region: what holds for the whole process.",
@@ -175,7 +193,9 @@ REGION_HEADER: Final = Struct(
         Field("threads_ended", "u64", "of those, gone"),
         Field("published_live_bytes", "i64", "sum of what threads have published"),
         Field("live_bytes_peak", "i64", "high-water mark of live bytes"),
-        Field("live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"),
+        Field(
+            "live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"
+        ),
         Field("live_bytes_peak_ns", "u64", "CLOCK_MONOTONIC of it"),
         Field("mapped_bytes", "i64", "anonymous memory that the program mapped itself"),
         Field("mapped_bytes_peak", "i64", "high-water mark of it"),
@@ -203,6 +223,14 @@ REGION_HEADER: Final = Struct(
         Field("python_note", "text", "why Python's objects are not counted", 96),
         Field("allocator_path", "text", "the file that answers malloc", 256),
         Field("command", "text", "the arguments, each ended by a zero", 2048),
+        Field("told_version", "u32", "HS_STATS_VERSION of the writer"),
+        Field("told_ns", "u64", "CLOCK_MONOTONIC of what the allocator last told of itself, 0 is never"),
+        Field("told_fields", "u64", "HS_F_ bits of the next four that it told"),
+        Field("told_committed_bytes", "u64", "taken by the allocator from the system"),
+        Field("told_reserved_bytes", "u64", "address space of the allocator"),
+        Field("told_metadata_bytes", "u64", "for the allocator itself"),
+        Field("told_free_cached_bytes", "u64", "committed and free"),
+        Field("pools", POOL, "private pools of the program", POOL_CAPACITY),
     ),
     PAGE_BYTES,
 )
@@ -234,7 +262,7 @@ LAUNCH: Final = Struct(
     64,
 )
 
-STRUCTS: Final = (CELL, LARGE_CELL, SLOT, EVENT, REGION_HEADER, CONTROL, LAUNCH)
+STRUCTS: Final = (CELL, LARGE_CELL, SLOT, EVENT, POOL, REGION_HEADER, CONTROL, LAUNCH)
 ENUMS: Final = (SlotState, SlotKind, EventKind, PythonState, Allocator)
 SLOTS_OFFSET_BYTES: Final = 2 * PAGE_BYTES
 REGION_BYTES: Final = SLOTS_OFFSET_BYTES + SLOT_CAPACITY * SLOT.size_bytes

@@ -8,7 +8,7 @@ kept = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 sizes = [size for size in range(0, 2000, 7) if not 512 < size + 35 <= 520]
 keep = [None] * (kept * len(sizes))
 at = 0
-for turn in range(kept):
+for _ in range(kept):
     for size in sizes:
         keep[at] = bytes(size + 2)
         at += 1

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "abi/heap.h"
+#include "abi/report.h"
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/mappings.h"
@@ -43,6 +44,7 @@ void describe_process() {
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
   memcpy(header.allocator_path, TheHeap::functions().path, sizeof header.allocator_path);
   probe::describe_python();
+  hs::report::tell_pools_again();
 }
 
 void note_exit(int code) {

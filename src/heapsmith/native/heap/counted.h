@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "probe/account.h"
 #include "probe/count.h"
+#include "probe/failure.h"
 #include "probe/thread.h"
 
 namespace hs {
@@ -57,7 +58,7 @@ class Counted {
     const size_t old_bytes = Heap::usable_bytes(block);
     wire::Slot* slot = probe::attach();
     if (slot == nullptr) return reallocate_shared(block, old_bytes, bytes);
-    if (bytes > old_bytes && !probe::would_admit(*slot, bytes - old_bytes, bytes)) return no_memory();
+    if (bytes > old_bytes && !probe::would_admit(*slot, bytes - old_bytes, bytes)) return refuse(bytes);
     wire::Slot& cells = probe::filing_cells(old_bytes);
     const probe::Moving moving = probe::begin_move(cells, block, old_bytes);
     void* moved = Heap::reallocate(block, bytes);
@@ -69,6 +70,7 @@ class Counted {
     } else {
       probe::cancel_move(cells, moving);
       probe::note_out_of_memory(bytes);
+      probe::tell_failure(bytes, false);
     }
     return moved;
   }
@@ -79,6 +81,7 @@ class Counted {
   static HS_SLOW_PATH void* overflow() {
     if (probe::this_thread.slot != nullptr || probe::attach() != nullptr || probe::can_share()) {
       probe::note_out_of_memory(SIZE_MAX);
+      probe::tell_failure(SIZE_MAX, false);
     }
     return no_memory();
   }
@@ -90,6 +93,7 @@ class Counted {
     if (!attached && !probe::can_share()) return block;
     if (block == nullptr) {
       probe::note_out_of_memory(bytes);
+      probe::tell_failure(bytes, false);
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
@@ -98,7 +102,7 @@ class Counted {
                  : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
-    return no_memory();
+    return refuse(bytes);
   }
 
   static HS_SLOW_PATH void unfile(void* block) {
@@ -129,6 +133,11 @@ class Counted {
     const size_t old_bytes = Heap::usable_bytes(block);
     if (moved != nullptr) __builtin_memcpy(moved, block, old_bytes < bytes ? old_bytes : bytes);
     return moved;
+  }
+
+  static HS_SLOW_PATH void* refuse(size_t bytes) {
+    probe::tell_failure(bytes, true);
+    return no_memory();
   }
 
   static HS_SLOW_PATH void* no_memory() {

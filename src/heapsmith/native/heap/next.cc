@@ -152,7 +152,7 @@ void NextHeap::find() {
   if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
   if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
   dlerror();  // what is not there is no error of the program's
-  if (!found.has_glibc_headers) {
+  if (!found.has_glibc_headers && !found.is_blind && found.usable_bytes != nullptr) {
     // Some make what they need for this question with operator new, at the first time: not in the middle of a count.
     void* block = found.allocate(1);
     if (block != nullptr) found.usable_bytes(block);

@@ -13,6 +13,8 @@ foreach(layout 1 2)
   add_library(${name} SHARED ${native}/osmem/osmem.c)
   add_osmem_target(${name})
   target_compile_definitions(${name} PRIVATE OSMEM_LAYOUT=${layout})
+  # Copied under whatever name is wanted, the library must be found under that name.
+  set_target_properties(${name} PROPERTIES NO_SONAME ON)
   install(TARGETS ${name} LIBRARY DESTINATION heapsmith/native/lib)
 endforeach()
 

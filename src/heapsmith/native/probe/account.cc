@@ -2,6 +2,7 @@
 
 #include "base/atomic.h"
 #include "os/process.h"
+#include "probe/attention.h"
 #include "probe/region.h"
 #include "probe/thread.h"
 
@@ -15,6 +16,8 @@ namespace {
 uint32_t writers = 0;
 // How often somebody began to write: one that has come and gone again has still changed what was published.
 uint32_t arrivals = 0;
+// The thread that was alone when it began or when it last looked up.
+const wire::Slot* alone_slot = nullptr;
 
 // Live bytes must fall this share below the threshold before the next crossing is a new one.
 constexpr int64_t kHysteresisDivisor = 20;
@@ -26,6 +29,8 @@ int64_t stamped_peak_bytes = 0;
 uint64_t last_failure_event_ns = 0;
 
 int64_t lowest(int64_t a, int64_t b) { return a < b ? a : b; }
+
+int64_t highest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 int64_t rearm_bytes(int64_t warn_at_bytes) { return warn_at_bytes - warn_at_bytes / kHysteresisDivisor; }
 
@@ -61,6 +66,7 @@ void note_failure(wire::EventKind kind, int64_t live_bytes, size_t requested_byt
 }
 
 void compare_with_warning(int64_t live_bytes) {
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) compare_with_watches(live_bytes);
   wire::RegionHeader& header = *region.header;
   const auto warn_at_bytes = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
   if (HS_LIKELY(warn_at_bytes == 0)) return;
@@ -77,6 +83,7 @@ void compare_with_warning(int64_t live_bytes) {
 // `unpublished_bytes`: how much more than `live_bytes` may be live before the next look.
 HS_FAST_PATH void raise_peak(int64_t live_bytes, int64_t unpublished_bytes) {
   wire::RegionHeader& header = *region.header;
+  if (HS_UNLIKELY(load_relaxed(scopes_in_use) != 0)) raise_scopes(live_bytes, unpublished_bytes);
   if (unpublished_bytes != 0) raise_to(header.live_bytes_peak_at_most, live_bytes + unpublished_bytes);
   if (live_bytes <= load_relaxed(header.live_bytes_peak)) return;
   raise_to(header.live_bytes_peak, live_bytes);
@@ -97,6 +104,7 @@ int64_t headroom(int64_t live_bytes) {
       warn != 0 && load_relaxed(is_above_warning) == 0) {
     room = lowest(room, warn - live_bytes);
   }
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) room = lowest(room, next_watch_bytes() - live_bytes);
   return room < 0 ? 0 : room;
 }
 
@@ -156,12 +164,19 @@ int64_t live_bytes_now() {
 
 void set_marks_alone(wire::Slot& slot, int64_t live_bytes) {
   const wire::RegionHeader& header = *region.header;
-  const int64_t below_peak = load_relaxed(header.live_bytes_peak) - live_bytes;
+  store_relaxed(alone_slot, &slot);
+  int64_t peak_bytes = load_relaxed(header.live_bytes_peak);
+  if (HS_UNLIKELY(load_relaxed(scopes_in_use) != 0)) peak_bytes = lowest(peak_bytes, next_scope_bytes());
+  const int64_t below_peak = peak_bytes - live_bytes;
   const int64_t room = lowest(headroom(live_bytes), below_peak < 0 ? 0 : below_peak);
   int64_t low = INT64_MIN;
   if (const auto warn = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
       warn != 0 && load_relaxed(is_above_warning) != 0) {
     low = slot.live_bytes - (live_bytes - rearm_bytes(warn));
+  }
+  if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) {
+    const int64_t rearm = next_rearm_bytes();
+    if (rearm != INT64_MIN) low = highest(low, slot.live_bytes - (live_bytes - rearm));
   }
   store_relaxed(slot.mark_high_bytes, slot.live_bytes + room);
   store_relaxed(slot.mark_low_bytes, low);
@@ -180,6 +195,7 @@ HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
   const wire::RegionHeader& header = *region.header;
   if (grown_bytes <= 0 || load_relaxed(writers) > 1 || load_relaxed(slot.mark_low_bytes) != INT64_MIN ||
       load_relaxed(header.limit_bytes) != 0 || load_relaxed(header.warn_at_bytes) != 0 ||
+      load_relaxed(watches_in_use) != 0 ||
       is_control_changed()) {
     return false;
   }
@@ -198,6 +214,7 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
   bool admitted = true;
   for (;;) {
     const uint32_t seen_arrivals = load_sequential(arrivals);
+    const uint32_t epoch = load_sequential(marks_epoch);
     const uint32_t count = load_sequential(writers);
     const bool alone = count <= 1;
     int64_t live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
@@ -217,7 +234,9 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
     }
     // Pairs with the addition to `arrivals` in arrive: either we see the newcomer here, or it resets our marks.
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!alone || load_sequential(arrivals) == seen_arrivals) return admitted;
+    // So with the epoch in change_marks.
+    const bool is_alone_still = !alone || load_sequential(arrivals) == seen_arrivals;
+    if (is_alone_still && load_sequential(marks_epoch) == epoch) return admitted;
   }
 }
 
@@ -275,6 +294,7 @@ void writer_begins(wire::Slot& slot) {
   slot.mark_high_bytes = INT64_MIN;
   slot.mark_low_bytes = INT64_MIN;
   arrive(&slot);
+  if (load_relaxed(writers) == 1) store_relaxed(alone_slot, static_cast<const wire::Slot*>(&slot));
 }
 
 void writer_ends(wire::Slot& slot) {
@@ -282,9 +302,34 @@ void writer_ends(wire::Slot& slot) {
   leave();
 }
 
+uint32_t count_writers() { return load_relaxed(writers); }
+
+int64_t estimate_live_bytes(int64_t& error_bound_bytes) {
+  const int64_t published_bytes = load_relaxed(region.header->published_live_bytes);
+  const uint32_t count = load_sequential(writers);
+  const wire::Slot* slot = load_relaxed(alone_slot);
+  if (count <= 1 && slot != nullptr) {
+    error_bound_bytes = 0;
+    return published_bytes + load_relaxed(slot->live_bytes) - load_relaxed(slot->published_bytes);
+  }
+  error_bound_bytes = unpublished_among(count);
+  return published_bytes;
+}
+
+void wish_limit(uint64_t limit_bytes) {
+  // The page is ours; others only have it because we share it.
+  auto* control = const_cast<wire::ControlBlock*>(region.control);
+  store_relaxed(control->limit_bytes, limit_bytes);
+  fetch_add_sequential(control->sequence, 1u);
+  int64_t error_bound_bytes = 0;
+  read_control(estimate_live_bytes(error_bound_bytes));
+  change_marks();
+}
+
 void account_inherited(int64_t live_bytes) {
   const auto warn_at_bytes = static_cast<int64_t>(region.header->warn_at_bytes);
   writers = 0;
+  alone_slot = nullptr;
   control_sequence = 0;
   // What came with the fork has crossed the threshold in the parent.
   is_above_warning = warn_at_bytes != 0 && live_bytes > warn_at_bytes;

@@ -52,6 +52,14 @@ void writer_begins(wire::Slot& slot);
 // Callers hold the lock of the slots.
 void writer_ends(wire::Slot& slot);
 
+// Live bytes of the process in O(1), from any thread or signal handler, and how far they may be from the truth.
+int64_t estimate_live_bytes(int64_t& error_bound_bytes);
+// Threads that have allocated and are alive.
+uint32_t count_writers();
+
+// The program itself wants a limit: through the control block, as from outside, and in force at once.
+void wish_limit(uint64_t limit_bytes);
+
 // In a forked child: what is live came with the fork.
 void account_inherited(int64_t live_bytes);
 

@@ -31,7 +31,7 @@ void add(wire::Slot& cells, const void* block, size_t usable_bytes, size_t reque
 void remove(wire::Slot& cells, const void* block, size_t usable_bytes) {
   const uint32_t index = class_index(usable_bytes);
   wire::Cell& cell = cells.cells[index];
-  ++cell.frees;
+  take_from_cell(cell);
   if (is_followed_in(index, block)) unfollow(block, this_thread.owner, cell);
   if (is_coarse(index)) cells.large[index - wire::kFineClasses].live_bytes -= static_cast<int64_t>(usable_bytes);
 }
@@ -44,6 +44,7 @@ void add_shared(size_t usable_bytes, wire::SlotKind kind) {
   wire::Slot& slot = shared_slot(kind);
   const uint32_t index = class_index(usable_bytes);
   fetch_add_relaxed(slot.cells[index].allocations, 1u);
+  fetch_add_relaxed(slot.cells[index].below_peak_blocks, -1);
   if (is_coarse(index)) fetch_add_relaxed(slot.large[index - wire::kFineClasses].live_bytes, usable_bytes);
 }
 
@@ -76,7 +77,7 @@ void file_moved_shared(size_t usable_bytes, wire::SlotKind kind) {
 void unfile_shared(const void*, size_t usable_bytes, wire::SlotKind kind) {
   wire::Slot& slot = shared_slot(kind);
   const uint32_t index = class_index(usable_bytes);
-  fetch_add_relaxed(slot.cells[index].frees, 1u);
+  fetch_add_relaxed(slot.cells[index].below_peak_blocks, 1);
   if (is_coarse(index)) {
     fetch_add_relaxed(slot.large[index - wire::kFineClasses].live_bytes, -static_cast<int64_t>(usable_bytes));
   }
@@ -96,7 +97,7 @@ void end_move(wire::Slot& cells, const Moving& from, const void* block, size_t u
 
 void cancel_move(wire::Slot& cells, const Moving& from) {
   const uint32_t index = class_index(from.usable_bytes);
-  --cells.cells[index].frees;
+  --cells.cells[index].below_peak_blocks;
   if (is_coarse(index)) {
     cells.large[index - wire::kFineClasses].live_bytes += static_cast<int64_t>(from.usable_bytes);
   }

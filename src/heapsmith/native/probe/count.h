@@ -20,13 +20,20 @@
 
 namespace hs::probe {
 
-// One block more in a cell.
+// One block more in a cell. Counting down to the peak, not up to it, leaves one comparison with zero.
 HS_FAST_PATH void add_to_cell(wire::Cell& cell) {
-  const uint64_t allocations = ++cell.allocations;
-  const auto live_blocks = static_cast<int64_t>(allocations - cell.frees);
-  if (HS_UNLIKELY(live_blocks > static_cast<int64_t>(cell.live_blocks_peak))) {
-    cell.live_blocks_peak = static_cast<uint32_t>(live_blocks);
+  ++cell.allocations;
+  if (HS_UNLIKELY(--cell.below_peak_blocks < 0)) {
+    cell.below_peak_blocks = 0;
+    ++cell.live_blocks_peak;
   }
+}
+
+HS_FAST_PATH void take_from_cell(wire::Cell& cell) { ++cell.below_peak_blocks; }
+
+// Allocated and not yet freed by whoever writes the cell.
+inline int64_t live_blocks(const wire::Cell& cell) {
+  return static_cast<int64_t>(cell.live_blocks_peak) - cell.below_peak_blocks;
 }
 
 // Files a small block of this thread in its class, if it is neither followed nor passes a mark.
@@ -44,7 +51,7 @@ HS_FAST_PATH bool unfile_fast(wire::Slot& slot, wire::Slot& cells, const void* b
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
   if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes))) return false;
   store_relaxed(slot.live_bytes, live_bytes);
-  ++cells.cells[index].frees;
+  take_from_cell(cells.cells[index]);
   return true;
 }
 

@@ -6,9 +6,10 @@
 #include "base/atomic.h"
 #include "os/process.h"
 #include "probe/account.h"
+#include "probe/attention.h"
+#include "probe/count.h"
 #include "probe/follow.h"
 #include "probe/region.h"
-#include "probe/size_class.h"
 
 namespace hs::probe {
 
@@ -31,7 +32,7 @@ __thread intptr_t rounds_seen;
 
 // What is live in a parent at fork, by class: the inherited blocks of the child.
 struct Inherited {
-  uint64_t blocks[wire::kClassCount];
+  int64_t blocks[wire::kClassCount];
   wire::Cell followed[wire::kClassCount];
   int64_t large_live_bytes[wire::kClassCount - wire::kFineClasses];
 };
@@ -60,11 +61,14 @@ void fold(wire::Slot& slot) {
   wire::Slot& ended = region.slots[is_python(slot) ? 1 : 0];
   for (uint32_t index = 0; index < wire::kClassCount; ++index) {
     const wire::Cell& from = slot.cells[index];
-    if (from.allocations == 0 && from.frees == 0) continue;
+    const int64_t live = live_blocks(from);
+    if (from.allocations == 0 && live == 0) continue;
     wire::Cell& into = ended.cells[index];
     fetch_add_relaxed(into.allocations, from.allocations);
-    fetch_add_relaxed(into.frees, from.frees);
-    raise_to(into.live_blocks_peak, from.live_blocks_peak);
+    // A higher peak leaves what is live as it was, so as much more is below it.
+    const uint32_t higher = from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
+    into.live_blocks_peak += higher;
+    fetch_add_relaxed(into.below_peak_blocks, int64_t{higher} - live);
     merge_followed(into, from);
     if (index < wire::kFineClasses) continue;
     const wire::LargeCell& large = slot.large[index - wire::kFineClasses];
@@ -111,10 +115,11 @@ void open_region_once() {
       for (uint32_t kind = 0; kind < 2; ++kind) {
         wire::Slot& slot = region.slots[2 + kind];
         for (uint32_t index = 0; index < wire::kClassCount; ++index) {
-          slot.cells[index].allocations = inherited[kind].blocks[index];
+          const int64_t blocks = inherited[kind].blocks[index] > 0 ? inherited[kind].blocks[index] : 0;
+          slot.cells[index].allocations = static_cast<uint64_t>(blocks);
           slot.cells[index].followed_allocations = inherited[kind].followed[index].followed_allocations;
           slot.cells[index].followed_slack_bytes = inherited[kind].followed[index].followed_slack_bytes;
-          slot.cells[index].live_blocks_peak = static_cast<uint32_t>(inherited[kind].blocks[index]);
+          slot.cells[index].live_blocks_peak = static_cast<uint32_t>(blocks);
           if (index < wire::kFineClasses) continue;
           const int64_t live_bytes = inherited[kind].large_live_bytes[index - wire::kFineClasses];
           slot.large[index - wire::kFineClasses] = {live_bytes, live_bytes};
@@ -210,7 +215,7 @@ void fork_prepare() {
     Inherited& into = inherited[is_python(slot) ? 1 : 0];
     for (uint32_t number = 0; number < wire::kClassCount; ++number) {
       const wire::Cell& cell = slot.cells[number];
-      into.blocks[number] += cell.allocations - cell.frees;
+      into.blocks[number] += live_blocks(cell);
       merge_followed(into.followed[number], cell);
       if (number >= wire::kFineClasses) {
         into.large_live_bytes[number - wire::kFineClasses] += slot.large[number - wire::kFineClasses].live_bytes;
@@ -237,6 +242,7 @@ void fork_child() {
   region_state = kNoRegion;
   is_forked = true;
   this_thread = {};
+  attention_fork_child();
 }
 
 }  // namespace hs::probe

@@ -13,6 +13,7 @@ inline constexpr uint64_t kLaunchMagic = 0x48434e55414c5348;
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr uint32_t kEventCapacity = 64;
 inline constexpr uint32_t kSlotCapacity = 16382;
+inline constexpr uint32_t kPoolCapacity = 16;
 inline constexpr uint32_t kSharedSlots = 4;
 inline constexpr uint32_t kHeaderPages = 2;
 inline constexpr size_t kRegionBytes = 67108864;
@@ -46,8 +47,8 @@ inline constexpr uint64_t kClassBytes[kClassCount] = {8ull, 24ull, 40ull, 56ull,
 // What one thread did with one size class.
 struct Cell {
   uint64_t allocations;  // blocks handed out, reallocations included
-  uint64_t frees;  // blocks taken back, reallocations included
-  uint32_t live_blocks_peak;  // largest allocations - frees so far
+  int64_t below_peak_blocks;  // how many fewer blocks are live than at the peak: frees follow from it
+  uint32_t live_blocks_peak;  // most blocks live so far: allocations - frees
   uint32_t followed_allocations;  // followed blocks handed out (halved together with the next when full)
   uint32_t followed_slack_bytes;  // of those, usable bytes beyond what was asked for, in sum
   uint16_t followed_frees;  // followed blocks taken back (halved together with the next when full)
@@ -55,7 +56,7 @@ struct Cell {
 };
 static_assert(sizeof(Cell) == 32);
 static_assert(offsetof(Cell, allocations) == 0);
-static_assert(offsetof(Cell, frees) == 8);
+static_assert(offsetof(Cell, below_peak_blocks) == 8);
 static_assert(offsetof(Cell, live_blocks_peak) == 16);
 static_assert(offsetof(Cell, followed_allocations) == 20);
 static_assert(offsetof(Cell, followed_slack_bytes) == 24);
@@ -121,6 +122,21 @@ static_assert(offsetof(Event, live_bytes) == 24);
 static_assert(offsetof(Event, threshold_bytes) == 32);
 static_assert(offsetof(Event, requested_bytes) == 40);
 
+// A private pool of the program that joined the report.
+struct Pool {
+  char name[24];  // what the program calls it
+  int64_t live_bytes;  // as the program last said
+  int64_t live_bytes_peak;  // high-water mark of it
+  uint32_t state;  // SlotState
+  uint32_t in_heap;  // 1: its memory comes from malloc and is counted there
+};
+static_assert(sizeof(Pool) == 48);
+static_assert(offsetof(Pool, name) == 0);
+static_assert(offsetof(Pool, live_bytes) == 24);
+static_assert(offsetof(Pool, live_bytes_peak) == 32);
+static_assert(offsetof(Pool, state) == 40);
+static_assert(offsetof(Pool, in_heap) == 44);
+
 // The first page of a region: what holds for the whole process.
 struct RegionHeader {
   uint64_t magic;  // REGION_MAGIC, written last
@@ -170,7 +186,15 @@ struct RegionHeader {
   char python_note[96];  // why Python's objects are not counted
   char allocator_path[256];  // the file that answers malloc
   char command[2048];  // the arguments, each ended by a zero
-  uint8_t padding[1404];
+  uint32_t told_version;  // HS_STATS_VERSION of the writer
+  uint64_t told_ns;  // CLOCK_MONOTONIC of what the allocator last told of itself, 0 is never
+  uint64_t told_fields;  // HS_F_ bits of the next four that it told
+  uint64_t told_committed_bytes;  // taken by the allocator from the system
+  uint64_t told_reserved_bytes;  // address space of the allocator
+  uint64_t told_metadata_bytes;  // for the allocator itself
+  uint64_t told_free_cached_bytes;  // committed and free
+  Pool pools[16];  // private pools of the program
+  uint8_t padding[584];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -220,6 +244,14 @@ static_assert(offsetof(RegionHeader, command_bytes) == 288);
 static_assert(offsetof(RegionHeader, python_note) == 292);
 static_assert(offsetof(RegionHeader, allocator_path) == 388);
 static_assert(offsetof(RegionHeader, command) == 644);
+static_assert(offsetof(RegionHeader, told_version) == 2692);
+static_assert(offsetof(RegionHeader, told_ns) == 2696);
+static_assert(offsetof(RegionHeader, told_fields) == 2704);
+static_assert(offsetof(RegionHeader, told_committed_bytes) == 2712);
+static_assert(offsetof(RegionHeader, told_reserved_bytes) == 2720);
+static_assert(offsetof(RegionHeader, told_metadata_bytes) == 2728);
+static_assert(offsetof(RegionHeader, told_free_cached_bytes) == 2736);
+static_assert(offsetof(RegionHeader, pools) == 2744);
 
 // What the outside wants of a running program; the program only reads it.
 struct ControlBlock {

@@ -1,1 +1,1 @@
-"""The teaching allocator shown: pictures of its heap, a player, traces, verdicts and comparisons of policies."""
+"""The teaching allocator shown: pictures of its heap, a player, traces, verdicts, policies compared."""

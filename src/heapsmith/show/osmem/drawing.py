@@ -9,8 +9,8 @@ from pathlib import Path
 from heapsmith.errors import HeapsmithError
 from heapsmith.osmem import Model, Script, parse_script, play
 from heapsmith.osmem.story import Scene, tell
-from heapsmith.show.osmem.png import render_png
 from heapsmith.show.osmem.player import render_player
+from heapsmith.show.osmem.png import render_png
 from heapsmith.show.osmem.sheet import draw_sheet
 from heapsmith.show.osmem.svg import render_svg
 
@@ -44,11 +44,15 @@ class HeapDrawing:
         model = model or Model()
         scenes: Sequence[Scene] = tell(play(parsed, model), model.fit)
         if not scenes:
-            raise HeapsmithError(f"{parsed.source} has nothing to draw", "it makes no call", "write: p = malloc 1000")
+            raise HeapsmithError(
+                f"{parsed.source} has nothing to draw", "it makes no call", "write: p = malloc 1000"
+            )
         if steps is not None:
             first, last = steps
             if not 1 <= first <= last <= len(scenes):
-                raise HeapsmithError(f"there are no steps {first} to {last}", f"{parsed.source} has {len(scenes)}")
+                raise HeapsmithError(
+                    f"there are no steps {first} to {last}", f"{parsed.source} has {len(scenes)}"
+                )
             scenes = scenes[first - 1 : last]
         self.scenes = scenes
         self.title = Path(parsed.source).name
@@ -73,7 +77,8 @@ class HeapDrawing:
         """Write a file; its suffix says which kind.
 
         Raises:
-            HeapsmithError: The suffix is none of ``.html``, ``.svg``, ``.png``, or the file cannot be written.
+            HeapsmithError: The suffix is none of ``.html``, ``.svg``, ``.png``, or the file cannot be
+                written.
         """
         match path.suffix.lower():
             case ".html":
@@ -84,7 +89,9 @@ class HeapDrawing:
                 content = self.png()
             case suffix:
                 raise HeapsmithError(
-                    f"cannot draw {path}", f"{suffix or 'no suffix'} is no kind of picture", f"one of: {', '.join(SUFFIXES)}"
+                    f"cannot draw {path}",
+                    f"{suffix or 'no suffix'} is no kind of picture",
+                    f"one of: {', '.join(SUFFIXES)}",
                 )
         try:
             path.write_bytes(content)

@@ -1,16 +1,29 @@
-"""One step of a run as a picture: the whole heap to scale, and below it the blocks, with what happened marked on them."""
+"""One step as a picture: the whole heap to scale, and below it the blocks, with what happened marked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
-from heapsmith.osmem.axis import Axis, Span
+from heapsmith.osmem.axis import Axis
 from heapsmith.osmem.blocks import HEAP_START, Block
 from heapsmith.osmem.story import Scene
-from heapsmith.show.osmem.shapes import Ink, Label, Path, Picture, Rect, Shape, text_width
+from heapsmith.show.osmem.shapes import (
+    Group,
+    Ink,
+    Label,
+    Path,
+    Picture,
+    Rect,
+    Shape,
+    marks_of,
+    text_width,
+)
 from heapsmith.units import format_bytes, format_count
 
 _BAR_HEIGHT: Final = 46.0
@@ -41,6 +54,16 @@ class _Sheet:
     def add(self, *shapes: Shape) -> None:
         self.shapes.extend(shapes)
 
+    @contextmanager
+    def grouped(self) -> Generator[None]:
+        """Make one group of what is added meanwhile."""
+        outer, self.shapes = self.shapes, []
+        yield
+        marks = tuple(marks_of(self.shapes))
+        self.shapes = outer
+        if marks:
+            self.add(Group(marks))
+
 
 def draw_heap(scene: Scene, axis: Axis, heap_bytes_peak: int, headroom: Sequence[float] = ()) -> Picture:
     """Draw the heap after a step.
@@ -48,7 +71,8 @@ def draw_heap(scene: Scene, axis: Axis, heap_bytes_peak: int, headroom: Sequence
     Args:
         scene: The step.
         axis: Where addresses stand; the same for all steps, made for the width that is wanted.
-        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to scale to.
+        heap_bytes_peak: The longest that the heap gets in the run: what the bar of the whole heap is to
+            scale to.
         headroom: How much room to leave above each row, at least; for pictures that replace each other.
     """
     return _Drawer(scene, axis, heap_bytes_peak, headroom).draw()
@@ -73,6 +97,10 @@ class _Drawer:
         self.heap = scene.step.heap
         self.heap_end = self.heap[-1].end if self.heap else HEAP_START
         self.old = self._block_left()
+        self.blocks_in: dict[int, list[Block]] = defaultdict(list)
+        for block in self.heap:
+            for span in axis.spans(block.address, block.end):
+                self.blocks_in[span.row].append(block)
         self.sheet = _Sheet()
         self.bar_tops: list[float] = []
         self.cards: dict[int, tuple[float, float]] = {}  # the middle of the top of each mapped block
@@ -84,19 +112,22 @@ class _Drawer:
         self._moves()
         return Picture(self.width, math.ceil(y + 4), tuple(self.sheet.shapes))
 
-    # ---- The whole heap, to scale ---------------------------------------------------------------------------------
+    # ---- The whole heap, to scale
+    # ---------------------------------------------------------------------------------
 
     def _whole_heap(self, y: float) -> float:
         heap_bytes = self.heap_end - HEAP_START
-        caption = f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        caption = (
+            f"the whole heap, {format_bytes(heap_bytes)}, to scale" if heap_bytes else "the heap is empty"
+        )
         self.sheet.add(Label(0, y + 10, caption, "muted", 10.5))
         y += 15
         self.sheet.add(Rect(0, y, self.width, _WHOLE_HEIGHT, None, "grid", 1, dashed=True))
         scale = self.width / self.peak_bytes
-        for block in self.heap:
-            x, width = (block.address - HEAP_START) * scale, block.total_bytes * scale
-            fill: Ink = "free" if block.status == "free" else "used"
-            self.sheet.add(Rect(x, y, max(width, 0.6), _WHOLE_HEIGHT, fill))
+        for free, run in groupby(self.heap, key=lambda block: block.status == "free"):
+            blocks = list(run)
+            x, width = (blocks[0].address - HEAP_START) * scale, (blocks[-1].end - blocks[0].address) * scale
+            self.sheet.add(Rect(x, y, max(width, 0.6), _WHOLE_HEIGHT, "free" if free else "used"))
         self.sheet.add(Rect(0, y, heap_bytes * scale, _WHOLE_HEIGHT, None, "edge"))
         return y + _WHOLE_HEIGHT
 
@@ -104,7 +135,8 @@ class _Drawer:
         self.sheet.add(Label(0, y + 14, "no block yet: nothing was asked of the heap so far", "muted", 12))
         return y + 22
 
-    # ---- The blocks -------------------------------------------------------------------------------------------------
+    # ---- The blocks
+    # -------------------------------------------------------------------------------------------------
 
     def _rows_shown(self) -> range:
         return range(self.axis.point(self.heap_end - 1)[0] + 1 if self.heap else 0)
@@ -113,7 +145,9 @@ class _Drawer:
         """How much room the notes and arrows of this step need above each row."""
         notes = list(self._notes())
         return [
-            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT + self._arc_room(row) + 6
+            _arrange([note for note in notes if note.row == row], self.width) * _LANE_HEIGHT
+            + self._arc_room(row)
+            + 6
             for row in self._rows_shown()
         ]
 
@@ -136,42 +170,46 @@ class _Drawer:
         return y
 
     def _row_of_blocks(self, row: int, top: float) -> None:
-        for block in self.heap:
-            live = block.status != "free"
-            parts: list[tuple[int, int, Ink]] = [(block.address, block.payload, "header" if live else "free-header")]
-            used_end = block.payload + block.requested_bytes if live else block.payload
-            if live:
-                parts.append((block.payload, used_end, "used"))
-            if used_end < block.end:
-                parts.append((used_end, block.end, "slack" if live else "free"))
-            for start, end, ink in parts:
-                for span in self.axis.spans(start, end):
-                    if span.row == row:
-                        title = self._title(block, ink)
-                        self.sheet.add(
-                            Rect(span.start, top, span.end - span.start, _BAR_HEIGHT, ink, title=title)
-                        )
-            for span in self.axis.spans(block.address, block.end):
-                if span.row == row:
-                    self._frame(block, span, top)
-        self._tears(row, top)
-        for block in self.heap:
-            self._block_label(block, row, top)
+        for block in self.blocks_in[row]:
+            with self.sheet.grouped():
+                self._block(block, row, top)
+        self._highlights(row, top)
+        with self.sheet.grouped():
+            self._tears(row, top)
 
-    def _frame(self, block: Block, span: Span, top: float) -> None:
-        edge: Ink = "edge"
-        width = 1.0
-        if block.payload == self.scene.step.pointer:
-            edge, width = "new", 2.5
-        if self._is_in_the_way(block):
-            edge, width = "stop", 2.5
-        inset = width / 2 if width > 1 else 0
-        self.sheet.add(
-            Rect(
-                span.start + inset, top + inset, span.end - span.start - 2 * inset, _BAR_HEIGHT - 2 * inset,
-                None, edge, width,
-            )  # fmt: skip
-        )
+    def _block(self, block: Block, row: int, top: float) -> None:
+        live = block.status != "free"
+        parts: list[tuple[int, int, Ink]] = [
+            (block.address, block.payload, "header" if live else "free-header")
+        ]
+        used_end = block.payload + block.requested_bytes if live else block.payload
+        if live:
+            parts.append((block.payload, used_end, "used"))
+        if used_end < block.end:
+            parts.append((used_end, block.end, "slack" if live else "free"))
+        for start, end, ink in parts:
+            for span in self.axis.spans(start, end):
+                if span.row == row:
+                    title = self._title(block, ink)
+                    self.sheet.add(
+                        Rect(span.start, top, span.end - span.start, _BAR_HEIGHT, ink, title=title)
+                    )
+        for span in self.axis.spans(block.address, block.end):
+            if span.row == row:
+                width = span.end - span.start
+                self.sheet.add(Rect(span.start, top, width, _BAR_HEIGHT, None, "edge"))
+        self._block_label(block, row, top)
+
+    def _highlights(self, row: int, top: float) -> None:
+        """A frame around the block that the call answers, and around one that is in the way."""
+        for block in self.blocks_in[row]:
+            edge: Ink | None = "new" if block.payload == self.scene.step.pointer else None
+            edge = "stop" if self._is_in_the_way(block) else edge
+            for span in self.axis.spans(block.address, block.end) if edge else ():
+                if span.row == row:
+                    self.sheet.add(
+                        Rect(span.start, top - 1, span.end - span.start, _BAR_HEIGHT + 2, None, edge, 2.5)
+                    )
 
     def _title(self, block: Block, part: Ink) -> str:
         at = f"at HeapStart + {block.payload - HEAP_START:#x}"
@@ -183,7 +221,7 @@ class _Drawer:
         return f"{self.scene.name_of(block)}: {format_count(block.requested_bytes)} bytes {at}{slack}"
 
     def _block_label(self, block: Block, row: int, top: float) -> None:
-        spans = [span for span in self.axis.spans(block.payload, block.end)]
+        spans = list(self.axis.spans(block.payload, block.end))
         widest = max(spans, key=lambda span: span.end - span.start)
         if widest.row != row:
             return
@@ -218,14 +256,15 @@ class _Drawer:
 
     def _addresses(self, row: int, y: float) -> None:
         taken = -10.0
-        for block in self.heap:
+        for block in self.blocks_in[row]:
             at_row, x = self.axis.point(block.payload)
             text = f"{block.payload - HEAP_START:#x}"
             wide = text_width(text, 9.5, mono=True)
             if at_row != row or x - 1 < taken or x + wide > self.width:
                 continue
-            self.sheet.add(Path(((x, y), (x, y + 4)), "muted"))
-            self.sheet.add(Label(x, y + 13, text, "muted", 9.5, mono=True))
+            with self.sheet.grouped():
+                self.sheet.add(Path(((x, y), (x, y + 4)), "muted"))
+                self.sheet.add(Label(x, y + 13, text, "muted", 9.5, mono=True))
             taken = x + wide + 6
         end_row, x = self.axis.point(self.heap_end - 1)
         if end_row == row:
@@ -234,7 +273,8 @@ class _Drawer:
             if x - text_width(text, 9.5, mono=True) > taken or anchor == "start":
                 self.sheet.add(Label(x, y + 13, text, "muted", 9.5, anchor, mono=True))
 
-    # ---- What happened ----------------------------------------------------------------------------------------------
+    # ---- What happened
+    # ----------------------------------------------------------------------------------------------
 
     def _block_left(self) -> Block | None:
         """The block that a realloc has moved away from, if it has."""
@@ -246,7 +286,8 @@ class _Drawer:
 
     def _is_in_the_way(self, block: Block) -> bool:
         return any(
-            event.other == block.address and block.status == "allocated" for event in self.scene.step.happened("blocked")
+            event.other == block.address and block.status == "allocated"
+            for event in self.scene.step.happened("blocked")
         )
 
     def _notes(self) -> Iterator[_Note]:
@@ -254,10 +295,15 @@ class _Drawer:
             address = event.address or 0
             match event.kind:
                 case "preallocated" | "appended":
-                    yield from self._over(f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes)
+                    yield from self._over(
+                        f"brk: + {format_count(event.bytes)} B", "new", address, address + event.bytes
+                    )
                 case "grown":
                     yield from self._over(
-                        f"brk: + {format_count(event.bytes)} B", "new", self.heap_end - event.bytes, self.heap_end
+                        f"brk: + {format_count(event.bytes)} B",
+                        "new",
+                        self.heap_end - event.bytes,
+                        self.heap_end,
                     )
                 case "split":
                     yield self._at("split", "move", event.other or 0)
@@ -300,7 +346,9 @@ class _Drawer:
         if self.old is None:
             return False
         new = self._block_at(self.scene.step.pointer)
-        rows = {self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"}
+        rows = {
+            self.axis.point(b.payload)[0] for b in (self.old, new) if b is not None and b.status != "mapped"
+        }
         return row in rows
 
     def _block_at(self, payload: int) -> Block | None:
@@ -318,7 +366,16 @@ class _Drawer:
             for span in self.axis.spans(self.old.address, self.old.end):
                 top = self.bar_tops[span.row]
                 self.sheet.add(
-                    Rect(span.start + 1, top + 1, span.end - span.start - 2, _BAR_HEIGHT - 2, None, "move", 2, dashed=True)
+                    Rect(
+                        span.start + 1,
+                        top + 1,
+                        span.end - span.start - 2,
+                        _BAR_HEIGHT - 2,
+                        None,
+                        "move",
+                        2,
+                        dashed=True,
+                    )
                 )
         lift = min(start[1], end[1]) - _ARC_HEIGHT
         curve = _curve(start, (start[0], lift), (end[0], lift), (end[0], end[1] - 5))
@@ -342,7 +399,8 @@ class _Drawer:
             return None
         return (widest.start + widest.end) / 2, self.bar_tops[widest.row]
 
-    # ---- Mapped blocks ----------------------------------------------------------------------------------------------
+    # ---- Mapped blocks
+    # ----------------------------------------------------------------------------------------------
 
     def _mappings(self, y: float) -> float:
         now = {block.address: block for block in self.scene.step.mappings}
@@ -365,17 +423,33 @@ class _Drawer:
             gone, fresh = address not in now, block.payload == self.scene.step.pointer
             edge: Ink = "move" if gone else "new" if fresh else "edge"
             self.sheet.add(
-                Rect(x, y, wide, _CARD_HEIGHT, None if gone else "mapped", edge, 2.5 if fresh else 1.2, gone, text)
+                Rect(
+                    x,
+                    y,
+                    wide,
+                    _CARD_HEIGHT,
+                    None if gone else "mapped",
+                    edge,
+                    2.5 if fresh else 1.2,
+                    gone,
+                    text,
+                )
             )
             if not gone:
                 header = max(3.0, block.header_bytes / block.total_bytes * wide)
-                self.sheet.add(Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes"))
+                self.sheet.add(
+                    Rect(x, y, header, _CARD_HEIGHT, "header", title=f"header: {block.header_bytes} bytes")
+                )
             self.sheet.add(
                 Label(x + wide / 2, y + 15, f"{name}", "muted" if gone else "text", 12, "middle", bold=True),
                 Label(
-                    x + wide / 2, y + 28,
-                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B", "muted" if gone else "text", 10, "middle",
-                ),  # fmt: skip
+                    x + wide / 2,
+                    y + 28,
+                    "unmapped" if gone else f"{format_count(block.requested_bytes)} B",
+                    "muted" if gone else "text",
+                    10,
+                    "middle",
+                ),
             )
             x += wide + gap
         return y + _CARD_HEIGHT + 4
@@ -420,4 +494,8 @@ def _arrow_head(curve: tuple[_Point, ...]) -> Path:
     length = math.hypot(x - x0, y - y0) or 1.0
     dx, dy = (x - x0) / length, (y - y0) / length
     tip = (x + dx * 5, y + dy * 5)
-    return Path((tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)), None, fill="move")
+    return Path(
+        (tip, (x - dx * 5 - dy * 5, y - dy * 5 + dx * 5), (x - dx * 5 + dy * 5, y - dy * 5 - dx * 5)),
+        None,
+        fill="move",
+    )

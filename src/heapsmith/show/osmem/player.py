@@ -1,7 +1,7 @@
 """A run as one HTML file: a player with the script, the picture of each step, its reasons and its figures.
 
-The file needs nothing else, works offline, by keyboard and by touch, on light and dark, wide and narrow; without
-JavaScript it shows all steps below each other.
+The file needs nothing else, works offline, by keyboard and by touch, on light and dark, wide and narrow;
+without JavaScript it shows all steps below each other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from heapsmith.osmem.axis import Axis
 from heapsmith.osmem.story import Scene
 from heapsmith.show.osmem.heap_picture import draw_heap, headroom_of
 from heapsmith.show.osmem.run_chart import draw_chart
+from heapsmith.show.osmem.shapes import Picture
 from heapsmith.show.osmem.sheet import LEGEND, SCALE_NOTE, axis_for, capitalised, figures_of, heap_bytes_peak
-from heapsmith.show.osmem.svg import colour_rules, render_svg, shape_rules
+from heapsmith.show.osmem.svg import Repeated, colour_rules, render_svg, shape_rules
 
 _WIDE: Final = 860.0
 _NARROW: Final = 344.0
@@ -36,16 +37,18 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
     for name, width in (("wide", _WIDE), ("narrow", _NARROW)):
         axis = axis_for(scenes, width)
         sizes.append((name, axis, headroom_of(scenes, axis)))
-    steps = "".join(_step(scene, sizes, peak) for scene in scenes)
+    repeated = Repeated()
+    steps = "".join(_step(scene, sizes, peak, repeated) for scene in scenes)
     script = "".join(
         f'<li><a href="#{scene.number}" data-step="{scene.number}">{escape(scene.played.operation.text)}'
         f"{_remark(scene.played.operation.comment)}</a></li>"
         for scene in scenes
     )
-    legend = "".join(f'<span><i style="background:var(--{ink})"></i>{escape(text)}</span>' for ink, text in LEGEND)
+    legend = "".join(
+        f'<span><i style="background:var(--{ink})"></i>{escape(text)}</span>' for ink, text in LEGEND
+    )
     charts = "".join(
-        f'<div class="{name}">{render_svg(draw_chart(scenes, axis.row_units), alone=False, label="The run in figures")}</div>'
-        for name, axis, _ in sizes
+        _picture(name, draw_chart(scenes, axis.row_units), "The run in figures") for name, axis, _ in sizes
     )
     page = (_HERE / "player.html").read_text(encoding="utf-8")
     for key, value in {
@@ -53,7 +56,7 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
         "subtitle": escape(subtitle),
         "colours": colour_rules() + shape_rules(),
         "script": script,
-        "steps": steps,
+        "steps": repeated.definitions() + steps,
         "legend": legend,
         "note": escape(SCALE_NOTE),
         "charts": charts,
@@ -65,14 +68,17 @@ def render_player(scenes: Sequence[Scene], title: str, subtitle: str) -> str:
     return page
 
 
+def _picture(name: str, picture: Picture, label: str, repeated: Repeated | None = None) -> str:
+    return f'<div class="{name}">{render_svg(picture, alone=False, label=label, repeated=repeated)}</div>'
+
+
 def _remark(comment: str) -> str:
     return f" <small># {escape(comment)}</small>" if comment else ""
 
 
-def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int) -> str:
+def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int, repeated: Repeated) -> str:
     pictures = "".join(
-        f'<div class="{name}">'
-        f"{render_svg(draw_heap(scene, axis, peak, room), alone=False, label=f'The heap after step {scene.number}')}</div>"
+        _picture(name, draw_heap(scene, axis, peak, room), f"The heap after step {scene.number}", repeated)
         for name, axis, room in sizes
     )
     reasons = "".join(f"<li>{escape(sentence)}</li>" for sentence in scene.sentences)
@@ -80,10 +86,13 @@ def _step(scene: Scene, sizes: list[tuple[str, Axis, list[float]]], peak: int) -
         f'<div title="{escape(meaning)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
         for name, value, meaning in figures_of(scene.measures, scene.system_calls_so_far)
     )
-    trace = "\n".join(" ".join(line.split()) if not line.startswith(" ") else f"  {' '.join(line.split())}" for line in scene.trace)
+    trace = "\n".join(
+        " ".join(line.split()) if not line.startswith(" ") else f"  {' '.join(line.split())}"
+        for line in scene.trace
+    )
     return (
         f'<section class="step" id="step-{scene.number}" data-step="{scene.number}">'
-        f'<h2><b>{scene.number}</b><code>{escape(scene.played.operation.text)}</code></h2>'
+        f"<h2><b>{scene.number}</b><code>{escape(scene.played.operation.text)}</code></h2>"
         f'<p class="headline">{escape(capitalised(scene.headline))}</p>{pictures}'
         f'<div class="below"><ol class="reasons">{reasons}</ol><dl>{figures}</dl></div>'
         f"<pre>{escape(trace)}</pre></section>"

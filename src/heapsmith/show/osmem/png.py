@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.show.osmem.shapes import INKS, Ink, Label, Path, Picture, Rect
+from heapsmith.show.osmem.shapes import INKS, Ink, Label, Path, Picture, Rect, marks_of
 
 _SCALES: Final = (2, 1)  # pixels for each unit: two are sharp on the screens of today, one is for long sheets
 _SMOOTHING: Final = 2  # lines are drawn at twice the size and shrunk; text is smooth by itself
@@ -27,7 +28,9 @@ def render_png(picture: Picture) -> bytes:
     Raises:
         HeapsmithError: The sheet is too long for a picture of pixels.
     """
-    scale = next((scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None)
+    scale = next(
+        (scale for scale in _SCALES if picture.width * picture.height * scale**2 <= _MOST_PIXELS), None
+    )
     if scale is None:
         raise HeapsmithError(
             f"a picture of {picture.width:.0f} x {picture.height:.0f} pixels is too long for a PNG",
@@ -38,7 +41,7 @@ def render_png(picture: Picture) -> bytes:
         image.paste(_band(picture, top, scale), (0, top * scale))
     # Text comes last: nothing in a picture covers a label.
     draw = ImageDraw.Draw(image)
-    for shape in picture.shapes:
+    for shape in marks_of(picture.shapes):
         if isinstance(shape, Label):
             _label(draw, shape, scale)
     out = io.BytesIO()
@@ -50,7 +53,7 @@ def _band(picture: Picture, top: int, scale: int) -> Image.Image:
     size = (round(picture.width * scale), _BAND_UNITS * scale)
     image = Image.new("RGB", (size[0] * _SMOOTHING, size[1] * _SMOOTHING), _colour("ground"))
     pen = _Pen(ImageDraw.Draw(image), top, scale * _SMOOTHING)
-    for shape in picture.shapes:
+    for shape in marks_of(picture.shapes):
         if isinstance(shape, Rect) and shape.y - 4 < top + _BAND_UNITS and shape.y + shape.height + 4 > top:
             pen.rect(shape)
         elif isinstance(shape, Path) and min(y for _, y in shape.points) - 4 < top + _BAND_UNITS:
@@ -97,7 +100,7 @@ class _Pen:
 
 def _dashes(points: tuple[_Point, ...]) -> list[tuple[_Point, ...]]:
     pieces: list[tuple[_Point, ...]] = []
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         at = 0.0
         while at < length:

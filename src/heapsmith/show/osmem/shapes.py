@@ -1,17 +1,33 @@
-"""What a picture of a heap is made of: three kinds of shapes and one table of colours, drawn by `svg.py` and `png.py`.
+"""What a picture is made of: three kinds of marks and one table of colours, drawn by `svg` and `png`.
 
-The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
+The hues are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision
+tell apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Ink = Literal[
-    "ground", "text", "muted", "grid", "header", "used", "used-text", "slack", "free-header", "free", "free-text",
-    "edge", "move", "stop", "new", "mapped",
-]  # fmt: skip
+    "ground",
+    "text",
+    "muted",
+    "grid",
+    "header",
+    "used",
+    "used-text",
+    "slack",
+    "free-header",
+    "free",
+    "free-text",
+    "edge",
+    "move",
+    "stop",
+    "new",
+    "mapped",
+]
 
 INKS: Final[dict[Ink, tuple[str, str]]] = {
     "ground": ("#ffffff", "#141b23"),
@@ -74,7 +90,17 @@ class Label:
     bold: bool = False
 
 
-Shape = Rect | Path | Label
+Mark = Rect | Path | Label
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Marks that belong together and often come again: a page with many pictures holds them once."""
+
+    marks: tuple[Mark, ...]
+
+
+Shape = Mark | Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +117,33 @@ def text_width(text: str, size: float, *, mono: bool = False, bold: bool = False
     return len(text) * size * (0.61 if mono else 0.57 if bold else 0.53)
 
 
-def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
-    """Return the shapes shifted."""
-    shifted: list[Shape] = []
+def marks_of(shapes: Iterable[Shape]) -> Iterator[Mark]:
+    """Yield every mark, those in groups too."""
     for shape in shapes:
+        if isinstance(shape, Group):
+            yield from shape.marks
+        else:
+            yield shape
+
+
+def moved(shapes: Iterable[Shape], dx: float, dy: float) -> list[Mark]:
+    """Return the marks of the shapes, shifted."""
+    shifted: list[Mark] = []
+    for shape in marks_of(shapes):
         match shape:
             case Rect():
                 shifted.append(
                     Rect(
-                        shape.x + dx, shape.y + dy, shape.width, shape.height,
-                        shape.fill, shape.edge, shape.edge_width, shape.dashed, shape.title,
-                    )  # fmt: skip
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.width,
+                        shape.height,
+                        shape.fill,
+                        shape.edge,
+                        shape.edge_width,
+                        shape.dashed,
+                        shape.title,
+                    )
                 )
             case Path():
                 points = tuple((x + dx, y + dy) for x, y in shape.points)
@@ -109,8 +151,14 @@ def moved(shapes: tuple[Shape, ...], dx: float, dy: float) -> list[Shape]:
             case Label():
                 shifted.append(
                     Label(
-                        shape.x + dx, shape.y + dy, shape.text, shape.ink, shape.size,
-                        shape.anchor, shape.mono, shape.bold,
-                    )  # fmt: skip
+                        shape.x + dx,
+                        shape.y + dy,
+                        shape.text,
+                        shape.ink,
+                        shape.size,
+                        shape.anchor,
+                        shape.mono,
+                        shape.bold,
+                    )
                 )
     return shifted

@@ -1,4 +1,4 @@
-"""A whole run on one sheet: step under step, each with its code, its outcome, its reasons, its picture and its figures."""
+"""A run on one sheet: step under step, each with its code, outcome, reasons, picture and figures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ def figures_of(measures: Measures, system_calls: int) -> list[tuple[str, str, st
     """Write the figures of a step: name, value, and what it means."""
     slack = measures.usable_live_bytes - measures.requested_live_bytes
     return [
-        ("in use", format_bytes(measures.requested_live_bytes), "what the program asked for and has not given back"),
+        (
+            "in use",
+            format_bytes(measures.requested_live_bytes),
+            "what the program asked for and has not given back",
+        ),
         ("from the system", format_bytes(measures.committed_bytes), "heap and mappings, all included"),
         ("headers", format_bytes(measures.metadata_bytes), "what the allocator needs for itself"),
         (
@@ -91,7 +95,7 @@ def draw_sheet(scenes: Sequence[Scene], title: str, subtitle: str) -> Picture:
 
 
 SCALE_NOTE: Final = (
-    "Blocks are to scale, at the same place in every step; the mark // says that a long piece is drawn shorter, "
+    "Blocks are to scale, at the same place in every step; the mark // says that a piece is drawn shorter, "
     "and the smallest are drawn 3 wide."
 )
 
@@ -127,7 +131,9 @@ def _step(shapes: list[Shape], scene: Scene, axis: Axis, peak: int, y: float) ->
 def capitalised(text: str) -> str:
     """Begin a headline with a capital, unless it begins with a name of the script."""
     first_word = text.split()[0] if text.split() else ""
-    return text if len(first_word) <= 3 or any(c.isdigit() for c in first_word) else text[0].upper() + text[1:]
+    return (
+        text if len(first_word) <= 3 or any(c.isdigit() for c in first_word) else text[0].upper() + text[1:]
+    )
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from heapsmith.osmem.blocks import HEAP_START, Layout, Step
@@ -19,18 +23,34 @@ def _console(*, errors: bool = False) -> Console:
     return Console(stderr=errors, highlight=False, soft_wrap=True)
 
 
+def print_line(line: str) -> None:
+    """Print a line as it is."""
+    sys.stdout.write(f"{line}\n")
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document and nothing else."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+
+
+@contextmanager
+def progress(what: str, count: int) -> Generator[Callable[[int, int], None]]:
+    """Show how far long work is, on standard error, where a person is looking."""
+    console = _console(errors=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=count)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def print_trace(tracing: Tracing) -> None:
     """Print a trace, and whether library and model agree."""
     for line in tracing.lines:
-        _console().print(Text(line))
+        print_line(line)
     if tracing.native is not None and tracing.model_lines is not None and tracing.agree:
         calls, system_calls = _counts([played.step for played in tracing.played])
-        _console(errors=True).print(Text(f"library and model agree: {calls} calls, {system_calls} system calls", "dim"))
-    print_disagreement(tracing)
-
-
-def print_disagreement(tracing: Tracing) -> None:
-    """Say what is wrong with the library's run, if anything is."""
+        _console(errors=True).print(
+            Text(f"library and model agree: {calls} calls, {system_calls} system calls", "dim")
+        )
     for offence in tracing.offences:
         _console(errors=True).print(Text(offence, "red"))
     if not tracing.agree and tracing.model_lines is not None:
@@ -43,28 +63,32 @@ def _counts(steps: Sequence[Step]) -> tuple[int, int]:
 
 def _print_diff(lines: Sequence[str]) -> None:
     styles = {"+": "green", "-": "red", "@": "cyan"}
+    console = _console()
     for line in lines:
-        _console().print(Text(line, styles.get(line[:1], "")))
+        console.print(Text(line, styles.get(line[:1], "")))
 
 
 def trace_document(tracing: Tracing) -> dict[str, Any]:
-    """Build the JSON document of a trace; addresses are relative to where the heap begins."""
+    """Build the JSON document of a trace: calls as they were made, blocks as the model has them."""
+    native = tracing.native
+    steps = [played.step for played in tracing.played] if native is None else list(native.steps)
     return {
         "schema": "heapsmith.osmem.trace/1",
         "layout": tracing.layout,
-        "agree": tracing.agree if tracing.native is not None and tracing.model_lines is not None else None,
+        "agree": tracing.agree if native is not None and tracing.model_lines is not None else None,
         "offences": list(tracing.offences),
         "trace": list(tracing.lines),
+        "heap_start": HEAP_START if native is None else native.heap_start,
         "steps": [
             {
                 "line": played.operation.line,
                 "text": played.operation.text,
-                "function": played.step.function,
-                "arguments": list(played.step.arguments),
-                "result": played.step.result,
+                "function": step.function,
+                "arguments": list(step.arguments),
+                "result": step.result,
                 "system_calls": [
                     {"name": call.name, "arguments": list(call.arguments), "result": call.result}
-                    for call in played.step.system_calls
+                    for call in step.system_calls
                 ],
                 "blocks": [
                     {
@@ -76,7 +100,7 @@ def trace_document(tracing: Tracing) -> dict[str, Any]:
                     for block in (*played.step.heap, *played.step.mappings)
                 ],
             }
-            for played in tracing.played
+            for played, step in zip(tracing.played, steps, strict=False)
         ],
     }
 
@@ -133,10 +157,10 @@ def check_document(verdicts: Sequence[Verdict], library: Path, layout: Layout) -
 def print_scenarios(scenarios: Sequence[Scenario]) -> None:
     """Print the names of scenarios, their points and rules."""
     for scenario in scenarios:
-        _console().print(Text(f"{scenario.name:<46} {scenario.points:>2}  {scenario.rule}"))
+        print_line(f"{scenario.name:<46} {scenario.points:>2}  {scenario.rule}")
 
 
 def print_built(library: Path, layout: Layout, flags: str) -> None:
     """Say what was built and how to link with it."""
-    _console().print(Text(f"{library} ({layout}), {library.with_name('osmem.h')}"))
+    print_line(f"{library} ({layout}), {library.with_name('osmem.h')}")
     _console().print(Text(f"link with: cc program.c {flags}", "dim"))

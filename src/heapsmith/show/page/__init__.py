@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ from bokeh.server.server import Server
 from tornado.ioloop import IOLoop
 
 from heapsmith.errors import RunError
-from heapsmith.run.history import ProcessSource
+from heapsmith.run.history import ProcessSource, check_interval
 from heapsmith.show.page.door import Doorkeeper, names_of_host
 from heapsmith.show.page.hub import Hub
 from heapsmith.show.page.session import Session
@@ -72,7 +73,11 @@ def serve(
 
     Raises:
         RunError: The page cannot be served there.
+        HeapsmithError: The interval is too short or too long.
     """
+    if not 0 <= port <= 65535:
+        raise RunError(f"cannot serve the page on {host}:{port}", "ports go from 0 to 65535")
+    check_interval(interval_s)
     for name in _LOGGERS:
         # The terminal belongs to the program under study: what a browser does wrong is no news there.
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -119,23 +124,21 @@ def serve(
 
 def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
     hosts = names_of_host(host)
-    # Bokeh cannot spell an IPv6 address as an origin, nor a port that is not chosen yet; the doorkeeper
-    # compares origin and host in any case.
-    spelled = port != 0 and not any(name.startswith("[") for name in hosts)
 
     def make_document(document: Any) -> None:
         Session(document, hub)
 
-    for candidate in range(port, min(port + _PORTS_TRIED, 65536)) if port else [0]:
+    first = port or _find_free_port(host)
+    for candidate in range(first, min(first + _PORTS_TRIED, 65536)):
+        # Bokeh cannot spell an IPv6 address as an origin; the doorkeeper compares origin and host anyway.
+        spelled = [f"{name}:{candidate}" for name in sorted(hosts) if not name.startswith("[")]
         try:
             server = Server(
                 {"/": Application(FunctionHandler(make_document))},
                 io_loop=loop,
                 address=host,
                 port=candidate,
-                allow_websocket_origin=[f"{name}:{candidate}" for name in sorted(hosts)]
-                if spelled
-                else ["*"],
+                allow_websocket_origin=[*spelled, "*"] if len(spelled) < len(hosts) else spelled,
                 auth_provider=Doorkeeper(hosts),
                 check_unused_sessions_milliseconds=5_000,
                 unused_session_lifetime_milliseconds=10_000,
@@ -145,12 +148,16 @@ def _listen(hub: Hub, host: str, port: int, loop: IOLoop) -> tuple[Server, int]:
             if error.errno != errno.EADDRINUSE:
                 raise
             continue
-        got = server.port
-        if got is None:
-            raise RunError(f"cannot serve the page on {host}:{port}", "the server has no port")
-        return server, got
+        return server, candidate
     raise RunError(
         f"cannot serve the page on {host}:{port}",
         f"this port and the {_PORTS_TRIED - 1} after it are in use",
         "choose another with --port or --live HOST:PORT",
     )
+
+
+def _find_free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -66,8 +66,8 @@ class Doorkeeper(AuthProvider):
         super().__init__()
 
     @property
-    def get_user(self) -> Callable[[Any], Any]:
-        """The function that Bokeh asks before it answers a request for the page or a connection."""
+    def get_user_async(self) -> Callable[[Any], Awaitable[Any]]:
+        """The function that Bokeh asks before it answers a request for the page or opens a connection."""
         return self._check
 
     @property
@@ -75,7 +75,7 @@ class Doorkeeper(AuthProvider):
         """Where Bokeh would send strangers; they are refused before."""
         return "/"
 
-    def _check(self, handler: RequestHandler) -> str:
+    async def _check(self, handler: RequestHandler) -> str:
         host = handler.request.host_name.lower()
         if _in_url(host.strip("[]")) not in self._hosts:
             raise HTTPError(403, "this page is not served under that name")

@@ -5,8 +5,8 @@
 (() => {
   const $ = (selector, within = document) => within.querySelector(selector);
   const root = document.documentElement;
-  const LIVE = 1; // the column with a bar
-  let link, view, wishes = 0, sort = { column: 0, down: false }, paused = false, counting = false, gone = false;
+  const LIVE = 1; // the column that is sorted by at first, and has a bar
+  let link, view, wishes = 0, sort = { column: LIVE, down: true }, paused = false, counting = false, gone = false;
 
   function put(element, text) {
     if (element.textContent !== text) element.textContent = text;
@@ -45,18 +45,18 @@
   function renderProcesses() {
     document.body.classList.toggle("many", view.processes.length > 1);
     const alive = view.processes.filter((entry) => entry.tone === "alive").length;
-    put($("#process-count"), `${view.processes.length} · ${alive} running`);
+    put($("#process-count"), `${alive} running`);
     const entries = fit($("#processes .list"), view.processes.length, () => build(
       `<button><span class="dot"></span><span class="name"></span><span class="amount"></span><span class="share"><i></i></span></button>`));
     view.processes.forEach((entry, place) => {
       const button = entries[place];
       button.className = entry.tone;
       button.dataset.key = entry.key;
-      button.disabled = !entry.key;
-      button.title = entry.key ? `${entry.name} ${entry.pid}: ${entry.state}` : "";
+      button.title = entry.key ? `${entry.name} ${entry.pid}: ${entry.state}` : "Ended and small: show them";
       button.style.paddingLeft = `${6 + 10 * Math.min(entry.depth, 5)}px`;
       button.setAttribute("aria-current", entry.chosen);
       const name = $(".name", button);
+      button.classList.toggle("more", !entry.key);
       const words = `${entry.name} ${entry.pid}`;
       if (name.dataset.words !== words) {
         name.dataset.words = words;
@@ -81,7 +81,7 @@
       const editable = tile.name === "Limit" && view.alive;
       let button = $("h3 button", element);
       if (editable && !button) {
-        button = build(`<button aria-expanded="false">set</button>`);
+        button = build(`<button aria-label="Set the limit">set</button>`);
         button.onclick = toggleLimits;
         $("h3", element).append(button);
       } else if (!editable && button) button.remove();
@@ -173,7 +173,6 @@
 
   function render() {
     document.body.classList.toggle("waiting", !view.key);
-    document.title = view.key ? `${view.name} · heapsmith` : "heapsmith";
     put($("#name"), view.name || "heapsmith");
     put($("#pid"), view.pid);
     put($("#command"), view.command);
@@ -242,7 +241,8 @@
   function listen() {
     $("#processes .list").onclick = ({ target }) => {
       const button = target.closest("button");
-      if (!button?.dataset.key) return;
+      if (!button) return;
+      if (!button.dataset.key) return wish("unfold");
       remember("process", button.dataset.key);
       remember("thread", "");
       wish("process", button.dataset.key);

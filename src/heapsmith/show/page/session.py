@@ -16,13 +16,13 @@ from bokeh.models import ColumnDataSource, CustomJS
 from jinja2 import Environment
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import Baseline, ProcessKey, key_of
+from heapsmith.run.history import Baseline, ProcessKey, check_interval, key_of
 from heapsmith.run.values import Event, Process
-from heapsmith.show import figures, palette
-from heapsmith.show.page.hub import FASTEST_S, SLOWEST_S, Hub
-from heapsmith.show.page.view import ALL_THREADS, compute_view, decode_key, find_thread
+from heapsmith.show import figures
+from heapsmith.show.page.hub import Hub
 from heapsmith.show.save import KINDS, Shown, file_name, render_file
 from heapsmith.show.tree import find_first
+from heapsmith.show.view import ALL_THREADS, compute_view, decode_key, find_thread
 from heapsmith.units import format_bytes, parse_bytes
 
 _UNANSWERED: Final = 2
@@ -64,8 +64,10 @@ class Session:
         self._document = document
         self._hub = hub
         self._key: ProcessKey | None = None
+        self._before: ProcessKey | None = None
         self._thread = ALL_THREADS
         self._paused = False
+        self._unfold = False
         self._baseline: Baseline | None = None
         self._sent: tuple[ProcessKey | None, int, int] = (None, 0, 0)
         self._sent_events: Sequence[Event] = ()
@@ -91,7 +93,10 @@ class Session:
         process = self._choose()
         counted = self._count(process)
         self._frozen = (process, counted)
+        title = f"{process.name} · heapsmith" if process else "heapsmith"
         self._document.hold("combine")
+        if self._document.title != title:
+            self._document.title = title
         self._update_figures(process)
         self._link.view = self._say(process, counted)
         self._link.number += 1
@@ -112,7 +117,6 @@ class Session:
         self._memory.plot.tags = [self._link]  # what a root refers to belongs to the document
         ready = CustomJS(args={"link": self._link}, code="globalThis.heapsmithPage(link);")
         self._document.js_on_event("document_ready", ready)
-        self._document.title = "heapsmith"
         self._document.template = page_template()
         self._document.template_variables.update(
             style=_asset("page.css"),
@@ -120,8 +124,6 @@ class Session:
             intervals=_with_default(INTERVALS, self.interval_s),
             ranges=RANGES,
             chosen_interval=f"{self.interval_s:g}",
-            kinds=list(KINDS),
-            colors={"live": palette.LIVE, "ground": palette.GROUND},
         )
         config: Any = getattr(self._document, "config", None)
         if config is not None:
@@ -131,7 +133,9 @@ class Session:
 
     def _choose(self) -> Process | None:
         history = self._hub.history
-        return history.find(self._key) or find_first(history.processes)
+        process = history.find(self._key) or find_first(history.processes, self._before)
+        self._before = key_of(process) if process else None
+        return process
 
     def _count(self, process: Process | None) -> Process | None:
         if process is None or self._baseline is None or self._baseline.key != key_of(process):
@@ -140,7 +144,13 @@ class Session:
 
     def _say(self, process: Process | None, counted: Process | None) -> str:
         view = compute_view(
-            self._hub.history, process, counted, self._thread, self._since_s(process), self._hub.problem
+            self._hub.history,
+            process,
+            counted,
+            self._thread,
+            self._since_s(process),
+            self._hub.problem,
+            unfold=self._unfold,
         )
         return msgspec.json.encode(view).decode()
 
@@ -187,6 +197,7 @@ class Session:
         return {
             "process": self._choose_process,
             "thread": self._choose_thread,
+            "unfold": self._unfold_processes,
             "interval": self._set_interval,
             "range": self._set_range,
             "pause": self._pause,
@@ -212,16 +223,16 @@ class Session:
         else:
             self.refresh()
 
+    def _unfold_processes(self, _value: str) -> None:
+        self._unfold = not self._unfold
+        self.refresh()
+
     def _set_interval(self, value: str) -> None:
         try:
             seconds = float(value)
         except ValueError:
-            seconds = float("nan")
-        if not FASTEST_S <= seconds <= SLOWEST_S:
-            raise HeapsmithError(
-                f"{value!r} is no update interval", hint=f"{FASTEST_S:g} s to {SLOWEST_S:g} s are possible"
-            )
-        self.interval_s = seconds
+            raise HeapsmithError(f"{value!r} is no update interval") from None
+        self.interval_s = check_interval(seconds)
         self._hub.hurry()
 
     def _set_range(self, value: str) -> None:

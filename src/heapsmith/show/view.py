@@ -1,4 +1,4 @@
-"""What the page says about processes, as finished words: a pure function of values, sent as JSON."""
+"""What the page and `top` say about processes, as finished words: a pure function of values."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ from heapsmith.show.tree import Folded, arrange
 from heapsmith.units import format_bytes, format_count, format_seconds
 
 MOST_PROCESSES: Final = 40
+ALL_PROCESSES: Final = 400
+_TELLING_SHARE: Final = 0.02
+"""An ended process whose peak was below this share of the highest is folded until a person asks."""
 MOST_THREADS: Final = 300
 MOST_EVENTS: Final = 30
 ALL_THREADS: Final = "total"
@@ -76,7 +79,7 @@ class Happening(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """Everything the page says about the chosen process."""
+    """Everything a view says about the chosen process."""
 
     key: str
     processes: list[Entry]
@@ -105,7 +108,7 @@ class View(msgspec.Struct, frozen=True):
 
 
 def encode_key(key: ProcessKey) -> str:
-    """Write the name of a process image for the browser.
+    """Write the name of a process image as one word.
 
     Example:
         >>> encode_key(ProcessKey(12, 1, 1.5))
@@ -142,6 +145,8 @@ def compute_view(
     choice: str,
     since_s: float | None,
     problem: str,
+    *,
+    unfold: bool = False,
 ) -> View:
     """Say what is to be seen.
 
@@ -152,14 +157,16 @@ def compute_view(
         choice: The chosen thread.
         since_s: When the baseline was taken, in seconds since the process started.
         problem: Why values may be stale; empty if all is well.
+        unfold: Show all processes, not only those that run or were large.
     """
-    entries = _entries(history.processes, process)
+    entries = _entries(history.processes, process, unfold)
     if process is None or counted is None:
         return _nothing(entries, problem)
     curve = history.curve(key_of(process))
     thread = find_thread(counted, choice)
     all_rows = counted.size_classes if thread is None else thread.size_classes
     rows = shown_rows(all_rows)
+    every = [row.class_bytes for row in all_rows]
     python = any(row.python_live_blocks for row in process.size_classes)
     return View(
         key=encode_key(key_of(process)),
@@ -178,14 +185,14 @@ def compute_view(
         threads=_threads(process),
         thread=ALL_THREADS if thread is None else choice,
         columns=_columns(python, since_s is not None),
-        rows=[_row(row, all_rows, python, since_s is not None) for row in rows],
+        rows=[_row(row, every, python, since_s is not None) for row in rows],
         total=_sum(counted, thread, rows, python, since_s is not None),
         empty="Nothing was allocated or freed since the reset."
         if since_s is not None
         else "Nothing allocated.",
         since="" if since_s is None else f"counted since {format_seconds(since_s)}",
         hint=""
-        if process.alive or len(curve) > 2
+        if process.alive or len(curve) > 1
         else "It ended too soon for curves: these are its last values.",
         events=_happenings(process),
         notes=process.notes,
@@ -202,10 +209,12 @@ def _nothing(entries: list[Entry], problem: str) -> View:
     )  # fmt: skip
 
 
-def _entries(processes: Sequence[Process], chosen: Process | None) -> list[Entry]:
+def _entries(processes: Sequence[Process], chosen: Process | None, unfold: bool) -> list[Entry]:
+    highest = max((process.live_bytes_peak for process in processes), default=0)
+    telling = sum(p.alive or p.live_bytes_peak >= _TELLING_SHARE * highest for p in processes)
     heaviest = max((process.live_bytes for process in processes), default=0)
     entries: list[Entry] = []
-    for branch in arrange(processes, MOST_PROCESSES):
+    for branch in arrange(processes, ALL_PROCESSES if unfold else min(telling, MOST_PROCESSES)):
         if isinstance(branch, Folded):
             more = f"… {format_count(branch.processes)} more"
             entries.append(Entry("", more, "", branch.depth, "", 0.0, "", "", False))
@@ -316,10 +325,11 @@ def _tiles(process: Process, counted: Process, curve: Curve, since: bool) -> lis
 
 def _limit_tile(process: Process) -> Tile:
     warn = "" if process.warn_at_bytes is None else f"warn at {format_bytes(process.warn_at_bytes)}"
+    warned = process.warn_at_bytes is not None and process.live_bytes >= process.warn_at_bytes
     if process.limit_bytes is None:
-        return Tile("Limit", "none", warn or "not set", "warn" if process.warnings else "")
+        return Tile("Limit", "none", warn or "not set", "warn" if warned else "")
     used = process.live_bytes / process.limit_bytes if process.limit_bytes else 1.0
-    tone = "bad" if used >= 0.95 else "warn" if used >= 0.8 or process.warnings else ""
+    tone = "bad" if used >= 0.95 else "warn" if used >= 0.8 or warned else ""
     return Tile(
         "Limit", format_bytes(process.limit_bytes), f"{percent(min(used, 1.0))} used", tone, title=warn
     )
@@ -363,10 +373,10 @@ def _columns(python: bool, since: bool) -> list[Column]:
     return columns
 
 
-def _row(row: SizeClass, rows: Sequence[SizeClass], python: bool, since: bool) -> list[Cell]:
+def _row(row: SizeClass, every: Sequence[int | None], python: bool, since: bool) -> list[Cell]:
     size, count = (signed_bytes, signed_count) if since else (format_bytes, format_count)
     cells: list[Cell] = [
-        (row.class_bytes, class_label(row.class_bytes, [item.class_bytes for item in rows])),
+        (row.class_bytes, class_label(row.class_bytes, every)),
         (row.live_bytes, size(row.live_bytes)),
         (row.live_bytes_peak, size(row.live_bytes_peak)),
         (row.live_blocks, count(row.live_blocks)),

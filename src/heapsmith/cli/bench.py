@@ -1,0 +1,53 @@
+"""``heapsmith bench``: measurements of heapsmith itself, interleaved, as ratios."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from heapsmith.errors import CheckError
+from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
+from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
+
+bench = App(name="bench", help="Measure heapsmith: interleaved runs, medians of ratios with their spread.")
+
+
+@bench.command
+def watch(
+    *names: Annotated[str, Parameter(help="Only these workloads.")],
+    runs: Annotated[int, Parameter(help="How often each program runs, unwatched and watched.")] = 10,
+    json: Annotated[bool, Parameter(help="One JSON document on standard output.")] = False,
+) -> None:
+    """What watching costs: each program unwatched and watched, in random order.
+
+    Example: heapsmith bench watch loop --runs 5
+    """
+    known = {subject.name: subject for subject in SUBJECTS}
+    if unknown := [name for name in names if name not in known]:
+        raise CheckError(f"there is no workload {unknown[0]!r}", hint="there are " + ", ".join(known))
+    if runs < 1:
+        raise CheckError("--runs has to be 1 or more")
+    console = Console(stderr=True)
+    rows = []
+    for subject in [known[name] for name in names] or SUBJECTS:
+        with prepared(subject) as command, contextlib.ExitStack() as stack:
+            if command is None:
+                console.print(f"heapsmith: {subject.name} is left out: this machine lacks {subject.missing}")
+                continue
+            status = stack.enter_context(console.status(f"{subject.title}"))
+            done = iter(range(1, 2 * runs + 1))
+            comparison = measure(
+                command,
+                runs,
+                lambda _, s=status, t=subject.title, d=done: s.update(f"{t}: run {next(d)} of {2 * runs}"),
+            )
+        rows.append((subject, comparison))
+        console.print(render_cost_row(subject, comparison))
+    if json:
+        print(msgspec.json.encode(build_cost_document(rows)).decode())  # noqa: T201
+    else:
+        Console().print(render_cost_table(rows))

@@ -1,0 +1,28 @@
+"""mimalloc 3: heaps shared between threads, purging after one second."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from heapsmith.peers import mimalloc
+from heapsmith.peers.allocator import Allocator, Start, tells
+
+ALLOCATOR: Final = Allocator(
+    name="mimalloc3",
+    title="mimalloc 3",
+    identified_by="mimalloc3",
+    libraries=("libmimalloc.so.3", "libmimalloc.so.3.*", "libmimalloc.so"),
+    variables=mimalloc.VARIABLES,
+    spell=mimalloc.spell,
+    knobs=mimalloc.knobs(purge_delay_ms=1_000),
+    starts=(
+        Start((("purge_delay", 0),), "memory", python="malloc"),
+        Start((("purge_delay", 0),), "memory"),
+        Start((("purge_delay", -1),), "time"),
+        Start((("allow_large_os_pages", True),), "time"),
+    ),
+    fields=tells(
+        current_allocated_heap_size="approximate", committed_bytes="approximate", reserved_bytes="approximate"
+    ),
+    install=(("source", "cmake -B out && cmake --build out, in its repository"),),
+)

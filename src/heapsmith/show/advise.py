@@ -1,0 +1,153 @@
+"""Advice in the terminal, and as a JSON document."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from heapsmith.lab.comparison import FIGURE, Result
+from heapsmith.show.compare import build_result_document, shown_figures
+from heapsmith.show.quantities import format_quantity, format_ratio
+from heapsmith.show.service_lines import PLACES, Place, render_lines
+from heapsmith.tune.advise import Advice, Evidence
+from heapsmith.tune.objective import describe_gain
+from heapsmith.units import UNKNOWN
+
+SCHEMA: Final = "heapsmith.advise/1"
+_STANDINGS: Final = 8
+
+
+def sentence(advice: Advice) -> str:
+    """Say the answer in one sentence."""
+    if advice.verdict == "gain" and advice.candidate is not None and advice.evidence is not None:
+        return f"use {advice.candidate.label}: {describe_gain(advice.evidence.comparison.results[1])}"
+    if advice.verdict == "unreachable":
+        return "nothing to gain from outside: keep what you have"
+    if advice.verdict == "unconfirmed":
+        if advice.candidate is None:
+            return "broken off; nothing better than what you have was seen so far"
+        return f"broken off; so far the best is {advice.candidate.label}, not confirmed in fresh runs"
+    if advice.evidence is not None and any(other.refutes for other in advice.also):
+        label = advice.evidence.comparison.results[1].candidate.label
+        return f"nothing to gain: keep what you have ({label} helps the first command and harms another)"
+    return "nothing to gain: keep what you have"
+
+
+def render_advice(advice: Advice, place: Place) -> RenderableType:
+    """Make the answer: what to use, the line to paste, gains and costs, how sure that is.
+
+    Args:
+        advice: The answer.
+        place: Where the line goes.
+    """
+    parts: list[RenderableType] = [Text(sentence(advice), style="bold"), Text()]
+    if advice.candidate is not None:
+        parts += [Padding(Text(render_lines(advice.candidate, place), style="cyan"), (0, 0, 0, 4)), Text()]
+    if advice.evidence is not None:
+        parts.append(_evidence_table(advice.evidence))
+        parts.append(Text(_how_sure(advice), style="dim"))
+    for other in advice.also:
+        ratio = format_ratio(other.cost)
+        parts.append(Text(f"also `{other.comparison.workload.words()}`: {advice.objective} cost {ratio}"))
+    parts += [Text(f"note: {note}", style="yellow") for note in advice.notes]
+    if advice.standings:
+        parts += [Text(), _standings_table(advice)]
+    return Group(*parts)
+
+
+def _how_sure(advice: Advice) -> str:
+    assert advice.evidence is not None
+    runs = min(result.runs for result in advice.evidence.comparison.results)
+    ratio = format_ratio(advice.evidence.cost)
+    if advice.verdict == "gain":
+        return f"confirmed in {runs} fresh runs of each; {advice.objective} cost, today = 1: {ratio}"
+    failed = advice.evidence.comparison.results[1].failed
+    if failed:
+        return f"the best of the search failed in fresh runs: {failed}"
+    return (
+        f"the best of the search in {runs} fresh runs of each: {advice.objective} cost {ratio}, not worth it"
+    )
+
+
+def _evidence_table(evidence: Evidence) -> RenderableType:
+    before, after = evidence.comparison.results
+    table = Table(pad_edge=False, box=None)
+    table.add_column("")
+    for heading in ("today", after.candidate.label, "ratio (95 % interval)"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for figure in shown_figures(evidence.comparison):
+        table.add_row(
+            figure.title,
+            format_quantity(before.spreads[figure.name].median, figure.unit),
+            format_quantity(after.spreads[figure.name].median, figure.unit),
+            Text(format_ratio(after.differences.get(figure.name)), style=_style(after, figure.name)),
+        )
+    return table
+
+
+def _style(result: Result, name: str) -> str:
+    difference = result.differences.get(name)
+    if difference is None or not difference.more_than_noise or difference.ratio is None:
+        return "dim"
+    return "green" if (difference.ratio < 1) == FIGURE[name].less_is_better else "red"
+
+
+def _standings_table(advice: Advice) -> RenderableType:
+    table = Table(
+        title=f"the search ({advice.objective} cost, today = 1)",
+        title_justify="left",
+        pad_edge=False,
+        box=None,
+    )
+    for heading in ("", "rounds", "cost"):
+        table.add_column(heading, justify="left" if not heading else "right", overflow="fold")
+    for standing in advice.standings[:_STANDINGS]:
+        ratio = UNKNOWN if standing.ratio is None else f"{standing.ratio:.2f}"
+        table.add_row(standing.candidate.label, str(standing.rounds), ratio)
+    rest = len(advice.standings) - _STANDINGS
+    if rest > 0:
+        table.add_row(f"and {rest} more that left earlier", "", "")
+    return table
+
+
+def build_advice_document(advice: Advice, place: Place, machine: dict[str, Any]) -> dict[str, Any]:
+    """Build the JSON document of ``advise --json``."""
+    candidate = advice.candidate
+    return {
+        "schema": SCHEMA,
+        "verdict": advice.verdict,
+        "objective": advice.objective,
+        "machine": machine,
+        "allocator": None if candidate is None else candidate.label,
+        "environment": None if candidate is None else candidate.lines(),
+        "lines": None if candidate is None else {name: render_lines(candidate, name) for name in PLACES},
+        "as": place,
+        "evidence": None if advice.evidence is None else _evidence_document(advice.evidence),
+        "also": [_evidence_document(other) for other in advice.also],
+        "search": [
+            {
+                "allocator": standing.candidate.label,
+                "cost_ratio": standing.ratio,
+                "rounds": standing.rounds,
+                "left": standing.left,
+            }
+            for standing in advice.standings
+        ],
+        "notes": advice.notes,
+        "interrupted": advice.interrupted,
+        "recommendation": sentence(advice),
+    }
+
+
+def _evidence_document(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "command": list(evidence.comparison.workload.command),
+        "cost_ratio": msgspec.to_builtins(evidence.cost),
+        "confirms": evidence.confirms,
+        "results": [build_result_document(result) for result in evidence.comparison.results],
+    }

@@ -1,0 +1,97 @@
+"""The allocators of this machine in the terminal, and as a JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from heapsmith.peers import python
+from heapsmith.peers.knobs import Knob
+from heapsmith.peers.register import Found
+
+
+def render_allocators(found: Sequence[Found]) -> RenderableType:
+    """Make the tables of what is here, its knobs, and what is missing."""
+    table = Table(title="on this machine", title_justify="left", pad_edge=False)
+    for heading in ("allocator", "version", "library", "note"):
+        table.add_column(heading, overflow="fold")
+    for item in found:
+        if item.here:
+            library = "(in the C library)" if item.path is None else str(item.path)
+            table.add_row(
+                item.allocator.name,
+                item.version or "",
+                "(in CPython)" if item.allocator.python_only else library,
+                item.allocator.note or item.allocator.title,
+            )
+    knobs = Table(title="knobs, written NAME:knob=value,knob=value", title_justify="left", pad_edge=False)
+    for heading in ("allocator", "knob", "default", "range", "what it does"):
+        knobs.add_column(heading, overflow="fold")
+    for item in found:
+        for index, knob in enumerate(_known(item)):
+            knobs.add_row(
+                item.allocator.name if index == 0 else "",
+                knob.name,
+                _default(knob),
+                knob.range_text(),
+                knob.help,
+                end_section=index == len(_known(item)) - 1,
+            )
+    knobs.add_row("each", python.KNOB.name, _default(python.KNOB), python.KNOB.range_text(), python.KNOB.help)
+    parts: list[RenderableType] = [table, Text(), knobs]
+    missing = [item for item in found if not item.here]
+    if missing:
+        parts.append(Text("\nnot on this machine", style="italic"))
+    for item in missing:
+        ways = " or ".join(f"`{way}`" for _, way in item.allocator.install)
+        trouble = f" ({item.problem})" if item.problem else ""
+        parts.append(
+            Text(f"  {item.allocator.name}{trouble}: get it with {ways}, or give the path of its library")
+        )
+    return Group(*parts)
+
+
+def _known(item: Found) -> list[Knob]:
+    return [knob for knob in item.allocator.knobs if item.here and knob.known_in(item.version_numbers)]
+
+
+def _default(knob: Knob) -> str:
+    return knob.default_note or ("" if knob.default is None else knob.write(knob.default))
+
+
+def build_allocators_document(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Build the JSON document of ``allocators --json``: one object per allocator, here or not."""
+    return [
+        {
+            "name": item.allocator.name,
+            "title": item.allocator.title,
+            "here": item.here,
+            "version": item.version,
+            "path": None if item.path is None else str(item.path),
+            "problem": item.problem,
+            "fields": item.allocator.fields,
+            "knobs": [_knob_document(knob, item) for knob in item.allocator.knobs],
+            "install": dict(item.allocator.install),
+            "note": item.allocator.note or None,
+        }
+        for item in found
+    ]
+
+
+def _knob_document(knob: Knob, item: Found) -> dict[str, Any]:
+    return {
+        "name": knob.name,
+        "unit": knob.kind,
+        "help": knob.help,
+        "default": knob.default,
+        "default_note": knob.default_note or None,
+        "lowest": knob.lowest,
+        "highest": knob.highest,
+        "choices": list(knob.choices) or None,
+        "since": ".".join(map(str, knob.since)) or None,
+        "known": knob.known_in(item.version_numbers) if item.here else None,
+    }

@@ -1,0 +1,234 @@
+"""Advice: search, confirm in fresh runs, and say one thing, which may be that there is nothing to gain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from heapsmith.lab.compare import DEFAULT_RUNS, Laboratory
+from heapsmith.lab.comparison import Comparison, compute_comparison
+from heapsmith.lab.statistics import FALSE_ALARMS, Difference
+from heapsmith.lab.trials import Workload
+from heapsmith.peers.candidate import Candidate, as_it_is
+from heapsmith.tune.candidates import choose_pool
+from heapsmith.tune.objective import WORTH, Objective, compare_costs
+from heapsmith.tune.race import Race, Standing, outcomes_of
+
+Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
+_CONFIRMING_SHARE: Final = 0.3
+_ATTEMPTS: Final = 3
+_FEWEST_CONFIRMING: Final = 6
+_SLOWEST_FACTOR: Final = 8
+_SHORTEST_TIMEOUT_S: Final = 20.0
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What fresh runs of one command showed of one candidate.
+
+    Args:
+        comparison: The program as it is, and the candidate.
+        cost: Their costs compared: the gain, as a ratio with its interval.
+    """
+
+    comparison: Comparison
+    cost: Difference
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the candidate is better by more than noise, and by enough to be worth a change."""
+        return (
+            bool(self.cost.more_than_noise) and self.cost.ratio is not None and self.cost.ratio <= 1 - WORTH
+        )
+
+    @property
+    def refutes(self) -> bool:
+        """Whether the candidate fails, or is worse by more than noise and by more than nothing."""
+        if any(result.failed for result in self.comparison.results):
+            return True
+        return bool(self.cost.more_than_noise) and (self.cost.ratio or 1.0) > 1 + WORTH
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer.
+
+    Args:
+        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from
+        outside
+            reaches the program. ``unconfirmed``: broken off before the candidate could be confirmed.
+        objective: What was asked for.
+        candidate: What to use; None when there is nothing to change.
+        evidence: The confirming runs of the candidate, or of the best one when it was not confirmed.
+        also: The same for each further command.
+        standings: How everyone stood at the end of the search.
+        notes: What a person has to know about the program.
+        interrupted: It was broken off.
+    """
+
+    verdict: Verdict
+    objective: Objective
+    candidate: Candidate | None
+    evidence: Evidence | None
+    also: list[Evidence]
+    standings: list[Standing]
+    notes: list[str]
+    interrupted: bool = False
+
+
+def advise(
+    laboratory: Laboratory,
+    others: Sequence[Laboratory],
+    objective: Objective,
+    budget_s: float,
+    *,
+    stage: Callable[[str], None] = lambda _: None,
+) -> Advice:
+    """Find the allocator and the knobs that are right for a program.
+
+    Args:
+        laboratory: The command.
+        others: Further commands, on which the answer must not be worse.
+        objective: What counts.
+        budget_s: Seconds for all of it; about a third is kept for confirming.
+        stage: Told what is being done.
+
+    Returns:
+        The answer; on Ctrl-C the answer so far.
+
+    Raises:
+        HeapsmithError: The budget does not allow a single round.
+    """
+    pool = choose_pool(laboratory.rehearsal, laboratory.workload.environment, objective)
+    notes = laboratory.rehearsal.notes()
+    if len(pool) == 1:
+        return Advice(
+            verdict="unreachable",
+            objective=objective,
+            candidate=None,
+            evidence=None,
+            also=[],
+            standings=[],
+            notes=notes,
+        )
+    laboratory.workload = _impatient(laboratory)
+    end = time.monotonic() + budget_s
+    race = Race(laboratory, pool, objective, end - _confirming_s(laboratory, others, budget_s))
+    confirming: _Confirming | None = None
+    try:
+        stage("search")
+        race.run()
+        stage("confirm")
+        confirming = _Confirming(laboratory, others, objective, end)
+        return confirming.decide(race, notes)
+    except KeyboardInterrupt:
+        best = next(iter(race.order()), None)
+        ratio = None if best is None else race.best_ratio(best.label)
+        promising = best if ratio is not None and ratio <= 1 - WORTH else None
+        return Advice(
+            verdict="unconfirmed",
+            objective=objective,
+            candidate=promising,
+            evidence=None,
+            also=[],
+            standings=race.standings(),
+            notes=notes,
+            interrupted=True,
+        )
+
+
+def _impatient(laboratory: Laboratory) -> Workload:
+    """Give nobody much longer than the program takes today: who is that slow is out anyway."""
+    workload = laboratory.workload
+    limit = max(_SHORTEST_TIMEOUT_S, _SLOWEST_FACTOR * laboratory.rehearsal.duration_s)
+    if workload.timeout_s is not None:
+        limit = min(limit, workload.timeout_s)
+    return msgspec.structs.replace(workload, timeout_s=limit)
+
+
+def _confirming_s(laboratory: Laboratory, others: Sequence[Laboratory], budget_s: float) -> float:
+    each = laboratory.rehearsal.duration_s + sum(other.rehearsal.duration_s for other in others)
+    return min(2.2 * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
+
+
+class _Confirming:
+    def __init__(
+        self, laboratory: Laboratory, others: Sequence[Laboratory], objective: Objective, end: float
+    ) -> None:
+        self._laboratory = laboratory
+        self._others = others
+        self._objective: Objective = objective
+        self._end = end
+
+    def decide(self, race: Race, notes: list[str]) -> Advice:
+        """Confirm the best candidate, or the next one where another command refutes it."""
+        first: tuple[Evidence, list[Evidence]] | None = None
+        order = [
+            candidate
+            for candidate in race.order()
+            if (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2
+        ]
+        for attempt, candidate in enumerate(order[:_ATTEMPTS]):
+            phase = f"confirm {attempt + 1}"
+            evidence = self._measure(self._laboratory, candidate, phase)
+            also = (
+                [self._measure(other, candidate, phase) for other in self._others]
+                if evidence.confirms
+                else []
+            )
+            first = first or (evidence, also)
+            if evidence.confirms and not any(other.refutes for other in also):
+                return self._advice("gain", candidate, (evidence, also), race, notes)
+            if not evidence.refutes and not any(other.refutes for other in also):
+                # No better in fresh runs: a second look at the others would only find luck.
+                break
+        return self._advice("nothing", None, first, race, notes)
+
+    def _measure(self, laboratory: Laboratory, candidate: Candidate, phase: str) -> Evidence:
+        """Run the pair ten times, and ten more where that promises something but is not sure of it."""
+        evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS))
+        ratio = evidence.cost.ratio
+        promising = ratio is not None and ratio <= 1 - WORTH
+        if promising and not evidence.cost.more_than_noise and not evidence.refutes:
+            evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
+        return evidence
+
+    def _look(self, laboratory: Laboratory, candidate: Candidate, phase: str, rounds: range) -> Evidence:
+        pair = [as_it_is(), candidate]
+        began = time.monotonic()
+
+        def enough() -> bool:
+            done = len(outcomes_of(laboratory.outcomes, candidate.label, phase))
+            each = (time.monotonic() - began) / max(1, done - rounds.start)
+            return done >= _FEWEST_CONFIRMING and time.monotonic() + each > self._end
+
+        laboratory.run_rounds(pair, rounds, phase, enough=enough)
+        trials = [outcome for outcome in laboratory.outcomes if outcome.phase == phase]
+        cost = compare_costs(
+            outcomes_of(trials, pair[0].label, phase),
+            outcomes_of(trials, candidate.label, phase),
+            laboratory.workload,
+            self._objective,
+            # Two looks at most, so each gets half of the false alarms.
+            false_alarms=FALSE_ALARMS / 2,
+        )
+        return Evidence(comparison=compute_comparison(laboratory.workload, pair, trials), cost=cost)
+
+    def _advice(
+        self,
+        verdict: Verdict,
+        candidate: Candidate | None,
+        measured: tuple[Evidence, list[Evidence]] | None,
+        race: Race,
+        notes: list[str],
+    ) -> Advice:
+        return Advice(
+            verdict=verdict,
+            objective=self._objective,
+            candidate=candidate,
+            evidence=None if measured is None else measured[0],
+            also=[] if measured is None else measured[1],
+            standings=race.standings(),
+            notes=notes,
+        )

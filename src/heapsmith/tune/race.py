@@ -1,0 +1,244 @@
+"""The race: many candidates start, hopeless ones leave early, the field closes in around the best.
+
+Each candidate's standing is the median, over the rounds it took part in, of its cost over that of the program
+as it is
+*in the same round*: slow minutes of a shared machine touch both. A candidate leaves when its standing is
+behind the leader's by more than what a round of noise could explain, a bar that falls as rounds add up.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from heapsmith.errors import HeapsmithError
+from heapsmith.lab.compare import Laboratory
+from heapsmith.lab.trials import Outcome
+from heapsmith.peers.candidate import Candidate
+from heapsmith.tune.candidates import neighbours, simplicity
+from heapsmith.tune.objective import Objective, compute_cost
+from heapsmith.units import format_seconds
+
+PHASE: Final = "search"
+_BEHIND: Final = (1.5, 1.3, 1.2, 1.15, 1.10)
+"""By how much one may be behind the leader after 1, 2, ... rounds and still stay."""
+_FIELD: Final = (64, 24, 8, 6, 4)
+"""How many stay at most after 1, 2, ... rounds."""
+_NEWCOMERS: Final = 12
+_STAGES: Final = 2
+_ROUNDS_OF_FINALISTS: Final = 5
+ALIKE: Final = 1.08
+"""Standings within so much of the leader's are alike: the simplest of them wins."""
+ALIKE_IN_NOISE: Final = 1.25
+"""So are standings within so much of it where the rounds of the two overlap: noise must not decide the answer."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a candidate stands.
+
+    Args:
+        candidate: The candidate.
+        ratio: Median of its cost over that of the program as it is; None when it never finished a round.
+        rounds: Rounds it took part in.
+        left: Why it is no longer in the race; None while it is.
+    """
+
+    candidate: Candidate
+    ratio: float | None
+    rounds: int
+    left: str | None
+
+
+class Race:
+    """A search over candidates.
+
+    Args:
+        laboratory: Where trials run.
+        pool: Who starts, the program as it is first.
+        objective: What counts.
+        deadline: When the search has to be over (`time.monotonic`).
+    """
+
+    def __init__(
+        self, laboratory: Laboratory, pool: Sequence[Candidate], objective: Objective, deadline: float
+    ) -> None:
+        self._laboratory = laboratory
+        self._baseline = pool[0]
+        self._objective: Objective = objective
+        self._deadline = deadline
+        self._everyone = {candidate.label: candidate for candidate in pool}
+        self._in_race = [candidate.label for candidate in pool[1:]]
+        self._left: dict[str, str] = {}
+        self._rounds_run = 0
+
+    def run(self) -> None:
+        """Run the race until it is decided or its time is over.
+
+        Raises:
+            HeapsmithError: There is not even time for one round with one candidate.
+        """
+        self._fit_into_time()
+        for _ in range(3):
+            if not self._round():
+                return
+        for _ in range(_STAGES):
+            leader = self._leader()
+            if leader is None:
+                return
+            before = leader.ratio or 1.0
+            if not self._bring_newcomers(leader.candidate):
+                break
+            if not (self._round() and self._round()):
+                return
+            now = self._leader()
+            if now is None or (now.ratio or 1.0) > before / 1.03:
+                break
+        while any(standing.rounds < _ROUNDS_OF_FINALISTS for standing in self._racing()) and self._round():
+            pass
+
+    def _fit_into_time(self) -> None:
+        """Let no more start than a first round may take, half of the time there is."""
+        each = self._laboratory.rehearsal.duration_s
+        left = self._deadline - time.monotonic()
+        seats = int(0.5 * left / each) - 1 if each > 0 else len(self._in_race)
+        if seats < 1:
+            raise HeapsmithError(
+                "the budget is too small",
+                f"one run takes {format_seconds(each)}",
+                f"give --budget {round(each * 60)}s or more, or a shorter command",
+            )
+        for label in self._in_race[seats:]:
+            self._left[label] = "no time for it"
+        self._in_race = self._in_race[:seats]
+
+    def _round(self) -> bool:
+        """Run a round of all who are in the race, on each worker; tell whether the race goes on."""
+        racing = [self._everyone[label] for label in self._in_race]
+        if not racing or time.monotonic() + self._round_s(racing) > self._deadline:
+            return False
+        first, count = self._rounds_run, self._laboratory.workers.width
+        self._laboratory.run_rounds([self._baseline, *racing], range(first, first + count), PHASE)
+        self._rounds_run += count
+        self._drop()
+        return bool(self._in_race)
+
+    def _round_s(self, racing: Sequence[Candidate]) -> float:
+        known: dict[str, float] = {}
+        for outcome in self._laboratory.outcomes:
+            if outcome.seen.duration_s is not None:
+                known[outcome.candidate] = outcome.seen.duration_s
+        usual = self._laboratory.rehearsal.duration_s
+        return sum(known.get(candidate.label, usual) for candidate in (self._baseline, *racing))
+
+    def _drop(self) -> None:
+        standings = {standing.candidate.label: standing for standing in self.standings()}
+        for label in list(self._in_race):
+            failure = next(
+                (o.failed for o in self._laboratory.outcomes if o.candidate == label and o.failed), None
+            )
+            if failure is not None:
+                self._leave(label, failure)
+        best = min((standings[label].ratio or 1.0 for label in self._in_race), default=1.0)
+        best = min(best, 1.0)
+        for label in list(self._in_race):
+            standing = standings[label]
+            bar = _BEHIND[min(standing.rounds, len(_BEHIND)) - 1]
+            if standing.ratio is not None and standing.ratio > best * bar:
+                self._leave(label, f"behind by more than {bar - 1:.0%} after {standing.rounds} round(s)")
+        seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
+        order = sorted(self._in_race, key=lambda label: standings[label].ratio or 1.0)
+        for label in order[seats:]:
+            self._leave(label, f"not among the best {seats}")
+
+    def _leave(self, label: str, why: str) -> None:
+        self._in_race.remove(label)
+        self._left[label] = why
+
+    def _bring_newcomers(self, leader: Candidate) -> bool:
+        today = self._laboratory.workload.environment
+        fresh = [
+            step
+            for step in neighbours(leader, self._laboratory.rehearsal)
+            if step.label not in self._everyone and step.environment(today) != today
+        ][:_NEWCOMERS]
+        for step in fresh:
+            self._everyone[step.label] = step
+            self._in_race.append(step.label)
+        return bool(fresh)
+
+    def _leader(self) -> Standing | None:
+        racing = [standing for standing in self._racing() if standing.ratio is not None]
+        return min(racing, key=lambda standing: standing.ratio or 1.0, default=None)
+
+    def _racing(self) -> list[Standing]:
+        return [standing for standing in self.standings() if standing.left is None]
+
+    def standings(self) -> list[Standing]:
+        """Return how everyone stands, best first."""
+        ratios = self._ratios()
+        found = [
+            Standing(
+                candidate=candidate,
+                ratio=statistics.median(ratios[label]) if ratios[label] else None,
+                rounds=len(ratios[label]),
+                left=self._left.get(label),
+            )
+            for label, candidate in self._everyone.items()
+            if label != self._baseline.label
+        ]
+        return sorted(found, key=lambda standing: (standing.ratio is None, standing.ratio or 0.0))
+
+    def _ratios(self) -> dict[str, list[float]]:
+        workload = self._laboratory.workload
+        of_round: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+        for outcome in self._laboratory.outcomes:
+            cost = None if outcome.failed else compute_cost(outcome, workload, self._objective)
+            if outcome.phase == PHASE and cost is not None:
+                of_round[outcome.round, outcome.worker][outcome.candidate] = cost
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for costs in of_round.values():
+            base = costs.get(self._baseline.label)
+            if base:
+                for label, cost in costs.items():
+                    ratios[label].append(cost / base)
+        return ratios
+
+    def order(self) -> list[Candidate]:
+        """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
+        known = [
+            standing
+            for standing in self.standings()
+            if standing.ratio is not None and not self._failed(standing.candidate.label)
+        ]
+        if not known:
+            return []
+        most = max(standing.rounds for standing in known)
+        serious = [standing for standing in known if standing.rounds >= min(most, 3)] or known
+        ratios = self._ratios()
+        leader = serious[0]
+        worst_of_leader = max(ratios[leader.candidate.label])
+        alike: list[Candidate] = []
+        for standing in serious:
+            behind = (standing.ratio or 1.0) / (leader.ratio or 1.0)
+            not_told = min(ratios[standing.candidate.label]) <= worst_of_leader
+            if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
+                alike.append(standing.candidate)
+        alike.sort(key=simplicity)
+        return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
+
+    def _failed(self, label: str) -> bool:
+        return any(outcome.failed for outcome in self._laboratory.outcomes if outcome.candidate == label)
+
+    def best_ratio(self, label: str) -> float | None:
+        """Return the standing of a candidate."""
+        return next((s.ratio for s in self.standings() if s.candidate.label == label), None)
+
+
+def outcomes_of(outcomes: Sequence[Outcome], label: str, phase: str) -> list[Outcome]:
+    """Pick the trials of one candidate in one phase."""
+    return [outcome for outcome in outcomes if outcome.candidate == label and outcome.phase == phase]

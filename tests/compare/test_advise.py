@@ -1,0 +1,254 @@
+"""`heapsmith advise`: it finds what helps, says when nothing does, and knows what it cannot reach."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from heapsmith.lab.rehearsal import Python, Rehearsal, fit
+from heapsmith.lab.trials import Outcome, Workload
+from heapsmith.peers import reach
+from heapsmith.peers.candidate import read_candidate, read_candidates
+from heapsmith.run.outside import Watched
+from heapsmith.show.service_lines import PLACES, render_lines
+from heapsmith.tune.candidates import choose_pool, neighbours, simplicity
+from heapsmith.tune.objective import compute_cost
+from heapsmith.tune.race import PHASE, Race
+
+TEMPORARIES = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+keep = libc.malloc(100)
+for _ in range(250):
+    blocks = [libc.malloc(1 << 20) for _ in range(3)]
+    for block in blocks:
+        libc.memset(block, 1, 1 << 20)
+    for block in blocks:
+        libc.free(block)
+"""
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def heapsmith(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "heapsmith", *words], capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def rehearsal(**more) -> Rehearsal:
+    facts = {
+        "seen": Watched(failed=None), "duration_s": 1.0, "python": None, "linked_with": None,
+        "c_library": None, "unreachable": None, "reads_tunables": False, "embedded": (), "digest": None,
+    }  # fmt: skip
+    return Rehearsal(**(facts | more))
+
+
+def test_large_temporaries_get_faster_and_the_answer_says_how_to_start_the_program() -> None:
+    command = [sys.executable, "-I", "-S", "-c", TEMPORARIES]
+    done = heapsmith("advise", "--objective", "time", "--budget", "75s", "--json", "--", *command)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "gain", document["recommendation"]
+    assert document["evidence"]["cost_ratio"]["high"] < 0.9
+    assert document["environment"]
+    assert document["evidence"]["results"][1]["page_faults"]["median"] < (
+        document["evidence"]["results"][0]["page_faults"]["median"] / 4
+    )
+    assert set(document["lines"]) == set(PLACES)
+
+
+def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
+    done = heapsmith("advise", "--objective", "time", "--budget", "20s", "--", "sleep", "0.15")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("nothing to gain: keep what you have")
+
+
+def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed(tmp_path) -> None:
+    words = [sys.executable, "-m", "heapsmith", "advise", "--budget", "5m", "--json", "--", "sleep", "0.3"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if sum(len(path.read_bytes().splitlines()) for path in tmp_path.rglob("*.jsonl")) >= 4:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["verdict"] == "unconfirmed"
+    assert document["search"]
+
+
+def test_a_static_program_is_said_to_be_out_of_reach_of_preloads(tmp_path) -> None:
+    source, program = tmp_path / "wait.c", tmp_path / "wait"
+    source.write_text("#include <unistd.h>\nint main(void) { usleep(100000); return 0; }\n")
+    subprocess.run(["cc", "-static", source, "-o", program], check=True)
+    document = json.loads(heapsmith("advise", "--budget", "10s", "--json", "--", str(program)).stdout)
+    assert any("linked statically" in note for note in document["notes"])
+    assert all(item["allocator"].startswith("glibc:") for item in document["search"])
+
+
+def test_an_allocator_linked_into_the_program_is_named() -> None:
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not on this machine")
+    from heapsmith.lab.rehearsal import rehearse
+    from heapsmith.run.outside import Service
+
+    seen = rehearse(
+        Workload(
+            command=(server, "--port", "{port}", "--save", ""),
+            directory="/tmp",
+            environment=dict(os.environ),
+            service=Service(ready="{port}", settle_s=0.2),
+        )
+    )
+    assert seen.linked_with is not None and seen.linked_with[0] == "jemalloc"
+    (glibc,) = fit([read_candidate("glibc")], seen)
+    assert glibc.library == seen.c_library is not None
+
+
+def test_allocators_inside_libraries_are_found_by_what_they_leave_in_the_file(tmp_path) -> None:
+    inner = tmp_path / "polars.abi3.so"
+    inner.write_bytes(b"\0" * 100 + b"<jemalloc>: Invalid conf pair" + b"\0" * 100)
+    plain = tmp_path / "plain.so"
+    plain.write_bytes(b"\0" * 200)
+    found = reach.find_embedded([str(inner), str(plain), str(tmp_path / "gone.so")])
+    assert [(item.file, item.allocator) for item in found] == [(str(inner), "jemalloc")]
+    assert "_RJEM_MALLOC_CONF" in found[0].advice
+
+
+def test_a_preload_that_the_loader_would_ignore_is_not_tried() -> None:
+    pool = choose_pool(rehearsal(unreachable="x is linked statically"), {})
+    assert [candidate.label for candidate in pool] == ["default"]
+
+
+def test_python_settings_are_tried_on_python_alone() -> None:
+    def labels(interpreter: Python | None) -> str:
+        return " ".join(candidate.label for candidate in choose_pool(rehearsal(python=interpreter), {}))
+
+    assert "python=malloc" in labels(Python((3, 11, 2), False, False))
+    assert "pymimalloc" not in labels(Python((3, 11, 2), False, False))
+    assert "pymimalloc" in labels(Python((3, 13, 0), True, False))
+    assert "python=" not in labels(None)
+    assert "python=" not in labels(Python((3, 13, 0), True, True))
+
+
+def test_the_search_starts_with_what_is_made_for_the_objective() -> None:
+    labels = [candidate.label for candidate in choose_pool(rehearsal(), {}, "memory")]
+    assert labels[0] == "default"
+    assert labels.index("glibc:arena_max=1") < labels.index("glibc:hugetlb=1")
+
+
+def test_neighbours_are_one_step_away_and_all_can_be_read() -> None:
+    start = read_candidate("glibc:arena_max=2,trim_threshold=128KiB")
+    steps = neighbours(start, rehearsal())
+    labels = {step.label for step in steps}
+    assert {"glibc:arena_max=2", "glibc:trim_threshold=128KiB"} <= labels
+    assert start.label not in labels
+    for step in steps:
+        assert read_candidate(step.label) == step
+        changed = set(step.knobs) ^ set(start.knobs)
+        assert len({name for name, _ in changed}) == 1
+
+
+def test_among_equals_what_needs_no_library_and_fewer_knobs_is_simpler() -> None:
+    labels = ["glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1", "default"]
+    ranked = sorted(read_candidates(labels), key=simplicity)
+    assert [candidate.label for candidate in ranked] == ["default", *labels[:2]]
+
+
+def outcome(time_s: float, resident: float) -> Outcome:
+    seen = Watched(
+        failed=None, duration_s=time_s, user_s=time_s, system_s=0.0, resident_bytes_peak=int(resident),
+        resident_bytes_mean=resident,
+    )  # fmt: skip
+    return Outcome(candidate="x", phase="p", round=0, worker="w", seen=seen)
+
+
+def test_the_objective_decides_what_halving_is_worth() -> None:
+    workload = Workload(command=("x",), directory="/", environment={})
+
+    def ratio(first: Outcome, second: Outcome, objective) -> float:
+        costs = [compute_cost(item, workload, objective) for item in (first, second)]
+        assert costs[0] is not None and costs[1] is not None
+        return costs[1] / costs[0]
+
+    half_time, half_resident = outcome(0.5, 1e6), outcome(1.0, 5e5)
+    base = outcome(1.0, 1e6)
+    assert ratio(base, half_time, "balanced") == pytest.approx(ratio(base, half_resident, "balanced"))
+    assert ratio(base, half_time, "time") < ratio(base, half_resident, "time")
+    assert ratio(base, half_resident, "memory") < ratio(base, half_time, "memory")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_lines_are_ready_to_paste(place) -> None:
+    candidate = read_candidate("jemalloc:dirty_decay_ms=0,narenas=1,python=malloc")
+    text = render_lines(candidate, place)
+    assert "libjemalloc.so.2" in text
+    assert "dirty_decay_ms:0,narenas:1" in text
+    if place == "shell":
+        shown = subprocess.run(
+            ["/bin/sh", "-c", f"{text}\necho $MALLOC_CONF $PYTHONMALLOC"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stdout.split() == ["dirty_decay_ms:0,narenas:1", "malloc"]
+    if place == "docker":
+        assert "apt-get install -y --no-install-recommends libjemalloc2" in text
+
+
+class Laboratory:
+    """A laboratory whose trials have happened already."""
+
+    def __init__(self, costs: dict[str, list[float]]) -> None:
+        self.workload = Workload(command=("x",), directory="/", environment={})
+        self.rehearsal = rehearsal()
+        self.outcomes = [
+            msgspec.structs.replace(outcome(cost, 1e6 * cost), candidate=label, phase=PHASE, round=number)
+            for label, numbers in costs.items()
+            for number, cost in enumerate(numbers)
+        ]
+
+
+def order_of(costs: dict[str, list[float]]) -> list[str]:
+    costs = {"default": [1.0] * 4, **costs}
+    race = Race(Laboratory(costs), read_candidates(costs), "balanced", 0.0)
+    return [candidate.label for candidate in race.order()]
+
+
+def test_the_simplest_of_those_that_are_alike_comes_first() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.52] * 4, tuned: [0.5] * 4})[0] == plain
+    assert order_of({plain: [0.8] * 4, tuned: [0.5] * 4})[0] == tuned
+
+
+def test_rounds_that_overlap_do_not_let_noise_choose_the_more_complicated_one() -> None:
+    plain, tuned = "glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1"
+    assert order_of({plain: [0.6, 0.5, 0.62, 0.61], tuned: [0.5, 0.55, 0.5, 0.5]})[0] == plain
+    assert order_of({plain: [0.6, 0.59, 0.62, 0.61], tuned: [0.5, 0.51, 0.5, 0.5]})[0] == tuned
+
+
+def test_who_failed_once_is_not_the_answer() -> None:
+    costs = {"default": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
+    laboratory = Laboratory(costs)
+    broken = msgspec.structs.replace(laboratory.outcomes[-1].seen, failed="signal 11 (SIGSEGV)")
+    laboratory.outcomes.append(msgspec.structs.replace(laboratory.outcomes[-1], round=1, seen=broken))
+    race = Race(laboratory, read_candidates(costs), "balanced", 0.0)
+    assert [candidate.label for candidate in race.order()] == ["glibc:arena_max=1"]
