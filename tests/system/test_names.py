@@ -78,29 +78,27 @@ def test_the_library_exports_what_is_declared_and_nothing_else() -> None:
     assert exported == declared("HS_FUNCTION") | declared("HS_OPERATOR") | declared("HS_STATISTICS")
 
 
-ALLOWED = set(
-    """
+def as_set(names: str) -> set[str]:
+    return set(names.split())
+
+
+ALLOWED = as_set("""
     __errno_location abort syscall secure_getenv getauxval getrlimit getrusage clock_gettime prctl fstat
     memcpy memmove memset memcmp stpcpy strcpy strlen strncmp strncpy strstr strchr strrchr
     dlsym dlopen dlclose dladdr dladdr1 dlerror dl_iterate_phdr _dl_find_object gnu_get_libc_version
     pthread_key_create pthread_setspecific __register_atfork pthread_atfork on_exit
-    """.split()
-)
+""")
 # hs_watch starts a thread to deliver on: where the program asks for it, outside of malloc.
-ALLOWED |= set(
-    """
+ALLOWED |= as_set("""
     pthread_create pthread_self pthread_setname_np pthread_sigmask sigfillset pthread_attr_init
     pthread_attr_setdetachstate pthread_attr_setstacksize pthread_attr_destroy
-    """.split()
-)
+""")
 # Weak: of the compiler's start files, and of an interpreter where there is one.
-ALLOWED |= set(
-    """
+ALLOWED |= as_set("""
     __cxa_finalize __gmon_start__ _ITM_deregisterTMCloneTable _ITM_registerTMCloneTable
     PyMem_GetAllocator PyMem_SetAllocator PyObject_GetArenaAllocator PyObject_SetArenaAllocator
     Py_Version _Py_MergeZeroLocalRefcount
-    """.split()
-)
+""")
 
 
 def test_the_library_needs_nothing_that_allocates() -> None:
