@@ -110,6 +110,15 @@ def test_bad_input_is_one_line_and_a_code(
     assert says in finished.stderr
 
 
+def test_the_document_may_go_into_a_pipe(heapsmith: Heapsmith, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert heapsmith("run", "--no-summary", "--json", pipe, "--", "true").returncode == 0
+        document, _ = reader.communicate(timeout=20)
+    assert json.loads(document)["exit"]["code"] == 0
+
+
 def test_a_script_without_an_interpreter_is_not_executable(heapsmith: Heapsmith, tmp_path: Path) -> None:
     for text, code in (("#!/nowhere/interpreter\n", 127), ("no interpreter\n", 126)):
         script = tmp_path / f"script{code}"
