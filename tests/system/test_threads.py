@@ -74,7 +74,7 @@ def test_frees_of_other_threads_blocks_are_estimated_as_such(
     handed_over = 40_000
     full = watch([compiled("threads.cc"), "handed_over", str(handed_over)])
     # Two thirds of the second thread's frees: a share that only a sample can tell.
-    assert abs(full.first.remote_frees - handed_over) <= 0.1 * handed_over
+    assert abs(full.first.remote_frees - handed_over) <= 0.15 * handed_over
     assert "remote_frees" not in full.first.exact
 
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tally.h"
@@ -118,14 +119,15 @@ void short_lived(int count) {
   for (auto& place : mailbox) give(place.exchange(nullptr));
 }
 
-// One thread takes, the other gives back.
+// One thread takes, the other gives back, and has blocks of its own.
 void handed_over(int count) {
   std::thread giver([=] {
+    static void* own[4096];
     for (int number = 0; number < count; ++number) {
       void* block = nullptr;
       while ((block = mailbox[number % 256].exchange(nullptr)) == nullptr) sched_yield();
       give(block);
-      if (number % 2 == 0) give(take(100));
+      if (number % 2 == 0) give(std::exchange(own[number * 7919u % 4096], take(100)));
     }
   });
   for (int number = 0; number < count; ++number) {
