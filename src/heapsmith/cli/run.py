@@ -180,6 +180,8 @@ def _positive(text: str | None, option: str) -> int | None:
 def _must_be_writable(path: Path) -> None:
     """Find out before the program runs, and leave what is there as it is."""
     is_new = not path.exists()
+    if not is_new and not path.is_file() and not path.is_dir():
+        return  # who reads a pipe would take a trial for the end
     try:
         path.open("ab").close()
         if is_new:
