@@ -14,3 +14,11 @@ include(${native}/osmem/osmem.cmake)
 
 add_native_library(heapsmith_track ${native}/track/heap_track.c)
 target_compile_definitions(heapsmith_track PRIVATE HEAP_TRACK_PRELOAD)
+
+# Allocates until there is no more: `heapsmith probe` sends it.
+add_executable(heapsmith_reach ${native}/reach/reach.c)
+target_compile_options(heapsmith_reach PRIVATE -O1 -Wall -Wextra -fno-builtin-malloc -fno-builtin-realloc)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_reach PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_reach RUNTIME DESTINATION heapsmith/native/lib)
