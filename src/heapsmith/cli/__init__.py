@@ -29,6 +29,7 @@ VERBS: Final[tuple[str, ...]] = (
     "compare",
     "advise",
     "bench",
+    "check",
     "metrics",
     "probe",
     "track",
