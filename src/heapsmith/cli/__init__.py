@@ -28,14 +28,14 @@ VERBS: Final[tuple[str, ...]] = (
     "allocators",
     "compare",
     "advise",
+    "forge",
+    "check",
     "bench",
     "metrics",
     "probe",
     "track",
     "osmem",
     "doctor",
-    "forge",
-    "check",
 )
 
 app = App(
