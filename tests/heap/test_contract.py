@@ -194,10 +194,22 @@ def test_the_leak_file_tells_what_is_live_at_the_end(tmp_path: Path) -> None:
     )
     subprocess.run([compiler, "-fno-builtin", str(source), "-o", str(tmp_path / "leak")], check=True)
     for preset in ("default", "hardened"):
-        words = [sys.executable, "-m", "heapsmith", "run", "--allocator", preset, "--leaks", str(tmp_path / "leaks.csv")]
+        words = [
+            sys.executable,
+            "-m",
+            "heapsmith",
+            "run",
+            "--allocator",
+            preset,
+            "--leaks",
+            str(tmp_path / "leaks.csv"),
+        ]
         subprocess.run([*words, "--no-summary", "--", str(tmp_path / "leak")], check=True)
         rows = [line.split(",") for line in (tmp_path / "leaks.csv").read_text().splitlines()]
         assert rows[0] == ["class_bytes", "blocks", "bytes"]
         by_class = {row[0]: int(row[1]) for row in rows[1:]}
-        assert sum(blocks for size, blocks in by_class.items() if size.isdigit() and 5000 <= int(size) <= 5632) == 37
+        assert (
+            sum(blocks for size, blocks in by_class.items() if size.isdigit() and 5000 <= int(size) <= 5632)
+            == 37
+        )
         assert by_class["larger"] == 1

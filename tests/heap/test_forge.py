@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from heapsmith.forge import forge, preset_library, render_header
 from heapsmith.forge.verify import verify_library
 from heapsmith.lab.checks import run_checks, select_checks
 from heapsmith.lab.subjects import Subject
+from heapsmith.native import SOURCES
 from heapsmith.spec import (
     BoundedCache,
     CheckedBlocks,
@@ -64,7 +66,9 @@ VARIANTS = {
         cache=BoundedCache(limit_bytes=16 * KiB),
         hardening=(EncodedLinks(), RandomFreeLists()),
     ),
-    "threads": HeapSpec(name="threads", threads=(for_thread("checks", (32, 64, 128, 256, 1024)), for_thread("other", (4000,)))),
+    "threads": HeapSpec(
+        name="threads", threads=(for_thread("checks", (32, 64, 128, 256, 1024)), for_thread("other", (4000,)))
+    ),
     "checked": HeapSpec(
         name="checked", sizes=Geometric(largest_bytes=32 * KiB), hardening=(CheckedBlocks(),)
     ),
@@ -233,8 +237,48 @@ def test_threads_of_a_name_and_threads_that_ask_have_a_heap_of_their_own(tmp_pat
         pytest.skip("there is no C compiler on this machine")
     made = forge(HeapSpec(name="threads", threads=(for_thread("worker", (4000,)),)), tmp_path / "threads.so")
     program = Path(__file__).parent / "native" / "named_threads.c"
-    subprocess.run([compiler, "-fno-builtin", str(program), "-o", str(tmp_path / "named"), "-pthread", "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-fno-builtin", str(program), "-o", str(tmp_path / "named"), "-pthread", "-ldl"],
+        check=True,
+    )
     output = subprocess.run(
-        [tmp_path / "named"], env={**os.environ, "LD_PRELOAD": str(made.path)}, capture_output=True, text=True, check=True
+        [tmp_path / "named"],
+        env={**os.environ, "LD_PRELOAD": str(made.path)},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert output == "other 112\nworker 4000\nmarked 0 4000 unmarked 0 112 unknown 1\n"
+
+
+@pytest.mark.parametrize("target", ["aarch64-linux-gnu", "x86_64-linux-musl"])
+def test_other_machines_are_forged_for_up_to_linking(target: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed")
+    made = forge(
+        HeapSpec(name="elsewhere", pages=OsPages() | PurgeAfter(delay_ms=3)), tmp_path / "x.so", target=target
+    )
+    head = made.path.read_bytes()[:20]
+    assert head[:4] == b"\x7fELF"
+    assert int.from_bytes(head[18:20], "little") == (183 if target.startswith("aarch64") else 62)
+
+
+def test_the_heap_agrees_with_its_model_on_another_processor(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ziglang") is None or shutil.which("qemu-aarch64") is None:
+        pytest.skip("this needs ziglang and qemu-aarch64")
+    program = Path(__file__).parent / "native" / "model.cc"
+    words = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "c++",
+        "-target",
+        "aarch64-linux-musl",
+        "-static",
+        "-std=gnu++20",
+        "-O1",
+    ]
+    subprocess.run([*words, f"-I{SOURCES}", str(program), "-o", str(tmp_path / "model")], check=True)
+    for remote, threads in (("batch", "1"), ("stack", "4")):
+        words = ["qemu-aarch64", str(tmp_path / "model"), "5", "4000", threads, "40", remote]
+        assert "held" in subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -163,7 +163,9 @@ def _problems(values: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(looks := values.get("hardening"), tuple):
         yield from _hardening_problems(cast("tuple[HardeningPolicy, ...]", looks), values.get("sizes"))
     if isinstance(own := values.get("threads"), tuple):
-        yield from _thread_problems(cast("tuple[ForThread, ...]", own), values.get("sizes"), values.get("cache"))
+        yield from _thread_problems(
+            cast("tuple[ForThread, ...]", own), values.get("sizes"), values.get("cache")
+        )
     cache = values.get("cache")
     if isinstance(cache, NoCache) and isinstance(values.get("remote"), RemoteStack):
         yield Problem(
@@ -238,7 +240,9 @@ def _thread_problems(threads: tuple[ForThread, ...], sizes: object, cache: objec
         if thread.class_bytes_list and max(thread.class_bytes_list) > everybody[-1]:
             largest = format_bytes(everybody[-1])
             remedy = f"keep it within everybody's {largest}"
-            yield Problem(f"threads[{number}].class_bytes_list", f"has {max(thread.class_bytes_list)}", remedy)
+            yield Problem(
+                f"threads[{number}].class_bytes_list", f"has {max(thread.class_bytes_list)}", remedy
+            )
     if len(everybody) + sum(len(thread.class_bytes_list) for thread in threads) > 250:
         yield Problem("threads", "bring the classes of all heaps to more than 250", "use fewer classes")
 

@@ -585,7 +585,11 @@ class ForThread(Policy, frozen=True):
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if not 1 <= len(self.name.encode()) <= 15 or not self.name.isascii() or not self.name.isprintable():
-            yield "name", f"is {self.name!r}", "use 1 to 15 letters: that is what the kernel keeps of a thread's name"
+            yield (
+                "name",
+                f"is {self.name!r}",
+                "use 1 to 15 letters: that is what the kernel keeps of a thread's name",
+            )
         if '"' in self.name or "\\" in self.name:
             yield "name", f"is {self.name!r}", "leave quotes and backslashes out"
         yield from Explicit(self.class_bytes_list).complaints()

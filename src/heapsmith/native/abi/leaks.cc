@@ -1,7 +1,8 @@
-// The leak file: what is still live when the process ends, by size class, if the environment names a file for it.
+// The leak file: what is still live when the process ends, by size class, if the environment names a file for
+// it.
 //
-// The first process to come takes the name itself, the others take NAME.PID. Blocks that other threads hold in their
-// caches count as live: a process that ends while threads run has an upper bound.
+// The first process to come takes the name itself, the others take NAME.PID. Blocks that other threads hold
+// in their caches count as live: a process that ends while threads run has an upper bound.
 #include <fcntl.h>
 #include <stdlib.h>
 
@@ -64,7 +65,11 @@ __attribute__((destructor(101))) void write_file() {
   for (unsigned index = 1; index < SpecHeap::Classes::index_count; index++) {
     if (out.blocks[index] == 0) continue;
     Line line;
-    line.add(SpecHeap::Classes::bytes_of(index)).add(",").add(out.blocks[index]).add(",").add(out.bytes[index]);
+    line.add(SpecHeap::Classes::bytes_of(index))
+        .add(",")
+        .add(out.blocks[index])
+        .add(",")
+        .add(out.bytes[index]);
     line.add("\n").write_to(file);
   }
   if (out.blocks[0] != 0)

@@ -39,8 +39,8 @@ struct ThreadCache {
   FreeList lists[Classes::index_count];
   Batch spares[Classes::index_count];
   bool used[Classes::index_count];  // since the last maintenance, as far as the slow paths can tell
-  uint8_t class_set;  // everybody's, or that of this thread's name
-  bool set_by_call;   // the name does not matter any more
+  uint8_t class_set;                // everybody's, or that of this thread's name
+  bool set_by_call;                 // the name does not matter any more
   bool attached;
   bool busy;  // in a slow path: the lists may be between two states
   unsigned victim;
@@ -140,7 +140,8 @@ struct ThreadCache {
     PageHeapType::maintain();
   }
 
-  // This thread allocates from the class set of that name from here on; "" is everybody's. False: there is none.
+  // This thread allocates from the class set of that name from here on; "" is everybody's. False: there is
+  // none.
   static bool use_set(const char* name) {
     ThreadCache* cache = attached_cache();
     for (unsigned set = 0; cache && set < Classes::set_count; set++)
@@ -205,7 +206,8 @@ struct ThreadCache {
   static HS_SLOW_PATH ThreadCache* attach() {
     if constexpr (!Policy::caches) return nullptr;
     if constexpr (same_type<LockType, NoLock>) {
-      if (registered_) die("malloc()", "a second thread uses a heap that was forged without locks", registered_);
+      if (registered_)
+        die("malloc()", "a second thread uses a heap that was forged without locks", registered_);
     }
     registry_lock_.lock();
     ThreadCache* cache = idle_;
@@ -237,7 +239,8 @@ struct ThreadCache {
     char name[16];
     Os::thread_name(name);
     for (unsigned set = 1; set < Classes::set_count; set++)
-      if (strncmp(Classes::Sets::names[set], name, sizeof name - 1) == 0) class_set = static_cast<uint8_t>(set);
+      if (strncmp(Classes::Sets::names[set], name, sizeof name - 1) == 0)
+        class_set = static_cast<uint8_t>(set);
   }
 
   static void leave(ThreadCache* cache) {

@@ -30,18 +30,12 @@ inline constexpr size_t page_bytes = size_t{1} << page_shift;
 inline constexpr size_t huge_page_bytes = 2_MiB;
 
 struct Linux {
-  static void* map(size_t bytes) { return map_with(bytes, PROT_READ | PROT_WRITE, 0); }
-  static void* map_inaccessible(size_t bytes) { return map_with(bytes, PROT_NONE, 0); }
-  static void* map_reserved_huge_pages(size_t bytes) {
-    return map_with(bytes, PROT_READ | PROT_WRITE, MAP_HUGETLB | (21 << MAP_HUGE_SHIFT));
-  }
+  static void* map(size_t bytes) { return map_at_page(bytes); }
   static bool unmap(void* start, size_t bytes) {
     return system_call(SYS_munmap, as_long(start), static_cast<long>(bytes)) == 0;
   }
   // The pages are gone and read as zero.
   static bool purge(void* start, size_t bytes) { return advise(start, bytes, MADV_DONTNEED); }
-  // The kernel may take the pages when it needs them; until then they keep their contents.
-  static bool purge_lazily(void* start, size_t bytes) { return advise(start, bytes, MADV_FREE); }
   static bool advise_huge_pages(void* start, size_t bytes) { return advise(start, bytes, MADV_HUGEPAGE); }
   static bool populate(void* start, size_t bytes) { return advise(start, bytes, MADV_POPULATE_WRITE); }
   static bool make_inaccessible(void* start, size_t bytes) {
@@ -83,9 +77,22 @@ struct Linux {
   static bool advise(void* start, size_t bytes, int advice) {
     return system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), advice) == 0;
   }
-  static void* map_with(size_t bytes, int protection, int more_flags) {
-    const long result = system_call(SYS_mmap, 0, static_cast<long>(bytes), protection,
-                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | more_flags, -1, 0);
+  // At a multiple of our own page, which may be larger than the kernel's.
+  static void* map_at_page(size_t bytes) {
+    void* start = map_anywhere(bytes);
+    if (page_shift == 12 || start == nullptr || address_of(start) % page_bytes == 0) return start;
+    unmap(start, bytes);
+    start = map_anywhere(bytes + page_bytes);
+    if (start == nullptr) return nullptr;
+    const uintptr_t aligned = round_up(address_of(start), page_bytes);
+    const size_t before = aligned - address_of(start);
+    if (before > 0) unmap(start, before);
+    if (before < page_bytes) unmap(pointer_to(aligned + bytes), page_bytes - before);
+    return pointer_to(aligned);
+  }
+  static void* map_anywhere(size_t bytes) {
+    const long result = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return result < 0 && result > -4096 ? nullptr : pointer_to(static_cast<uintptr_t>(result));
   }
 };

@@ -15,17 +15,15 @@ struct HugePages {
   template <class Below>
   struct Over : Forward<Below> {
     size_t mapped_bytes = 0;
-    bool wanted = true;
 
     Segment map(size_t bytes, bool for_blocks) {
       // A large block may stay empty for the most part; spans of small blocks are filled before others are
       // begun.
-      const bool huge = wanted && for_blocks && mapped_bytes >= after_bytes && bytes >= huge_page_bytes;
+      const bool huge = for_blocks && mapped_bytes >= after_bytes && bytes >= huge_page_bytes;
       const Segment segment = huge ? map_aligned(bytes) : this->below.map(bytes, for_blocks);
       if (segment.start) mapped_bytes += bytes;
       return segment;
     }
-    void set_huge_pages(bool on) { wanted = on; }
 
    private:
     Segment map_aligned(size_t bytes) {

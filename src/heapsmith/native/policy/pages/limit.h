@@ -14,12 +14,11 @@ template <size_t limit_bytes_>
 struct Limit {
   template <class Below>
   struct Over : Forward<Below> {
-    size_t limit = limit_bytes_;
     size_t committed_bytes = 0;
 
     // Called under the lock of the page heap.
     bool take(size_t bytes) {
-      if (bytes > limit || committed_bytes > limit - bytes) return false;
+      if (bytes > limit_bytes_ || committed_bytes > limit_bytes_ - bytes) return false;
       if (!this->below.take(bytes)) return false;
       committed_bytes += bytes;
       return true;
@@ -28,8 +27,7 @@ struct Limit {
       committed_bytes -= bytes;
       this->below.give_back(bytes);
     }
-    size_t limit_bytes() { return limit; }
-    void set_limit_bytes(size_t bytes) { limit = bytes; }
+    size_t limit_bytes() { return limit_bytes_; }
   };
 };
 static_assert(Pages<Pipe<OsPages<>, Limit<1_MiB>>>);

@@ -22,9 +22,6 @@ struct OsPages {
   size_t rest_bytes(size_t) { return unlimited_bytes; }
   uint64_t keep_ms() { return ~uint64_t{0}; }
   size_t limit_bytes() { return unlimited_bytes; }
-  void set_limit_bytes(size_t) {}
-  void set_keep_ms(uint64_t) {}
-  void set_huge_pages(bool) {}
 };
 static_assert(Pages<OsPages<>>);
 

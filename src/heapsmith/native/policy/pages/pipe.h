@@ -36,9 +36,6 @@ struct Forward {
   size_t rest_bytes(size_t live_bytes) { return below.rest_bytes(live_bytes); }
   uint64_t keep_ms() { return below.keep_ms(); }
   size_t limit_bytes() { return below.limit_bytes(); }
-  void set_limit_bytes(size_t bytes) { below.set_limit_bytes(bytes); }
-  void set_keep_ms(uint64_t delay_ms) { below.set_keep_ms(delay_ms); }
-  void set_huge_pages(bool on) { below.set_huge_pages(on); }
 };
 
 }  // namespace hs

@@ -11,16 +11,13 @@
 
 namespace hs {
 
-template <uint64_t delay_ms_, size_t keep_bytes_, size_t keep_share>
+template <uint64_t delay_ms, size_t keep_bytes_, size_t keep_share>
 struct PurgeAfter {
   template <class Below>
   struct Over : Forward<Below> {
-    uint64_t delay_ms = delay_ms_;
-
     size_t keep_bytes(size_t live_bytes) { return keep_bytes_ + (keep_share ? live_bytes / keep_share : 0); }
     size_t rest_bytes(size_t live_bytes) { return keep_bytes_ / 2 + live_bytes / 32; }
     uint64_t keep_ms() { return delay_ms; }
-    void set_keep_ms(uint64_t to_ms) { delay_ms = to_ms; }
   };
 };
 static_assert(Pages<Pipe<OsPages<>, PurgeAfter<10, 4_MiB, 8>>>);

@@ -14,7 +14,6 @@ struct PurgeOnDemand {
     size_t keep_bytes(size_t) { return ~size_t{0}; }
     size_t rest_bytes(size_t) { return ~size_t{0}; }
     uint64_t keep_ms() { return ~uint64_t{0}; }
-    void set_keep_ms(uint64_t) {}
   };
 };
 static_assert(Pages<Pipe<OsPages<>, PurgeOnDemand>>);

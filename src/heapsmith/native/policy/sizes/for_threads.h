@@ -1,7 +1,9 @@
-// ForThreads: threads of a given name, or those that ask for it, have size classes, spans and a central heap of their own.
+// ForThreads: threads of a given name, or those that ask for it, have size classes, spans and a central heap
+// of their own.
 //
-// Promise: no block of such a thread shares a span with a block of any other heap; who frees it does not matter. What
-// is larger than a thread's own classes comes from those of everybody. The price is one more look in a small table.
+// Promise: no block of such a thread shares a span with a block of any other heap; who frees it does not
+// matter. What is larger than a thread's own classes comes from those of everybody. The price is one more
+// look in a small table.
 #pragma once
 
 #include <stddef.h>
