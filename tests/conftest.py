@@ -22,6 +22,9 @@ from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE
 
+collect_ignore_glob = ["*/programs/*"]
+"""Programs under watch are run, never imported: some of them end their process."""
+
 PROGRAMS = Path(__file__).parent / "system" / "programs"
 _COMPILERS = {".c": "gcc", ".cc": "g++"}
 _FLAGS = {

@@ -34,6 +34,8 @@ VERBS: Final[tuple[str, ...]] = (
     "track",
     "osmem",
     "doctor",
+    "forge",
+    "check",
 )
 
 app = App(
