@@ -25,21 +25,27 @@ WAYS: Ways = (
     ("wrapped and static", ("-static", *build_flags()), "gcc"),
     ("wrapped, static, with musl", ("-static", *build_flags()), "musl-gcc"),
 )
-every_way = pytest.mark.parametrize(("flags", "compiler"), [way[1:] for way in WAYS], ids=[way[0] for way in WAYS])
+every_way = pytest.mark.parametrize(
+    ("flags", "compiler"), [way[1:] for way in WAYS], ids=[way[0] for way in WAYS]
+)
 
 
 @every_way
 @pytest.mark.parametrize("how", ["malloc", "realloc"])
-def test_the_demo_prints_what_heap_tracker_prints(build: Build, how: str, flags: tuple[str, ...], compiler: str) -> None:
+def test_the_demo_prints_what_heap_tracker_prints(
+    build: Build, how: str, flags: tuple[str, ...], compiler: str
+) -> None:
     program = build(DEMO, *flags, compiler=compiler)
     done = subprocess.run([program, how], env=LOUD, capture_output=True, text=True, timeout=30)
     output, log = done.stdout.splitlines(), done.stderr.splitlines()
     assert output[0] == "Starting Heap Tracker test application..."
     assert re.fullmatch(
-        rf"consumeHeap_{how} --> Heap status: max available\(256000 bytes\), allocated \(\d+ bytes\)", output[1]
+        rf"consumeHeap_{how} --> Heap status: max available\(256000 bytes\), allocated \(\d+ bytes\)",
+        output[1],
     )
     end = re.fullmatch(
-        rf"consumeHeap_{how} --> Currently available heap up to given heap_threshold: (\d+)Kb \((\d+) bytes\)", output[2]
+        rf"consumeHeap_{how} --> Currently available heap up to given heap_threshold: (\d+)Kb \((\d+) bytes\)",
+        output[2],
     )
     assert end
     if "-static" not in flags or compiler == "musl-gcc":  # glibc's own start allocates in a static program
@@ -47,14 +53,16 @@ def test_the_demo_prints_what_heap_tracker_prints(build: Build, how: str, flags:
     call = {"malloc": r"malloc\(1024\)=0x[0-9a-f]+", "realloc": r"_realloc\(0,0,1024\)=0x[0-9a-f]+"}[how]
     assert any(
         re.fullmatch(
-            rf"Heap-Tracker lib: {call}\.\.\. SUCCESS: heap_allocated \(\d+ bytes\) - delta with heap_threshold\(\d+ bytes\)",
+            rf"Heap-Tracker lib: {call}\.\.\. SUCCESS: heap_allocated \(\d+ bytes\) - "
+            r"delta with heap_threshold\(\d+ bytes\)",
             line,
         )
         for line in log
     )
-    assert any("WARNING: heap_allocated (257024 bytes) is above heap_threshold (256000 bytes)" in line for line in log) or (
-        "-static" in flags
-    )
+    assert any(
+        "WARNING: heap_allocated (257024 bytes) is above heap_threshold (256000 bytes)" in line
+        for line in log
+    ) or ("-static" in flags)
 
 
 @every_way
@@ -66,7 +74,9 @@ def test_each_defect_of_the_original_is_gone(build: Build, flags: tuple[str, ...
     assert failed and all("FAILED" in line and "SUCCESS" not in line for line in failed)
 
 
-def test_a_program_is_tracked_without_being_touched(heapsmith: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_program_is_tracked_without_being_touched(
+    heapsmith: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     done = heapsmith("track", "--log", "all", "--threshold", "1KiB", "--", "sort", "/etc/passwd")
     assert done.returncode == 0 and "root:" in done.stdout
     assert "Heap-Tracker lib: malloc(" in done.stderr

@@ -39,6 +39,7 @@ VERBS: Final = {
 }
 """Every verb, with what the list of verbs says of it."""
 
+
 def _make_app(verb: str | None) -> App:
     """Make the command line; a verb that was asked for speaks for itself, the list of all only names them."""
     app = App(

@@ -28,13 +28,16 @@ def check(
     allocator: Annotated[
         list[str] | None,
         Parameter(
-            help="system, a preset, jemalloc, ..., a spec.toml or a library; `stats` takes several.", negative=""
+            help="system, a preset, jemalloc, ..., a spec.toml or a library; `stats` takes several.",
+            negative="",
         ),
     ] = None,
     hardening: Annotated[
         bool | None, Parameter(help="Also what a hardened heap must catch (the default for `hardened`).")
     ] = None,
-    list_only: Annotated[bool, Parameter(name="--list", help="Only say what can be checked.", negative="")] = False,
+    list_only: Annotated[
+        bool, Parameter(name="--list", help="Only say what can be checked.", negative="")
+    ] = False,
     json: Annotated[bool, Parameter(help="Print one JSON document.", negative="")] = False,
 ) -> int:
     """Hold an allocator against the contract of malloc, one promise after another.

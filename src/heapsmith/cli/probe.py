@@ -42,7 +42,9 @@ def probe(
         task = progress.add_task(f"probing to {format_bytes(limit_bytes)}")
         for reach in measure_reach(limit_bytes, step_bytes, environment):
             found.append(reach)
-            progress.update(task, description=f"probing to {format_bytes(limit_bytes)}: {len(found)} of 8 ways")
+            progress.update(
+                task, description=f"probing to {format_bytes(limit_bytes)}: {len(found)} of 8 ways"
+            )
     if json:
         document = {"schema": "heapsmith.probe/1", "allocator": allocator, "limit_bytes": limit_bytes}
         print_json(document | {"reaches": [msgspec.to_builtins(reach) for reach in found]})

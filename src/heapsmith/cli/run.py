@@ -125,7 +125,9 @@ def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
     library = resolve_subject(allocator).library
     if library is None:
         return {}
-    environment = {PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))}
+    environment = {
+        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
+    }
     if leaks is not None:
         _must_be_writable(leaks)
         leaks.unlink(missing_ok=True)  # the first process of the run makes it
