@@ -8,15 +8,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import needs
 
+from conftest import needs
 from heapsmith.native import SOURCES
 
 HERE = Path(__file__).parent
-PROBE = [
-    *(SOURCES / "probe" / f"{name}.cc" for name in ("account", "count", "mappings", "region", "thread")),
-    *(SOURCES / "os" / f"{name}.cc" for name in ("process", "shared_memory")),
-]
+PROBE = sorted(
+    path
+    for room in ("probe", "os")
+    for path in (SOURCES / room).glob("*.cc")
+    if path.name != "python.cc"  # it needs an interpreter's names
+)
 SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE}
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Watched, preloaded
 
+from conftest import PROGRAMS, Watched, preloaded
 from heapsmith.run.directory import RunDirectory
 from heapsmith.units import MiB
 
 SCENARIOS = re.findall(r'\{"(\w+)", \w+\}', (PROGRAMS / "behaviour.c").read_text())
 
 
-def unwatched(command: list[str | Path], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+def unwatched(
+    command: list[str | Path], environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     finished = subprocess.run(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -52,7 +54,9 @@ def test_a_program_does_the_same_watched_and_unwatched(
         assert all(row.live_blocks >= 0 and row.live_bytes >= 0 for row in process.size_classes)
 
 
-@pytest.mark.parametrize("scenario", ["list_descriptors", "daemon_with_own_files", "fork_under_load", "exec_chain"])
+@pytest.mark.parametrize(
+    "scenario", ["list_descriptors", "daemon_with_own_files", "fork_under_load", "exec_chain"]
+)
 def test_a_program_that_keeps_its_region_in_a_descriptor_does_the_same(
     compiled: Callable[..., Path], scenario: str
 ) -> None:
@@ -156,7 +160,9 @@ def test_a_library_that_waits_for_a_thread_under_the_linkers_lock_loads(
 ) -> None:
     waiting = compiled("waits_in_constructor.c", "-shared", "-fPIC")
     program = compiled("behaviour.c", "-ldl")
-    full = watch([program, "waits_in_constructor"], environment={"WAITING_LIBRARY": str(waiting)}, timeout_s=20)
+    full = watch(
+        [program, "waits_in_constructor"], environment={"WAITING_LIBRARY": str(waiting)}, timeout_s=20
+    )
     assert full.code == 15
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Watched, needs, preloaded, run_directory
 
+from conftest import Watched, needs, preloaded, run_directory
 from heapsmith.run.watch import Watcher
 from heapsmith.units import KiB, MiB
 
@@ -36,7 +36,9 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
 
 
 @contextlib.contextmanager
-def started(*command: str | Path, options: tuple[str, ...] = (), **others: Any) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *command: str | Path, options: tuple[str, ...] = (), **others: Any
+) -> Iterator[subprocess.Popen[str]]:
     """The launcher with a program under it, for as long as the context lasts."""
     words = [sys.executable, "-m", "heapsmith", "run", *options, "--", *map(str, command)]
     launcher = subprocess.Popen(
@@ -97,13 +99,24 @@ def test_a_signal_ends_the_launcher_with_128_and_its_number(heapsmith_run: Heaps
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input_is_one_line_and_a_code(heapsmith: Heapsmith, words: list[str], code: int, says: str) -> None:
+def test_bad_input_is_one_line_and_a_code(
+    heapsmith: Heapsmith, words: list[str], code: int, says: str
+) -> None:
     finished = heapsmith(*words)
     assert finished.returncode == code, finished.stderr
     assert finished.stdout == ""
     assert finished.stderr.startswith("heapsmith: ")
     assert finished.stderr.count("\n") == 1, finished.stderr
     assert says in finished.stderr
+
+
+def test_the_document_may_go_into_a_pipe(heapsmith: Heapsmith, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        assert heapsmith("run", "--no-summary", "--json", pipe, "--", "true").returncode == 0
+        document, _ = reader.communicate(timeout=20)
+    assert json.loads(document)["exit"]["code"] == 0
 
 
 def test_a_script_without_an_interpreter_is_not_executable(heapsmith: Heapsmith, tmp_path: Path) -> None:
@@ -116,7 +129,9 @@ def test_a_script_without_an_interpreter_is_not_executable(heapsmith: Heapsmith,
         assert finished.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT]
+)
 def test_a_signal_to_the_launcher_reaches_the_program(number: signal.Signals) -> None:
     code = f"""
 import signal, sys
@@ -177,14 +192,20 @@ def test_a_kill_in_the_middle_of_the_storm_tears_nothing(compiled: Callable[...,
     for turn in range(8):
         with run_directory() as directory:
             program = subprocess.Popen(
-                [str(compiled("threads.cc")), "crossing", "4"], env=preloaded(directory), stdout=subprocess.DEVNULL
+                [str(compiled("threads.cc")), "crossing", "4"],
+                env=preloaded(directory),
+                stdout=subprocess.DEVNULL,
             )
             time.sleep(0.004 * turn)
             program.kill()
             program.wait()
             with contextlib.closing(Watcher(directory.path)) as watcher:
                 for process in watcher.poll():
-                    assert 0 <= process.live_bytes <= process.live_bytes_peak + process.live_bytes_peak_error_bound
+                    assert (
+                        0
+                        <= process.live_bytes
+                        <= process.live_bytes_peak + process.live_bytes_peak_error_bound
+                    )
                     by_class = sum(row.live_bytes for row in process.size_classes)
                     assert abs(by_class - process.live_bytes) <= 6 * 400 * KiB
                     assert process.allocations >= process.frees
@@ -240,7 +261,9 @@ for line in sys.stdin:
     except MemoryError: print('no', flush=True)
 """
     words = [sys.executable, "-m", "heapsmith", "run", "--no-summary", "--", sys.executable, "-c", code]
-    program = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert program.stdin is not None
     assert program.stdout is not None
 
@@ -310,7 +333,9 @@ def test_what_cannot_be_watched_is_named_in_one_line_and_runs(
     assert (full.code, full.output) == (7, "plain 7\n"), full.errors
 
 
-def test_a_program_that_is_replaced_by_one_that_cannot_be_watched_is_over(compiled: Callable[..., Path]) -> None:
+def test_a_program_that_is_replaced_by_one_that_cannot_be_watched_is_over(
+    compiled: Callable[..., Path],
+) -> None:
     try:
         program = compiled("plain.c", "-static", name="plain-static")
     except subprocess.CalledProcessError:
@@ -351,7 +376,9 @@ def test_a_setuid_program_is_named_and_runs(heapsmith: Heapsmith, compiled: Call
     assert "setuid" in finished.stderr
 
 
-def test_a_program_with_a_sanitizer_is_named_and_runs(heapsmith: Heapsmith, compiled: Callable[..., Path]) -> None:
+def test_a_program_with_a_sanitizer_is_named_and_runs(
+    heapsmith: Heapsmith, compiled: Callable[..., Path]
+) -> None:
     try:
         program = compiled("plain.c", "-fsanitize=address", name="plain-asan")
     except subprocess.CalledProcessError:
@@ -368,7 +395,19 @@ def test_it_may_be_installed_where_names_have_spaces(tmp_path: Path) -> None:
     shutil.copytree(package, place / "heapsmith", ignore=shutil.ignore_patterns("__pycache__"))
     document = tmp_path / "run.json"
     finished = subprocess.run(
-        [sys.executable, "-m", "heapsmith", "run", "--no-summary", "--json", document, "--", "sh", "-c", "ls /; exit 3"],
+        [
+            sys.executable,
+            "-m",
+            "heapsmith",
+            "run",
+            "--no-summary",
+            "--json",
+            document,
+            "--",
+            "sh",
+            "-c",
+            "ls /; exit 3",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -382,7 +421,12 @@ def test_it_may_be_installed_where_names_have_spaces(tmp_path: Path) -> None:
 def in_namespace(script: str) -> list[str]:
     needs("unshare")
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c"]
-    if subprocess.run([*command, "mount -t tmpfs none /dev/shm"], capture_output=True, check=False).returncode != 0:
+    if (
+        subprocess.run(
+            [*command, "mount -t tmpfs none /dev/shm"], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
         pytest.skip("no mount namespace may be made here")
     return [*command, script]
 
@@ -392,7 +436,10 @@ def in_namespace(script: str) -> list[str]:
     [
         ("mount -t tmpfs -o size=64k none /dev/shm", "No space left"),
         ("mount -t tmpfs -o ro none /dev/shm", "Read-only file system"),
-        ("mount -t tmpfs -o size=1200k none /dev/shm && head -c 1100k /dev/zero > /dev/shm/x", "No space left"),
+        (
+            "mount -t tmpfs -o size=1200k none /dev/shm && head -c 1100k /dev/zero > /dev/shm/x",
+            "No space left",
+        ),
     ],
 )
 def test_without_room_in_shared_memory_it_is_watched_through_descriptors(prepare: str, says: str) -> None:
@@ -434,7 +481,9 @@ print('fine')
         f"exec {sys.executable} -m heapsmith run --json /dev/stdout --no-summary -- sh -c '{inner}'"
     )
     try:
-        finished = subprocess.run(in_namespace(script), capture_output=True, text=True, check=False, timeout=60)
+        finished = subprocess.run(
+            in_namespace(script), capture_output=True, text=True, check=False, timeout=60
+        )
     finally:
         path.unlink()
     assert finished.returncode == 0, finished.stderr

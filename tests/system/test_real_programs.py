@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Watched, needs, preloaded, run_directory
 
+from conftest import Watched, needs, preloaded, run_directory
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.units import MiB
@@ -34,7 +34,9 @@ def assert_sane(process: Process) -> None:
 
 
 def unwatched(command: list[str], **options: Any) -> tuple[int, str]:
-    finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options)
+    finished = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options
+    )
     return finished.returncode, finished.stdout
 
 
@@ -76,7 +78,8 @@ def test_make_with_jobs(watch: Callable[..., Watched], tmp_path: Path) -> None:
             "".join(f"int f{number}_{n}(int x) {{ return x * {n}; }}\n" for n in range(200))
         )
     (tmp_path / "Makefile").write_text(
-        "parts := $(patsubst %.c,%.o,$(wildcard part*.c))\nall: $(parts)\n\techo done\n%.o: %.c\n\tgcc -O1 -c $< -o $@\n"
+        "parts := $(patsubst %.c,%.o,$(wildcard part*.c))\n"
+        "all: $(parts)\n\techo done\n%.o: %.c\n\tgcc -O1 -c $< -o $@\n"
     )
     full = watch(["make", "-s", "-j2", "-C", str(tmp_path)])
     assert (full.code, full.errors) == (0, "")
@@ -92,7 +95,9 @@ def test_make_with_jobs(watch: Callable[..., Watched], tmp_path: Path) -> None:
 def test_the_compiler_makes_the_same_object(watch: Callable[..., Watched], tmp_path: Path) -> None:
     needs("g++")
     source = tmp_path / "large.cc"
-    source.write_text("#include <map>\n#include <regex>\n#include <string>\nstd::map<std::string, std::regex> all;\n")
+    source.write_text(
+        "#include <map>\n#include <regex>\n#include <string>\nstd::map<std::string, std::regex> all;\n"
+    )
     objects = [tmp_path / name for name in ("plain.o", "watched.o")]
     assert unwatched(["g++", "-O1", "-c", str(source), "-o", str(objects[0])])[0] == 0
     full = watch(["g++", "-O1", "-c", source, "-o", objects[1]])
@@ -153,7 +158,17 @@ def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes], Watche
     port = free_port()
     with run_directory() as directory:
         server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path), "--loglevel", "warning"],
+            [
+                "redis-server",
+                "--port",
+                str(port),
+                "--save",
+                "",
+                "--dir",
+                str(tmp_path),
+                "--loglevel",
+                "warning",
+            ],
             env=preloaded(directory),
             stdout=subprocess.DEVNULL,
         )
@@ -173,7 +188,20 @@ def redis(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes], Watche
 def test_redis_under_load(redis: tuple[int, subprocess.Popen[bytes], Watcher]) -> None:
     port, server, watcher = redis
     before = watcher.poll()[0]
-    load = ["redis-benchmark", "-p", str(port), "-n", "20000", "-q", "-t", "set,get,lpush", "-r", "5000", "-d", "200"]
+    load = [
+        "redis-benchmark",
+        "-p",
+        str(port),
+        "-n",
+        "20000",
+        "-q",
+        "-t",
+        "set,get,lpush",
+        "-r",
+        "5000",
+        "-d",
+        "200",
+    ]
     assert unwatched(load)[0] == 0
     assert unwatched(["redis-cli", "-p", str(port), "bgsave"])[0] == 0
     after = watcher.poll()[0]
@@ -226,5 +254,7 @@ def test_a_debugger_and_a_tracer_work_as_without(watch: Callable[..., Watched]) 
 
 
 def test_the_command_line_watches_itself(watch: Callable[..., Watched]) -> None:
-    full = watch([sys.executable, "-m", "heapsmith", "run", "--no-summary", "--", "sh", "-c", "echo inner; exit 3"])
+    full = watch(
+        [sys.executable, "-m", "heapsmith", "run", "--no-summary", "--", "sh", "-c", "echo inner; exit 3"]
+    )
     assert (full.code, full.output, full.errors) == (3, "inner\n", "")

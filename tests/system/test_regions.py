@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import preloaded, run_directory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import preloaded, run_directory
 from heapsmith.run.directory import RunDirectory
 from heapsmith.run.watch import Watcher
 from heapsmith.show.text import render_process
@@ -89,7 +89,11 @@ def sound_region(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The first pages of the region of a real program."""
     with run_directory() as directory:
         subprocess.run(
-            [sys.executable, "-c", "import threading; [threading.Thread(target=str).start() for _ in range(3)]"],
+            [
+                sys.executable,
+                "-c",
+                "import threading; [threading.Thread(target=str).start() for _ in range(3)]",
+            ],
             env=preloaded(directory),
             check=True,
         )
@@ -102,7 +106,9 @@ def sound_region(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_whatever_is_in_a_region_is_shown_or_refused(sound_region: bytes, data: st.DataObject) -> None:
     """Any bytes, and bytes that are nearly right: a process or one error, and it can be printed."""
     raw = np.frombuffer(sound_region, np.uint8).copy()
-    edges = st.sampled_from([b"\0" * 8, b"\xff" * 8, b"\x7f" * 8, b"\0" * 7 + b"\x80"]) | st.binary(min_size=8, max_size=8)
+    edges = st.sampled_from([b"\0" * 8, b"\xff" * 8, b"\x7f" * 8, b"\0" * 7 + b"\x80"]) | st.binary(
+        min_size=8, max_size=8
+    )
     for _ in range(data.draw(st.integers(1, 12))):
         offset = 16 + 8 * data.draw(st.integers(0, (len(raw) - 24) // 8))
         raw[offset : offset + 8] = np.frombuffer(data.draw(edges), np.uint8)
@@ -145,7 +151,9 @@ def test_another_users_process_is_said_to_be_so(
     probe = subprocess.run([*as_nobody, interpreter, "-c", "import numpy"], capture_output=True, check=False)
     if probe.returncode != 0:
         interpreter = sys.executable
-        probe = subprocess.run([*as_nobody, interpreter, "-c", "import numpy"], capture_output=True, check=False)
+        probe = subprocess.run(
+            [*as_nobody, interpreter, "-c", "import numpy"], capture_output=True, check=False
+        )
     if probe.returncode != 0:
         pytest.skip("no interpreter with NumPy that another user may run")
     finished = subprocess.run(
@@ -182,4 +190,3 @@ def test_a_region_can_only_be_read_from_outside(compiled: Callable[..., Path]) -
     finally:
         program.kill()
         program.communicate()
-

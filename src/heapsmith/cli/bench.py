@@ -17,7 +17,11 @@ from heapsmith.lab.watch_cost import SUBJECTS, Subject, measure, prepared
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
 from heapsmith.show.benching import render_case, render_suites
 
-bench = App(name="bench", help="Measure heapsmith: interleaved runs, medians of ratios with their spread.")
+bench = App(
+    name="bench",
+    help="Measure heapsmith: interleaved runs, medians of ratios with their spread.\n\n"
+    "Example: heapsmith bench watch loop --runs 5",
+)
 
 
 @bench.command

@@ -33,7 +33,7 @@ def forge(
 ) -> None:
     """Turn a heap's description into one shared object.
 
-    Example: ``heapsmith forge small -o libsmall.so``
+    Example: heapsmith forge small -o libsmall.so
     """
     from heapsmith import forge as forging  # the verb has the name of the package
 

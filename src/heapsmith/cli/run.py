@@ -125,7 +125,9 @@ def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
     library = resolve_subject(allocator).library
     if library is None:
         return {}
-    environment = {PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))}
+    environment = {
+        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
+    }
     if leaks is not None:
         _must_be_writable(leaks)
         leaks.unlink(missing_ok=True)  # the first process of the run makes it
@@ -180,6 +182,8 @@ def _positive(text: str | None, option: str) -> int | None:
 def _must_be_writable(path: Path) -> None:
     """Find out before the program runs, and leave what is there as it is."""
     is_new = not path.exists()
+    if not is_new and not path.is_file() and not path.is_dir():
+        return  # who reads a pipe would take a trial for the end
     try:
         path.open("ab").close()
         if is_new:

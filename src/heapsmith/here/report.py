@@ -142,16 +142,24 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
         parts = list[Part]()
         native_bytes = self.committed_bytes
         if native_bytes is not None:
-            parts.append(Part("native", native_bytes, f"taken by {self.allocator} for malloc, free blocks included"))
+            parts.append(
+                Part("native", native_bytes, f"taken by {self.allocator} for malloc, free blocks included")
+            )
         elif self.live_bytes is not None:
             python_bytes = min(self.python_bytes or 0, self.python_arena_bytes or 0)
             parts.append(Part("native", self.live_bytes - python_bytes, "live blocks of malloc"))
         arena_bytes = self.python_arena_bytes or 0
         if arena_bytes:
-            parts.append(Part("python arenas", arena_bytes, "CPython's own small objects, free pools included"))
+            parts.append(
+                Part("python arenas", arena_bytes, "CPython's own small objects, free pools included")
+            )
         if self.mapped_bytes is not None:
             parts.append(
-                Part("mapped", max(0, self.mapped_bytes - arena_bytes), "anonymous memory that the program mapped itself")
+                Part(
+                    "mapped",
+                    max(0, self.mapped_bytes - arena_bytes),
+                    "anonymous memory that the program mapped itself",
+                )
             )
         if self.pool_bytes:
             parts.append(Part("pools", self.pool_bytes, "registered by the program"))
@@ -160,7 +168,12 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(Part("files", shared_bytes, "code and mapped files, shared with others"))
         explained = sum(part.resident_bytes for part in parts)
         rest = (self.resident_bytes or 0) - explained
-        return [*parts, Part("unexplained", rest, "stacks, private copies of the libraries' data, heaps nobody registered")]
+        return [
+            *parts,
+            Part(
+                "unexplained", rest, "stacks, private copies of the libraries' data, heaps nobody registered"
+            ),
+        ]
 
 
 def mallinfo(*, exact: bool = True) -> Mallinfo:
@@ -182,7 +195,9 @@ def mallinfo(*, exact: bool = True) -> Mallinfo:
     assert stats is not None
     valid, exactly = Field(stats.valid), Field(stats.exact)
     fields = {
-        name: int(getattr(stats, _NATIVE_NAMES.get(name, name))) for bit, name in _NAMES.items() if bit in valid
+        name: int(getattr(stats, _NATIVE_NAMES.get(name, name)))
+        for bit, name in _NAMES.items()
+        if bit in valid
     }
     counted = Field.CURRENT in valid and calls.MODES[stats.mode] != "asked"
     return Mallinfo(

@@ -6,7 +6,7 @@ set(probe
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
 
 # What the allocator and the kernel tell without a probe.
-set(told ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
@@ -33,3 +33,22 @@ include(${native}/osmem/osmem.cmake)
 
 add_native_library(heapsmith_track ${native}/track/heap_track.c)
 target_compile_definitions(heapsmith_track PRIVATE HEAP_TRACK_PRELOAD)
+
+# Allocates until there is no more: `heapsmith probe` sends it.
+add_executable(heapsmith_reach ${native}/reach/reach.c)
+target_compile_options(heapsmith_reach PRIVATE -O1 -Wall -Wextra -fno-builtin-malloc -fno-builtin-realloc)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_reach PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_reach RUNTIME DESTINATION heapsmith/native/lib)
+
+# The promises of the statistics call, on any allocator: `heapsmith check stats` runs it.
+find_package(Threads REQUIRED)
+add_executable(heapsmith_statistics_checks ${native}/statistics/checks.c ${native}/abi/heapsmith_client.c)
+target_include_directories(heapsmith_statistics_checks PRIVATE ${native})
+target_compile_options(heapsmith_statistics_checks PRIVATE -O1 -Wall -Wextra -fno-builtin)
+target_link_libraries(heapsmith_statistics_checks PRIVATE Threads::Threads)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_statistics_checks PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_statistics_checks RUNTIME DESTINATION heapsmith/native/lib)

@@ -69,14 +69,14 @@ def _compute_mean_class_bytes() -> npt.NDArray[np.float64]:
 _MEAN_CLASS_BYTES: Final = _compute_mean_class_bytes()
 
 
-def estimate_turnover_bytes(blocks: Counts) -> int:
+def estimate_churn_bytes(blocks: Counts) -> int:
     """Estimate the usable bytes of blocks by class: the bound of a fine class, half way between those of the others.
 
     Args:
         blocks: ``(n_rows, n_classes)``.
 
     Example:
-        >>> estimate_turnover_bytes(np.eye(1, CLASS_COUNT, 2, dtype=np.int64))
+        >>> estimate_churn_bytes(np.eye(1, CLASS_COUNT, 2, dtype=np.int64))
         40
     """
     return int(np.rint((blocks * _MEAN_CLASS_BYTES).sum()))

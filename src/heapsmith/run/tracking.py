@@ -48,7 +48,11 @@ def build_flags(*, cpp: bool = False) -> list[str]:
 
 
 def run_tracked(
-    command: Sequence[str], *, threshold_bytes: int | None = None, level: Level = "warnings", log: Path | None = None
+    command: Sequence[str],
+    *,
+    threshold_bytes: int | None = None,
+    level: Level = "warnings",
+    log: Path | None = None,
 ) -> int:
     """Run a program with Heap Tracker preloaded and wait for it.
 

@@ -153,9 +153,7 @@ PROCESS_METRICS: Final = (
         "Anonymous memory that the program mapped itself, CPython's arenas included.",
         lambda g: _known(g.mapped_bytes),
     ),
-    ProcessMetric(
-        "heapsmith_heap_blocks", Kind.GAUGE, "Live blocks.", lambda g: _known(g.live_blocks)
-    ),
+    ProcessMetric("heapsmith_heap_blocks", Kind.GAUGE, "Live blocks.", lambda g: _known(g.live_blocks)),
     ProcessMetric(
         "heapsmith_heap_pool_bytes",
         Kind.GAUGE,
@@ -236,10 +234,7 @@ METRIC_NAMES: Final = frozenset(
         "heapsmith_cgroup_memory_events_total",
         "heapsmith_cgroup_memory_stall_seconds_total",
         *GROUP_GAUGES,
-        *(
-            metric.name + ("_total" if metric.kind is Kind.COUNTER else "")
-            for metric in PROCESS_METRICS
-        ),
+        *(metric.name + ("_total" if metric.kind is Kind.COUNTER else "") for metric in PROCESS_METRICS),
     }
 )
 """Every name that a scrape may show."""
