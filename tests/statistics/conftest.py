@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import needs
 
+from conftest import needs
 from heapsmith.native import LIBRARIES, SOURCES, library
 from heapsmith.peers.register import find
 

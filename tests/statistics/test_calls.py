@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from heapsmith.here import calls
+from heapsmith.lab.checks.statistics import (
+    list_statistics_checks,
+    run_statistics_checks,
+    select_statistics_checks,
+)
 from heapsmith.native import SOURCES, library
 from heapsmith.peers.candidate import read_candidate
-from heapsmith.lab.checks.statistics import list_statistics_checks, run_statistics_checks, select_statistics_checks
 
 from .conftest import CLIENT, FIELD, LINK_HEAPSMITH, PROGRAMS, Build, behind_watch
 
@@ -25,7 +29,9 @@ def test_every_call_does_what_it_says_on_every_allocator(build: Build, allocator
 
 def test_the_client_answers_unsupported_where_heapsmith_is_not_loaded(build: Build) -> None:
     program = build(PROGRAMS / "calls.c", CLIENT)
-    done = subprocess.run([program, "absent"], env=behind_watch(watched=False), capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "absent"], env=behind_watch(watched=False), capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, "absent\n")
 
 
@@ -72,8 +78,12 @@ def test_python_knows_the_structures_of_the_header_byte_for_byte(build: Build, t
     told = subprocess.run([build(source)], capture_output=True, text=True, check=True).stdout.split()
     here = [getattr(calls.Stats, name).offset for name in names]
     assert [int(word) for word in told] == [*here, __import__("ctypes").sizeof(calls.Stats)]
-    bits = dict(re.findall(r"#define HS_F_(\w+) \(1ull << (\d+)\)", (SOURCES / "abi/heapsmith.h").read_text()))
-    assert {name: 1 << int(bit) for name, bit in bits.items()} == {field.name: field.value for field in calls.Field}
+    bits = dict(
+        re.findall(r"#define HS_F_(\w+) \(1ull << (\d+)\)", (SOURCES / "abi/heapsmith.h").read_text())
+    )
+    assert {name: 1 << int(bit) for name, bit in bits.items()} == {
+        field.name: field.value for field in calls.Field
+    }
 
 
 @pytest.mark.parametrize("allocator", ["glibc", "jemalloc", "tbb"])

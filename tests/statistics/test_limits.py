@@ -118,7 +118,9 @@ def test_hybrid_trees_are_read_where_the_memory_controller_is(tmp_path: Path) ->
 @pytest.mark.parametrize("content", ["", "garbage\n", "0::\n", "x:memory\n", "1:memory:/gone\n0::/gone\n"])
 def test_files_that_are_missing_or_odd_are_no_bound(tmp_path: Path, content: str) -> None:
     machine = make_machine(tmp_path, content, {"memory.max": "nonsense"})
-    assert [b.source for b in read_bounds(1, machine) if b.source is not LimitSource.RLIMIT_DATA][-1:] == ["physical"]
+    assert [b.source for b in read_bounds(1, machine) if b.source is not LimitSource.RLIMIT_DATA][-1:] == [
+        "physical"
+    ]
     assert group_bounds(machine) == []
 
 
@@ -129,7 +131,11 @@ def test_strict_overcommit_answers_null_instead_of_killing(tmp_path: Path) -> No
     with (machine.proc / "meminfo").open("a") as file:
         file.write(f"CommitLimit: {GiB // 1024} kB\nCommitted_AS: {GiB // 2048} kB\n")
     tightest = compute_tightest(read_bounds(1, machine), 0, None, None)
-    assert tightest and (tightest.source, tightest.effect, tightest.available_bytes) == ("physical", "null", GiB // 2)
+    assert tightest and (tightest.source, tightest.effect, tightest.available_bytes) == (
+        "physical",
+        "null",
+        GiB // 2,
+    )
 
 
 def test_the_events_of_both_versions_are_read(tmp_path: Path) -> None:
@@ -154,7 +160,8 @@ def test_a_process_that_is_gone_has_no_bounds() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(list(LimitSource)), st.integers(0, 1 << 40), st.integers(0, 1 << 40)), min_size=1
+        st.tuples(st.sampled_from(list(LimitSource)), st.integers(0, 1 << 40), st.integers(0, 1 << 40)),
+        min_size=1,
     ),
     st.integers(0, 1 << 40),
     st.none() | st.integers(1, 1 << 40),
@@ -183,7 +190,9 @@ def test_inside_and_outside_agree() -> None:
 
 @pytest.mark.parametrize("number", [resource.RLIMIT_DATA, resource.RLIMIT_AS])
 def test_resource_limits_are_seen_from_inside(number: int) -> None:
-    code = "import heapsmith; i = heapsmith.mallinfo(); print(i.limit_source, i.limit_effect, i.available_bytes)"
+    code = (
+        "import heapsmith; i = heapsmith.mallinfo(); print(i.limit_source, i.limit_effect, i.available_bytes)"
+    )
 
     def lower() -> None:
         resource.setrlimit(number, (GiB, GiB))

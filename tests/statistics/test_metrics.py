@@ -98,7 +98,9 @@ def test_a_prefork_server_is_scraped_under_load(service: tuple[str, str], endpoi
 
     def of(metric: str) -> dict[str, float]:
         return {
-            labels["worker"]: value for labels, value in scrape(endpoint).get(metric, []) if labels["process"] == name
+            labels["worker"]: value
+            for labels, value in scrape(endpoint).get(metric, [])
+            if labels["process"] == name
         }
 
     assert wait_for(lambda: len(of("heapsmith_info")) == 5)  # the parent and four workers
@@ -113,16 +115,22 @@ def test_a_prefork_server_is_scraped_under_load(service: tuple[str, str], endpoi
     assert all(value > 0 for value in of("heapsmith_python_blocks").values())
     families = scrape(endpoint)
     assert set(families) <= METRIC_NAMES
-    assert all("pid" not in labels for metric, rows in families.items() for labels, _ in rows if "exit" not in metric)
+    assert all(
+        "pid" not in labels for metric, rows in families.items() for labels, _ in rows if "exit" not in metric
+    )
 
 
-def test_a_killed_process_keeps_its_last_values(service: tuple[str, str], endpoint: str, heapsmith: Cli) -> None:
+def test_a_killed_process_keeps_its_last_values(
+    service: tuple[str, str], endpoint: str, heapsmith: Cli
+) -> None:
     name, address = service
     urllib.request.urlopen(address, timeout=10).read()
     listed = json.loads(heapsmith("ps", "--json").stdout)
     workers = [process["pid"] for process in listed if name in " ".join(process["command"])][1:]
     victim = workers[0]
-    wait_for(lambda: any(labels["process"] == name for labels, _ in scrape(endpoint).get("heapsmith_info", [])))
+    wait_for(
+        lambda: any(labels["process"] == name for labels, _ in scrape(endpoint).get("heapsmith_info", []))
+    )
     os.kill(victim, signal.SIGKILL)
 
     def last_words() -> dict[str, str] | None:
@@ -146,7 +154,10 @@ def test_a_program_that_met_its_limit_shows_it(endpoint: str) -> None:
 
         assert wait_for(refused)
         rows = scrape(endpoint)["heapsmith_heap_limit_bytes"]
-        assert any(labels["source"] == "cap" and labels["effect"] == "null" and value == 64 << 20 for labels, value in rows)
+        assert any(
+            labels["source"] == "cap" and labels["effect"] == "null" and value == 64 << 20
+            for labels, value in rows
+        )
     finally:
         end(program)
 
@@ -157,10 +168,16 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         done = subprocess.run(
-            [sys.executable, "-m", "heapsmith", "metrics", "--port", port], capture_output=True, text=True, timeout=30
+            [sys.executable, "-m", "heapsmith", "metrics", "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
     assert done.returncode == 2
-    assert done.stderr == f"heapsmith: metrics cannot be served at 127.0.0.1:{port}: Address already in use (choose another --port)\n"
+    assert (
+        done.stderr
+        == f"heapsmith: metrics cannot be served at 127.0.0.1:{port}: Address already in use (choose another --port)\n"
+    )
 
 
 def test_dashboard_and_alerts_use_only_metrics_that_exist(heapsmith: Cli) -> None:
@@ -213,7 +230,9 @@ def test_prometheus_scrapes_it(tmp_path: Path, service: tuple[str, str], endpoin
         def ask() -> list[object]:
             query = f"count(heapsmith_heap_allocated_bytes{{process=%22{name}%22}})"
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=5) as answer:
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=5
+                ) as answer:
                     return json.load(answer)["data"]["result"]
             except OSError:
                 return []
@@ -247,6 +266,8 @@ def test_opentelemetry_sees_the_same_numbers(service: tuple[str, str]) -> None:
         for metric in scope.metrics
     }
     assert len(found["heapsmith.memory.used"]) == 5
-    assert all(found["heapsmith.memory.used.peak"][w] >= v > 0 for w, v in found["heapsmith.memory.used"].items())
+    assert all(
+        found["heapsmith.memory.used.peak"][w] >= v > 0 for w, v in found["heapsmith.memory.used"].items()
+    )
     assert found["heapsmith.memory.limit"] and found["heapsmith.memory.allocations"]
     fleet.close()

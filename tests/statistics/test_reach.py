@@ -27,13 +27,19 @@ def test_null_names_the_resource_limit(heapsmith: Cli) -> None:
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (256 * MiB, 256 * MiB))
 
-    done = heapsmith("probe", "--limit", "512MiB", "--step", "16MiB", "--json", preexec_fn=lower, timeout_s=120)
+    done = heapsmith(
+        "probe", "--limit", "512MiB", "--step", "16MiB", "--json", preexec_fn=lower, timeout_s=120
+    )
     found = json.loads(done.stdout)["reaches"]
     assert {one["stopped_by"] for one in found} == {"NULL"}
-    assert all("RLIMIT_DATA of 256 MiB" in one["detail"] and one["reached_bytes"] <= 256 * MiB for one in found)
+    assert all(
+        "RLIMIT_DATA of 256 MiB" in one["detail"] and one["reached_bytes"] <= 256 * MiB for one in found
+    )
 
 
-def test_being_killed_is_an_answer_and_keeps_what_was_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_being_killed_is_an_answer_and_keeps_what_was_reached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
     def killed(*words: object, **options: object) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess([], -9, (5 * MiB).to_bytes(8, "little"))
 

@@ -86,12 +86,19 @@ def measure_reach(
 
 
 def _send(
-    program: str, how: How, block_bytes: int, limit_bytes: int, touched: bool, environment: Mapping[str, str] | None
+    program: str,
+    how: How,
+    block_bytes: int,
+    limit_bytes: int,
+    touched: bool,
+    environment: Mapping[str, str] | None,
 ) -> Reach:
     kills_before = _count_kills()
     command = [program, how, str(block_bytes), str(limit_bytes), "touch" if touched else "leave"]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, env=environment, timeout=_TIMEOUT_S, check=False
+        )
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as late:
         output, code = late.stdout or b"", None
@@ -130,6 +137,4 @@ def _who_kills(number: int, kills_before: dict[str, int]) -> str:
 
 
 def _count_kills() -> dict[str, int]:
-    return {
-        str(group.directory): group.events().get("oom_kill", 0) for group in memory_groups(os.getpid())
-    }
+    return {str(group.directory): group.events().get("oom_kill", 0) for group in memory_groups(os.getpid())}

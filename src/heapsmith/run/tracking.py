@@ -43,12 +43,16 @@ def build_flags(*, cpp: bool = False) -> list[str]:
     """
     wraps = [f"-Wl,--wrap={name}" for name in wrapped_functions(cpp=cpp)]
     # The source is C also for a C++ compiler.
-    source = ["-x", "c", str(SOURCE), "-x", "none"] if cpp else [str(SOURCE)]
+    source = ["-DHEAP_TRACK_CPP", "-x", "c", str(SOURCE), "-x", "none"] if cpp else [str(SOURCE)]
     return [f"-I{SOURCE.parent}", *source, *wraps]
 
 
 def run_tracked(
-    command: Sequence[str], *, threshold_bytes: int | None = None, level: Level = "warnings", log: Path | None = None
+    command: Sequence[str],
+    *,
+    threshold_bytes: int | None = None,
+    level: Level = "warnings",
+    log: Path | None = None,
 ) -> int:
     """Run a program with Heap Tracker preloaded and wait for it.
 

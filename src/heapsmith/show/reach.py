@@ -32,6 +32,10 @@ def render_reach(found: Sequence[Reach], allocator: str) -> RenderableType:
         stopped = f"{reach.stopped_by}: {reach.detail}"
         style = "red" if reach.stopped_by == "killed" else None
         table.add_row(
-            way, "written" if reach.touched else "only asked for", format_bytes(reach.reached_bytes), stopped, style=style
+            way,
+            "written" if reach.touched else "only asked for",
+            format_bytes(reach.reached_bytes),
+            stopped,
+            style=style,
         )
     return table

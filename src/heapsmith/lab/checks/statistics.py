@@ -100,7 +100,11 @@ def run_statistics_checks(
 def _run(check: StatisticsCheck, environment: dict[str, str]) -> StatisticsVerdict:
     try:
         child = subprocess.run(
-            [library(_PROGRAM), check.name], env=environment, capture_output=True, timeout=_TIMEOUT_S, check=False
+            [library(_PROGRAM), check.name],
+            env=environment,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return StatisticsVerdict(check.name, "fail", f"not done after {_TIMEOUT_S} s")
