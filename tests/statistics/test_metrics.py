@@ -144,7 +144,8 @@ def test_a_killed_process_keeps_its_last_values(
 
 
 def test_a_program_that_met_its_limit_shows_it(endpoint: str) -> None:
-    code = "import time\nkept = []\ntry:\n    while True: kept.append(bytearray(1 << 20))\nexcept MemoryError: pass\ntime.sleep(30)"
+    grow = "while True: kept.append(bytearray(1 << 20))"
+    code = f"import time\nkept = []\ntry:\n    {grow}\nexcept MemoryError: pass\ntime.sleep(30)"
     program = start("run", "--no-summary", "--limit", "64MiB", "--", sys.executable, "-c", code)
     try:
 

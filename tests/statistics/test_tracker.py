@@ -53,7 +53,8 @@ def test_the_demo_prints_what_heap_tracker_prints(
     call = {"malloc": r"malloc\(1024\)=0x[0-9a-f]+", "realloc": r"_realloc\(0,0,1024\)=0x[0-9a-f]+"}[how]
     assert any(
         re.fullmatch(
-            rf"Heap-Tracker lib: {call}\.\.\. SUCCESS: heap_allocated \(\d+ bytes\) - delta with heap_threshold\(\d+ bytes\)",
+            rf"Heap-Tracker lib: {call}\.\.\. SUCCESS: heap_allocated \(\d+ bytes\) - "
+            r"delta with heap_threshold\(\d+ bytes\)",
             line,
         )
         for line in log

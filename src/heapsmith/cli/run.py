@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run.launch import POLL_S, Run, SignalsPassedOn, Wishes
+from heapsmith.run.launch import POLL_S, PRELOAD_VARIABLE, Run, SignalsPassedOn, Wishes
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
@@ -22,10 +23,21 @@ from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_sec
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
+LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
 
 
 def run(
     *command: Annotated[str, Parameter(help="The program and its arguments, after `--`.")],
+    allocator: Annotated[
+        str | None,
+        Parameter(
+            help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."
+        ),
+    ] = None,
+    leaks: Annotated[
+        Path | None,
+        Parameter(help="With a heap of ours: write what is live at the end, by size class, to this file."),
+    ] = None,
     limit: Annotated[
         str | None,
         Parameter(
@@ -63,6 +75,7 @@ def run(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
+        environment=_on(allocator, leaks),
     )
     if json is not None:
         _must_be_writable(json)
@@ -79,9 +92,8 @@ def run(
                 console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             server = None
             if page_at is not None:
-                from heapsmith.show.page import (
-                    serve,  # the page's libraries take as long to load as a small program runs
-                )
+                # The page's libraries take as long to load as a small program runs.
+                from heapsmith.show.page import serve
 
                 server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
                 if server.note:
@@ -95,12 +107,32 @@ def run(
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
+            _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
         if server is not None:
             _keep_page(console, server.url, linger_s)
     if result.exit.signal is not None:
         return 128 + result.exit.signal
     return result.exit.code or 0
+
+
+def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+    if allocator is None:
+        if leaks is not None:
+            raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
+        return {}
+    from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
+
+    library = resolve_subject(allocator).library
+    if library is None:
+        return {}
+    environment = {
+        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
+    }
+    if leaks is not None:
+        _must_be_writable(leaks)
+        leaks.unlink(missing_ok=True)  # the first process of the run makes it
+        environment[LEAKS_VARIABLE] = str(leaks.absolute())
+    return environment
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:
@@ -148,10 +180,23 @@ def _positive(text: str | None, option: str) -> int | None:
 
 
 def _must_be_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise RunError(f"{path} cannot be written", f"there is no directory {path.parent}")
-    if path.is_dir():
-        raise RunError(f"{path} cannot be written", "it is a directory")
+    """Find out before the program runs, and leave what is there as it is."""
+    is_new = not path.exists()
+    if not is_new and not path.is_file() and not path.is_dir():
+        return  # who reads a pipe would take a trial for the end
+    try:
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"{path} cannot be written", error.strerror or str(error)) from error
+
+
+def _write(path: Path, document: bytes) -> None:
+    try:
+        path.write_bytes(document)
+    except OSError as error:
+        raise RunError(f"{path} could not be written", error.strerror or str(error)) from error
 
 
 def _announce(console: Console, url: str) -> None:

@@ -12,7 +12,11 @@ from cyclopts import App, Parameter
 from heapsmith.run.tracking import Level, build_flags, run_tracked
 from heapsmith.units import parse_bytes
 
-track = App(name="track", help="Count requested bytes against a threshold, with a line for every call.")
+track = App(
+    name="track",
+    help="Count requested bytes against a threshold, with a line for every call.\n\n"
+    "Example: heapsmith track flags",
+)
 
 
 @track.default

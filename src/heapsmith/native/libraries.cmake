@@ -10,6 +10,25 @@ set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/tol
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
+
+# The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
+foreach(preset default hardened low-latency pow2 small)
+  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
+    ${native}/abi/new.cc)
+  target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
+endforeach()
+function(add_native_program name)
+  file(GLOB sources CONFIGURE_DEPENDS ${native}/${name}/*.c)
+  add_executable(heapsmith_${name} ${sources})
+  set_target_properties(heapsmith_${name} PROPERTIES
+    C_STANDARD 11 RUNTIME_OUTPUT_DIRECTORY "${CMAKE_LIBRARY_OUTPUT_DIRECTORY}" OUTPUT_NAME ${name})
+  target_compile_options(heapsmith_${name} PRIVATE -O2 -Wall -Wextra -fno-builtin)
+  find_package(Threads REQUIRED)
+  target_link_libraries(heapsmith_${name} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+  install(TARGETS heapsmith_${name} RUNTIME DESTINATION heapsmith/native/lib)
+endfunction()
+add_native_program(workloads)
+add_native_program(checks)
 include(${native}/osmem/osmem.cmake)
 
 add_native_library(heapsmith_track ${native}/track/heap_track.c)

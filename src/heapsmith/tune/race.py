@@ -8,6 +8,7 @@ behind the leader's by more than what a round of noise could explain, a bar that
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -34,7 +35,7 @@ _STAGES: Final = 2
 _ROUNDS_OF_FINALISTS: Final = 5
 ALIKE: Final = 1.08
 """Standings within so much of the leader's are alike: the simplest of them wins."""
-ALIKE_IN_NOISE: Final = 1.25
+ALIKE_IN_NOISE: Final = 1.35
 """So are standings within so much of it where the rounds of the two overlap: noise must not decide the answer."""
 
 
@@ -143,17 +144,25 @@ class Race:
             )
             if failure is not None:
                 self._leave(label, failure)
-        best = min((standings[label].ratio or 1.0 for label in self._in_race), default=1.0)
-        best = min(best, 1.0)
-        for label in list(self._in_race):
+        order = sorted(self._in_race, key=lambda label: standings[label].ratio or 1.0)
+        if not order:
+            return
+        ratios = self._ratios()
+        best = min(standings[order[0]].ratio or 1.0, 1.0)
+        for label in order:
             standing = standings[label]
             bar = _BEHIND[min(standing.rounds, len(_BEHIND)) - 1]
-            if standing.ratio is not None and standing.ratio > best * bar:
+            behind = (standing.ratio or 1.0) / best
+            if behind > bar and not (behind <= ALIKE_IN_NOISE and _overlap(ratios[label], ratios[order[0]])):
                 self._leave(label, f"behind by more than {bar - 1:.0%} after {standing.rounds} round(s)")
         seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
-        order = sorted(self._in_race, key=lambda label: standings[label].ratio or 1.0)
-        for label in order[seats:]:
-            self._leave(label, f"not among the best {seats}")
+        left = [label for label in order if label in self._in_race]
+        # The simplest of those that noise does not tell from the leader may be the answer: it keeps its seat.
+        untold = [label for label in left if _overlap(ratios[label], ratios[order[0]])]
+        simplest = min(untold, key=lambda label: simplicity(self._everyone[label]), default=None)
+        for label in left[seats:]:
+            if label != simplest:
+                self._leave(label, f"not among the best {seats}")
 
     def _leave(self, label: str, why: str) -> None:
         self._in_race.remove(label)
@@ -221,11 +230,10 @@ class Race:
         serious = [standing for standing in known if standing.rounds >= min(most, 3)] or known
         ratios = self._ratios()
         leader = serious[0]
-        worst_of_leader = max(ratios[leader.candidate.label])
         alike: list[Candidate] = []
         for standing in serious:
             behind = (standing.ratio or 1.0) / (leader.ratio or 1.0)
-            not_told = min(ratios[standing.candidate.label]) <= worst_of_leader
+            not_told = _overlap(ratios[standing.candidate.label], ratios[leader.candidate.label])
             if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
                 alike.append(standing.candidate)
         alike.sort(key=simplicity)
@@ -237,6 +245,11 @@ class Race:
     def best_ratio(self, label: str) -> float | None:
         """Return the standing of a candidate."""
         return next((s.ratio for s in self.standings() if s.candidate.label == label), None)
+
+
+def _overlap(ratios: Sequence[float], of_leader: Sequence[float]) -> bool:
+    """Tell whether at least one round of a candidate was as good as at least one of the leader's."""
+    return min(ratios, default=math.inf) <= max(of_leader, default=0.0)
 
 
 def outcomes_of(outcomes: Sequence[Outcome], label: str, phase: str) -> list[Outcome]:

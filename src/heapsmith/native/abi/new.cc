@@ -34,7 +34,7 @@ void* find_in(const char* library_name, const char* symbol) {
 void* find_operator(const char* symbol, const void* caller) {
   void* found = dlsym(RTLD_NEXT, symbol);
   // An allocator's own would not hear of our refusal, and some cannot throw.
-  if (found != nullptr && hs::probe::is_last_failure_refused() && TheHeap::is_own_code(found)) {
+  if (found != nullptr && TheCounted::is_last_failure_refused() && TheHeap::is_own_code(found)) {
     for (const char* runtime : {"libstdc++.so.6", "libc++.so.1"}) {
       if (void* throws = find_in(runtime, symbol)) return throws;
     }
@@ -52,7 +52,7 @@ Operator prepare_to_ask(const char* symbol, const void* caller, size_t& bytes) {
   if (TheHeap::is_own_code(found)) {
     bytes = kImpossibleBytes;  // it might succeed, uncounted
   } else {
-    hs::probe::take_back_failure();  // it asks malloc again, where the failure is counted
+    TheCounted::take_back_failure();  // it asks malloc again, where the failure is counted
   }
   return reinterpret_cast<Operator>(found);
 }

@@ -186,6 +186,21 @@ wire::Slot* attach_python() {
   return slot;
 }
 
+void refresh_names() {
+  constexpr uint32_t kMostNames = 512;
+  uint32_t looked_up = 0;
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = wire::kSharedSlots; index < used && looked_up < kMostNames; ++index) {
+    wire::Slot& slot = region.slots[index];
+    if (load_acquire(slot.state) != static_cast<uint32_t>(wire::SlotState::kAlive) ||
+        slot.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) {
+      continue;
+    }
+    ++looked_up;
+    os::name_of_thread(slot.tid, slot.name);
+  }
+}
+
 void fork_prepare() {
   if (load_acquire(region_state) != kRegionOpen) return;
   const os::KeepErrno keep;
