@@ -99,8 +99,7 @@ typedef struct hs_stats {
   uint64_t time_ns; /* CLOCK_MONOTONIC (coarse for HS_FAST) */
   uint64_t sequence;
 
-  uint64_t
-      limit_bytes; /* the most that this heap can hold, by the tightest hard bound; never below current */
+  uint64_t limit_bytes;   /* the most that this heap can hold by the tightest hard bound */
   uint64_t current_bytes; /* allocated and not yet freed */
   uint64_t peak_bytes;    /* the highest current_bytes of this process */
 
@@ -177,15 +176,14 @@ HS_API int hs_limit_set(uint64_t limit_bytes, unsigned flags);
  * watches. */
 typedef struct hs_crossing {
   uint32_t watch;
-  uint32_t count; /* crossings since the last delivery: more than 1 when they come faster than they are
-                     delivered */
+  uint32_t count; /* crossings since the last delivery */
   uint64_t threshold_bytes;
   uint64_t current_bytes; /* at the last of them */
   uint64_t time_ns;       /* CLOCK_MONOTONIC of it */
 } hs_crossing_t;
 typedef void (*hs_crossing_fn)(const hs_crossing_t* crossing, void* argument);
-HS_API int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback,
-                    void* argument, uint32_t* watch);
+HS_API int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback, void* argument,
+                    uint32_t* watch);
 /* HS_OK and a crossing; HS_FAILURE when the time is over; HS_INVALID_PARAMETER when there is no such watch
  * (any more). */
 HS_API int hs_watch_wait(uint32_t watch, uint64_t timeout_ns, hs_crossing_t* crossing);
@@ -202,8 +200,7 @@ HS_API int hs_on_failure(hs_failure_fn callback, void* argument);
  */
 #define HS_POOL_IN_HEAP 1u
 typedef uint64_t (*hs_pool_fn)(void* argument);
-HS_API int hs_pool_register(const char* name, unsigned flags, hs_pool_fn live_bytes, void* argument,
-                            uint32_t* pool);
+HS_API int hs_pool_register(const char* name, unsigned flags, hs_pool_fn live_bytes, void* argument, uint32_t* pool);
 HS_API int hs_pool_set(uint32_t pool, uint64_t live_bytes);
 HS_API int hs_pool_end(uint32_t pool);
 
