@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -88,6 +89,10 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
 
 def _wait_for_the_end() -> None:
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    signal.signal(signal.SIGTERM, end)
     with contextlib.suppress(KeyboardInterrupt):
         ended.wait()

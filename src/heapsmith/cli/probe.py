@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from heapsmith.lab.reach import choose_limit, measure_reach
+from heapsmith.lab.reach import Reach, choose_limit, measure_reach
 from heapsmith.peers.candidate import AS_IT_IS, read_candidate
 from heapsmith.show.reach import render_reach
 from heapsmith.show.terminal import print_json, print_text
@@ -35,7 +35,7 @@ def probe(
     environment = read_candidate(allocator).environment(os.environ)
     limit_bytes = choose_limit() if limit is None else parse_bytes(limit)
     step_bytes = None if step is None else parse_bytes(step)
-    found = []
+    found = list[Reach]()
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True
     ) as progress:

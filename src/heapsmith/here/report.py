@@ -194,20 +194,21 @@ def mallinfo(*, exact: bool = True) -> Mallinfo:
     stats = calls.read_stats(calls.EXACT if exact else calls.FAST) or calls.read_stats(calls.EXACT)
     assert stats is not None
     valid, exactly = Field(stats.valid), Field(stats.exact)
+    mode = calls.MODES[int(stats.mode)]
     fields = {
         name: int(getattr(stats, _NATIVE_NAMES.get(name, name)))
         for bit, name in _NAMES.items()
         if bit in valid
     }
-    counted = Field.CURRENT in valid and calls.MODES[stats.mode] != "asked"
+    counted = Field.CURRENT in valid and mode != "asked"
     return Mallinfo(
         allocator=stats.allocator.decode(errors="replace") or "unknown",
-        mode=calls.MODES[stats.mode],
+        mode=mode,
         time_ns=stats.time_ns,
-        limit_source=calls.SOURCES[stats.limit_source],
-        limit_effect=calls.EFFECTS[stats.limit_effect],
-        count_unit=calls.UNITS[stats.count_unit],
-        allocator_unit=calls.UNITS[stats.allocator_unit],
+        limit_source=calls.SOURCES[int(stats.limit_source)],
+        limit_effect=calls.EFFECTS[int(stats.limit_effect)],
+        count_unit=calls.UNITS[int(stats.count_unit)],
+        allocator_unit=calls.UNITS[int(stats.allocator_unit)],
         error_bound_bytes=stats.error_bound_bytes if counted else None,
         live_bytes_peak_error_bound=stats.peak_error_bound_bytes if Field.PEAK in valid else None,
         exact=[name for bit, name in _NAMES.items() if bit in exactly],

@@ -52,3 +52,6 @@ if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
   set_target_properties(heapsmith_statistics_checks PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
 endif()
 install(TARGETS heapsmith_statistics_checks RUNTIME DESTINATION heapsmith/native/lib)
+
+# Open Enclave's allocator interface in a fixed region.
+add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)

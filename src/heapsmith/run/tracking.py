@@ -43,7 +43,7 @@ def build_flags(*, cpp: bool = False) -> list[str]:
     """
     wraps = [f"-Wl,--wrap={name}" for name in wrapped_functions(cpp=cpp)]
     # The source is C also for a C++ compiler.
-    source = ["-x", "c", str(SOURCE), "-x", "none"] if cpp else [str(SOURCE)]
+    source = ["-DHEAP_TRACK_CPP", "-x", "c", str(SOURCE), "-x", "none"] if cpp else [str(SOURCE)]
     return [f"-I{SOURCE.parent}", *source, *wraps]
 
 

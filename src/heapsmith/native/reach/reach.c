@@ -1,10 +1,11 @@
-/* How far a heap reaches: allocates until there is no more, and says after each step how far it came, so that its parent
- * knows also when it is killed.
+/* How far a heap reaches: allocates until there is no more, and says after each step how far it came, so that
+ * its parent knows also when it is killed.
  *
  *   reach malloc|realloc|blocks BLOCK_BYTES LIMIT_BYTES touch|leave
  *
- * malloc: one block at a time, each larger by BLOCK_BYTES, freed again. realloc: one block that grows by BLOCK_BYTES.
- * blocks: blocks of BLOCK_BYTES, all kept. One line of output: a word of 8 bytes for each step, the bytes reached. */
+ * malloc: one block at a time, each larger by BLOCK_BYTES, freed again. realloc: one block that grows by
+ * BLOCK_BYTES. blocks: blocks of BLOCK_BYTES, all kept. One line of output: a word of 8 bytes for each step,
+ * the bytes reached. */
 #define _GNU_SOURCE 1
 #include <errno.h>
 #include <fcntl.h>

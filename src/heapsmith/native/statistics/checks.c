@@ -1,9 +1,11 @@
 /* The promises of the statistics call, one at a time, on whatever allocator answers malloc:
  *
  *   heapsmith_statistics_checks --list        name, tab, promise
- *   heapsmith_statistics_checks NAME          exit 0: kept; 1: broken; 77: not possible here; why, on standard output
+ *   heapsmith_statistics_checks NAME          exit 0: kept; 1: broken; 77: not possible here; why, on
+ * standard output
  *
- * The tests of Open Enclave's bigmalloc and memory are here, with budgets from the call itself and their faults repaired. */
+ * The tests of Open Enclave's bigmalloc and memory are here, with budgets from the call itself and their
+ * faults repaired. */
 #define _GNU_SOURCE 1
 #include <errno.h>
 #include <malloc.h>
@@ -22,8 +24,8 @@
 enum { kUnsupported = 77, kKiB = 1024, kMiB = 1024 * 1024 };
 
 #define BROKEN(...) (printf(__VA_ARGS__), exit(1))
-#define MUST(condition, ...) \
-  do {                       \
+#define MUST(condition, ...)               \
+  do {                                     \
     if (!(condition)) BROKEN(__VA_ARGS__); \
   } while (0)
 #define NOT_POSSIBLE(...) (printf(__VA_ARGS__), exit(kUnsupported))
@@ -53,14 +55,16 @@ static uint64_t limit_to(uint64_t bytes) {
   MUST(result == HS_OK, "hs_limit_set answers %d", result);
   const hs_stats_t stats = look(HS_EXACT);
   MUST(stats.valid & HS_F_AVAILABLE, "a limit is set and what is available is unknown");
-  MUST(stats.limit_source == HS_SOURCE_CAP || stats.available_bytes < bytes, "the limit is not by whom it was set");
+  MUST(stats.limit_source == HS_SOURCE_CAP || stats.available_bytes < bytes,
+       "the limit is not by whom it was set");
   return stats.available_bytes;
 }
 
 /* What the threads' caches, buffers of the C library and such may move by themselves. */
 static void must_be_back(uint64_t before, const char* after_what) {
   const uint64_t now = current();
-  MUST(now <= before + 4096, "%llu bytes more are allocated after %s", (unsigned long long)(now - before), after_what);
+  MUST(now <= before + 4096, "%llu bytes more are allocated after %s", (unsigned long long)(now - before),
+       after_what);
 }
 
 static void big_block(void) {
@@ -104,7 +108,8 @@ static void big_pieces(void) {
     free(last);
     last = next;
   }
-  MUST((double)had >= 0.99 * (double)available, "only %.2f %% of what was available was given in blocks of %d bytes",
+  MUST((double)had >= 0.99 * (double)available,
+       "only %.2f %% of what was available was given in blocks of %d bytes",
        100.0 * (double)had / (double)available, kPiece);
   MUST(had <= available + 65536, "more was given than was available");
   must_be_back(before, "all was freed");
@@ -122,7 +127,8 @@ static void basic(void) {
   free(numbers);
   limit_to(64 * kMiB);
   errno = 0;
-  MUST(hide(malloc((size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB beyond the limit do not give NULL and ENOMEM");
+  MUST(hide(malloc((size_t)1 << 32)) == NULL && errno == ENOMEM,
+       "4 GiB beyond the limit do not give NULL and ENOMEM");
 }
 
 static void zeroed(void) {
@@ -136,7 +142,8 @@ static void zeroed(void) {
   }
   errno = 0;
   volatile size_t half = (size_t)1 << 33;
-  MUST(hide(calloc(half, half)) == NULL && errno == ENOMEM, "a product that overflows does not give NULL and ENOMEM");
+  MUST(hide(calloc(half, half)) == NULL && errno == ENOMEM,
+       "a product that overflows does not give NULL and ENOMEM");
   limit_to(64 * kMiB);
   errno = 0;
   MUST(hide(calloc(1, (size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB do not give NULL and ENOMEM");
@@ -154,7 +161,8 @@ static void resized(void) {
   for (int i = 0; i < 16; ++i) MUST(numbers[i] == i, "number %d was lost when the block shrank", i);
   limit_to(64 * kMiB);
   errno = 0;
-  MUST(hide(realloc(numbers, (size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB do not give NULL and ENOMEM");
+  MUST(hide(realloc(numbers, (size_t)1 << 32)) == NULL && errno == ENOMEM,
+       "4 GiB do not give NULL and ENOMEM");
   for (int i = 0; i < 16; ++i) MUST(numbers[i] == i, "number %d was lost when realloc failed", i);
   free(numbers);
   free(hide(realloc(NULL, 0)));
@@ -178,11 +186,13 @@ static void aligned(void) {
 static void posix_aligned(void) {
   void* block = NULL;
   for (size_t alignment = sizeof(void*); alignment <= 4096; alignment *= 2) {
-    MUST(posix_memalign(&block, alignment, 100) == 0 && (uintptr_t)block % alignment == 0, "no block at %zu", alignment);
+    MUST(posix_memalign(&block, alignment, 100) == 0 && (uintptr_t)block % alignment == 0, "no block at %zu",
+         alignment);
     free(hide(block));
   }
   volatile size_t odd[] = {2, 63};
-  for (int i = 0; i < 2; ++i) MUST(posix_memalign(&block, odd[i], 100) == EINVAL, "alignment %zu is not EINVAL", odd[i]);
+  for (int i = 0; i < 2; ++i)
+    MUST(posix_memalign(&block, odd[i], 100) == EINVAL, "alignment %zu is not EINVAL", odd[i]);
   volatile size_t huge = (size_t)1 << 62;
   MUST(posix_memalign(&block, 64, huge) == ENOMEM, "2^62 bytes are not ENOMEM");
 }
@@ -231,7 +241,10 @@ static void* stress_one(void* of) {
       }
     }
     const uint32_t kind = draw(&state) % 100;
-    const size_t bytes = 1 + draw(&state) % (kind < 20 ? 64u : kind < 50 ? 4096u : kind < 95 ? 65536u : 1048576u);
+    const size_t bytes = 1 + draw(&state) % (kind < 20   ? 64u
+                                             : kind < 50 ? 4096u
+                                             : kind < 95 ? 65536u
+                                                         : 1048576u);
     if (blocks[at] != NULL && (draw(&state) % 2 == 0 || held + bytes > job->budget)) {
       held -= sizes[at];
       free(blocks[at]);
@@ -287,11 +300,14 @@ static void boundaries(void) {
     blocks[i] = hide(malloc(kBytes));
     MUST(blocks[i], "no block");
     const uintptr_t at = (uintptr_t)blocks[i];
-    MUST(at + kBytes <= (uintptr_t)on_stack || at >= (uintptr_t)on_stack + kBytes, "a block lies in the stack");
-    MUST(at + kBytes <= (uintptr_t)mapped || at >= (uintptr_t)mapped + kBytes, "a block lies in the program's mapping");
+    MUST(at + kBytes <= (uintptr_t)on_stack || at >= (uintptr_t)on_stack + kBytes,
+         "a block lies in the stack");
+    MUST(at + kBytes <= (uintptr_t)mapped || at >= (uintptr_t)mapped + kBytes,
+         "a block lies in the program's mapping");
     memset(blocks[i], i, kBytes);
   }
-  for (int i = 0; i < kBytes; ++i) MUST(on_stack[i] == 1 && mapped[i] == 2 && own[i] == 3, "somebody else's bytes changed");
+  for (int i = 0; i < kBytes; ++i)
+    MUST(on_stack[i] == 1 && mapped[i] == 2 && own[i] == 3, "somebody else's bytes changed");
   for (int i = 0; i < kCount; ++i) {
     for (int at = 0; at < kBytes; ++at) MUST(blocks[i][at] == (char)i, "two blocks overlap");
     free(blocks[i]);
@@ -319,7 +335,8 @@ static void random_fragments(void) {
     void** place = &kept[draw(&state) % kKept];
     free(*place);
     *place = hide(malloc(1 + draw(&state) % room));
-    MUST(*place, "%llu bytes are available, and a small part of them is not given", (unsigned long long)stats.available_bytes);
+    MUST(*place, "%llu bytes are available, and a small part of them is not given",
+         (unsigned long long)stats.available_bytes);
   }
   for (int i = 0; i < kKept; ++i) free(kept[i]);
   must_be_back(before, "all was freed");
@@ -334,7 +351,8 @@ static void highest(void) {
   const hs_stats_t after = look(HS_EXACT);
   if (!(after.valid & HS_F_PEAK)) NOT_POSSIBLE("nobody knows the peak");
   MUST(after.peak_bytes >= with, "the peak is below what has been live");
-  MUST(after.peak_bytes <= with + after.peak_error_bound_bytes + 65536, "the peak is above anything that was live");
+  MUST(after.peak_bytes <= with + after.peak_error_bound_bytes + 65536,
+       "the peak is above anything that was live");
   MUST(after.current_bytes < with, "the block is still counted");
 }
 
@@ -349,7 +367,8 @@ static void monotone(void) {
     const hs_stats_t stats = look(i % 2 == 0 ? HS_FAST : HS_EXACT);
     MUST(stats.peak_bytes >= peak && stats.peak_bytes >= stats.current_bytes, "the peak has fallen");
     MUST(stats.sequence > sequence && stats.failures >= failures, "a counter has fallen");
-    MUST(stats.limit_bytes >= stats.current_bytes || !(stats.valid & HS_F_LIMIT), "more is live than the limit allows");
+    MUST(stats.limit_bytes >= stats.current_bytes || !(stats.valid & HS_F_LIMIT),
+         "more is live than the limit allows");
     peak = stats.peak_bytes;
     sequence = stats.sequence;
     failures = stats.failures;
@@ -381,8 +400,8 @@ static void threads(void) {
   MUST(exact.current_bytes >= before + sum, "blocks of %d threads are not all counted", kThreads);
   const uint64_t off = fast.current_bytes > exact.current_bytes ? fast.current_bytes - exact.current_bytes
                                                                 : exact.current_bytes - fast.current_bytes;
-  MUST(off <= fast.error_bound_bytes, "the fast answer is off by %llu bytes, its bound is %llu", (unsigned long long)off,
-       (unsigned long long)fast.error_bound_bytes);
+  MUST(off <= fast.error_bound_bytes, "the fast answer is off by %llu bytes, its bound is %llu",
+       (unsigned long long)off, (unsigned long long)fast.error_bound_bytes);
   pthread_barrier_wait(&meeting);
   for (int i = 0; i < kThreads; ++i) pthread_join(all[i], NULL);
   MUST(current() < before + sum / 2, "blocks of ended threads are still counted");
@@ -399,7 +418,8 @@ static void null_argument(void) {
 static void unknown_fields(void) {
   const hs_stats_t stats = look(HS_EXACT);
   MUST((stats.exact & ~stats.valid) == 0, "a field is exact and not answered");
-  MUST(stats.valid & HS_F_COMMITTED || stats.committed_bytes == 0, "a field that is not answered has a value");
+  MUST(stats.valid & HS_F_COMMITTED || stats.committed_bytes == 0,
+       "a field that is not answered has a value");
   MUST(stats.valid & HS_F_METADATA || stats.metadata_bytes == 0, "a field that is not answered has a value");
   MUST(!(stats.valid & HS_F_COMMITTED) || stats.committed_bytes > 0, "a field is answered with 0");
 }
@@ -438,7 +458,8 @@ static void forks(void) {
   }
   int status = 0;
   waitpid(child, &status, 0);
-  MUST(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child's figures do not fit what it did (%d)", WEXITSTATUS(status));
+  MUST(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child's figures do not fit what it did (%d)",
+       WEXITSTATUS(status));
   MUST(current() <= before + 4096 && current() >= before, "the child's work shows in the parent");
   free(block);
 }
@@ -461,7 +482,8 @@ static const struct {
   const char* promise;
   void (*run)(void);
 } checks[] = {
-    {"big-block", "99 % of what is available can be had in one block, or the largest block says how much can", big_block},
+    {"big-block", "99 % of what is available can be had in one block, or the largest block says how much can",
+     big_block},
     {"big-pieces", "99 % of what is available can be had in small blocks", big_pieces},
     {"basic", "malloc gives blocks that hold what is written, and NULL with ENOMEM beyond the limit", basic},
     {"calloc", "calloc gives zeros, and refuses a product that overflows", zeroed},
@@ -471,9 +493,12 @@ static const struct {
     {"usable-size", "all usable bytes of a block are its own", usable},
     {"stress", "one thread within the budget always gets memory, and leaves nothing behind", stress_alone},
     {"stress-threads", "so do four threads", stress_together},
-    {"boundaries", "blocks lie apart from each other, from the stack and from the program's mappings", boundaries},
+    {"boundaries", "blocks lie apart from each other, from the stack and from the program's mappings",
+     boundaries},
     {"fragment-fixed", "a million blocks later, current is exactly what it was", fixed_fragments},
-    {"fragment-random", "blocks of random parts of what is available can always be had, and current comes back", random_fragments},
+    {"fragment-random",
+     "blocks of random parts of what is available can always be had, and current comes back",
+     random_fragments},
     {"peak", "peak is the highest current, no more and no less", highest},
     {"monotone", "peak and counters never fall, current never passes peak or limit", monotone},
     {"threads", "blocks of all threads are counted, the fast answer is within its bound", threads},

@@ -1,11 +1,9 @@
-/* Heap Tracker, counted right. The size of each block is kept beside it in a table, so that no block needs a header, a
- * block of somebody else's is recognised, and the count cannot become negative.
+/* Heap Tracker, counted right. The size of each block is kept beside it in a table, so that no block needs a
+ * header, a block of somebody else's is recognised, and the count cannot become negative.
  *
- * Compiled with HEAP_TRACK_PRELOAD the functions below are malloc and its family; without, they are the __wrap_ functions
- * that the linker puts in their place (-Wl,--wrap=malloc ...). */
+ * Compiled with HEAP_TRACK_PRELOAD the functions below are malloc and its family; without, they are the
+ * __wrap_ functions that the linker puts in their place (-Wl,--wrap=malloc ...). */
 #define _GNU_SOURCE 1
-#include "heap_tracker_lib.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -16,6 +14,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "heap_tracker_lib.h"
 
 #ifdef HEAP_TRACK_PRELOAD
 #include <dlfcn.h>
@@ -61,13 +61,15 @@ static void unlock(struct shard* shard) { __atomic_store_n(&shard->taken, 0, __A
 
 static size_t find(const struct shard* shard, uintptr_t block) {
   size_t at = home_of(shard, block);
-  while (shard->places[at].block != 0 && shard->places[at].block != block) at = (at + 1) & (shard->capacity - 1);
+  while (shard->places[at].block != 0 && shard->places[at].block != block)
+    at = (at + 1) & (shard->capacity - 1);
   return at;
 }
 
 static int grow(struct shard* shard) {
   const size_t capacity = shard->capacity == 0 ? kFirstPlaces : shard->capacity * 2;
-  struct place* places = mmap(NULL, capacity * sizeof *places, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  struct place* places =
+      mmap(NULL, capacity * sizeof *places, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (places == MAP_FAILED) return 0;
   const struct shard before = *shard;
   shard->places = places;
@@ -83,7 +85,8 @@ static void count(ssize_t bytes) {
   const ssize_t now = __atomic_add_fetch(&heap_allocated, bytes, __ATOMIC_RELAXED);
   size_t seen = __atomic_load_n(&highest_bytes, __ATOMIC_RELAXED);
   while (now > 0 && (size_t)now > seen &&
-         !__atomic_compare_exchange_n(&highest_bytes, &seen, (size_t)now, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+         !__atomic_compare_exchange_n(&highest_bytes, &seen, (size_t)now, 1, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED)) {
   }
 }
 
@@ -161,7 +164,8 @@ SHOWN void heap_track_init(void) {
                                                         : HEAP_TRACK_NONE;
   }
   const char* threshold = getenv("HEAP_TRACK_THRESHOLD");
-  if (threshold != NULL && *threshold >= '0' && *threshold <= '9') heap_threshold = strtoull(threshold, NULL, 10);
+  if (threshold != NULL && *threshold >= '0' && *threshold <= '9')
+    heap_threshold = strtoull(threshold, NULL, 10);
   const char* file = getenv("HEAP_TRACK_FILE");
   if (file == NULL || *file == '\0' || log_file != STDERR_FILENO) return;
   char* end = NULL;
@@ -212,17 +216,21 @@ static void log_call(const char* call, enum outcome outcome) {
   char line[320];
   int length = 0;
   if (outcome == kFailed) {
-    length = snprintf(line, sizeof line, "Heap-Tracker lib: %s... FAILED: out of memory, heap_allocated (%zd bytes)\n", call,
+    length = snprintf(line, sizeof line,
+                      "Heap-Tracker lib: %s... FAILED: out of memory, heap_allocated (%zd bytes)\n", call,
                       allocated);
   } else if (outcome == kNotOurs) {
-    length = snprintf(line, sizeof line, "Heap-Tracker lib: WARNING: %s was called for a non-tracked pointer.\n", call);
-  } else if (is_warning) {
     length = snprintf(line, sizeof line,
-                      "Heap-Tracker lib: %s... WARNING: heap_allocated (%zd bytes) is above heap_threshold (%zu bytes)\n",
-                      call, allocated, threshold);
+                      "Heap-Tracker lib: WARNING: %s was called for a non-tracked pointer.\n", call);
+  } else if (is_warning) {
+    length = snprintf(
+        line, sizeof line,
+        "Heap-Tracker lib: %s... WARNING: heap_allocated (%zd bytes) is above heap_threshold (%zu bytes)\n",
+        call, allocated, threshold);
   } else {
     length = snprintf(line, sizeof line,
-                      "Heap-Tracker lib: %s... SUCCESS: heap_allocated (%zd bytes) - delta with heap_threshold(%zd bytes)\n",
+                      "Heap-Tracker lib: %s... SUCCESS: heap_allocated (%zd bytes) - delta with "
+                      "heap_threshold(%zd bytes)\n",
                       call, allocated, (ssize_t)(threshold - (size_t)allocated));
   }
   if (length > 0) say(line, (size_t)length < sizeof line ? (size_t)length : sizeof line - 1);
@@ -230,15 +238,15 @@ static void log_call(const char* call, enum outcome outcome) {
 }
 
 /* Formats the call only if somebody reads it. */
-#define LOG(outcome, ...)                                 \
-  do {                                                    \
+#define LOG(outcome, ...)                                     \
+  do {                                                        \
     if (heap_track_level != HEAP_TRACK_NONE && !is_logging) { \
-      char call[160];                                     \
-      const int error_before = errno;                     \
-      snprintf(call, sizeof call, __VA_ARGS__);           \
-      errno = error_before;                               \
-      log_call(call, outcome);                            \
-    }                                                     \
+      char call[160];                                         \
+      const int error_before = errno;                         \
+      snprintf(call, sizeof call, __VA_ARGS__);               \
+      errno = error_before;                                   \
+      log_call(call, outcome);                                \
+    }                                                         \
   } while (0)
 
 /* ---- the functions behind ---- */
@@ -314,7 +322,9 @@ static int is_early(const void* block) {
 }
 #endif
 
-static enum outcome outcome_of(const void* block, size_t bytes) { return block == NULL && bytes != 0 ? kFailed : kDone; }
+static enum outcome outcome_of(const void* block, size_t bytes) {
+  return block == NULL && bytes != 0 ? kFailed : kDone;
+}
 
 static void* noted(void* block, size_t bytes) {
   if (!is_early(block)) put(block, bytes);
@@ -435,7 +445,8 @@ SHOWN void _free(void* block, size_t bytes) {
 SHOWN void* _realloc(void* block, size_t old_bytes, size_t new_bytes) {
   const struct pointer_text was = show(block);
   void* moved = move(block, new_bytes);
-  LOG(outcome_of(moved, new_bytes), "_realloc(%s,%zu,%zu)=%s", was.text, old_bytes, new_bytes, show(moved).text);
+  LOG(outcome_of(moved, new_bytes), "_realloc(%s,%zu,%zu)=%s", was.text, old_bytes, new_bytes,
+      show(moved).text);
   return moved;
 }
 
@@ -486,23 +497,24 @@ SHOWN int TRACKED(asprintf)(char** into, const char* format, ...) {
   return length;
 }
 
-/* C++: called for every `new` and `delete` in what is linked; weak, because a C program has none to call. */
-#define NEW(name, parameters, arguments)                       \
-  __attribute__((weak)) void* __real_##name parameters;        \
-  void* TRACKED(name) parameters {                             \
-    void* block = __real_##name arguments;                     \
-    put(block, bytes);                                         \
+#ifdef HEAP_TRACK_CPP
+/* C++: called for every `new` and `delete` in what is linked. */
+#define NEW(name, parameters, arguments)                                   \
+  void* __real_##name parameters;                                          \
+  void* TRACKED(name) parameters {                                         \
+    void* block = __real_##name arguments;                                 \
+    put(block, bytes);                                                     \
     LOG(outcome_of(block, bytes), "new(%zu)=%s", bytes, show(block).text); \
-    return block;                                              \
+    return block;                                                          \
   }
-#define DELETE(name, parameters, arguments)                    \
-  __attribute__((weak)) void __real_##name parameters;         \
-  void TRACKED(name) parameters {                              \
-    const struct pointer_text was = show(block);               \
-    size_t bytes_before = 0;                                   \
-    if (block != NULL) take(block, &bytes_before);             \
-    __real_##name arguments;                                   \
-    if (block != NULL) LOG(kDone, "delete(%s)", was.text);     \
+#define DELETE(name, parameters, arguments)                \
+  void __real_##name parameters;                           \
+  void TRACKED(name) parameters {                          \
+    const struct pointer_text was = show(block);           \
+    size_t bytes_before = 0;                               \
+    if (block != NULL) take(block, &bytes_before);         \
+    __real_##name arguments;                               \
+    if (block != NULL) LOG(kDone, "delete(%s)", was.text); \
   }
 NEW(_Znwm, (size_t bytes), (bytes))
 NEW(_Znam, (size_t bytes), (bytes))
@@ -518,4 +530,5 @@ DELETE(_ZdlPvSt11align_val_t, (void* block, size_t alignment), (block, alignment
 DELETE(_ZdaPvSt11align_val_t, (void* block, size_t alignment), (block, alignment))
 DELETE(_ZdlPvmSt11align_val_t, (void* block, size_t bytes, size_t alignment), (block, bytes, alignment))
 DELETE(_ZdaPvmSt11align_val_t, (void* block, size_t bytes, size_t alignment), (block, bytes, alignment))
+#endif
 #endif
