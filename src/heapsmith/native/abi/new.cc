@@ -1,5 +1,5 @@
-// operator new and delete over the heap. There is no C++ runtime here: when there is no memory, the program's own operator
-// new is asked, so that its new-handler runs and its bad_alloc is thrown.
+// operator new and delete over the heap. There is no C++ runtime here: when there is no memory, the program's own
+// operator new is asked, so that its new-handler runs and its bad_alloc is thrown.
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,7 +30,8 @@ void* find_in(const char* library_name, const char* symbol) {
   return found;
 }
 
-// The operator that would have been called without us: after us in the search order, or in what the caller was linked to.
+// The operator that would have been called without us: after us in the search order, or in what the caller was linked
+// to.
 void* find_operator(const char* symbol, const void* caller) {
   void* found = dlsym(RTLD_NEXT, symbol);
   // An allocator's own would not hear of our refusal, and some cannot throw.
@@ -62,7 +63,8 @@ HS_SLOW_PATH void* ask_program(const char* symbol, size_t bytes, const void* cal
   return ask(bytes);
 }
 
-HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment, const void* caller) {
+HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment,
+                                       const void* caller) {
   auto* ask = prepare_to_ask<void* (*)(size_t, std::align_val_t)>(symbol, caller, bytes);
   return ask(bytes, alignment);
 }
@@ -76,7 +78,8 @@ void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
   return posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr;
 }
 
-HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag, const void* caller) {
+HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag,
+                                       const void* caller) {
   auto* ask = prepare_to_ask<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller, bytes);
   return ask(bytes, tag);
 }
@@ -109,13 +112,11 @@ HS_EXPORT void* operator new[](size_t bytes, const std::nothrow_t& tag) noexcept
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block
-                                     : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block
-                                     : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
   void* block = allocate_aligned(bytes, alignment);

@@ -1,4 +1,5 @@
-// Any heap, counted: each block is filed when it is handed out and taken out when it comes back, under the same usable size.
+// Any heap, counted: each block is filed when it is handed out and taken out when it comes back, under the same usable
+// size.
 //
 //   allocate    heap -> file_fast        or file: attach, large, followed, at a mark, refused, a size to be asked for
 //   deallocate  unfile_fast -> heap      or unfile
@@ -100,9 +101,8 @@ class Counted {
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
-    const bool admitted =
-        attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
-                 : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
+    const bool admitted = attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
+                                   : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
     return refuse(bytes);

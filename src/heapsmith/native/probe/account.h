@@ -1,10 +1,11 @@
-// Live bytes of the process against its peak, limit and warning threshold, without a lock or a shared counter on the hot
-// path: a thread compares its own live bytes with two marks of its own, and looks up from its work only beyond them.
+// Live bytes of the process against its peak, limit and warning threshold, without a lock or a shared counter on the
+// hot path: a thread compares its own live bytes with two marks of its own, and looks up from its work only beyond
+// them.
 //
 // While one thread alone has a slot, its marks are set so that the peak is exact at every moment. With more, each
-// publishes whenever its live bytes moved by kPublishBytes (less near the limit), so that the process's sum is off by at
-// most that, times the threads: the stated error bound. Whoever ends a thread's being alone publishes for it, since it
-// may have moved far, and may not look up again for long.
+// publishes whenever its live bytes moved by kPublishBytes (less near the limit), so that the process's sum is off by
+// at most that, times the threads: the stated error bound. Whoever ends a thread's being alone publishes for it, since
+// it may have moved far, and may not look up again for long.
 #pragma once
 
 #include <stddef.h>
@@ -20,7 +21,6 @@ namespace hs::probe {
 inline constexpr int64_t kPublishBytes = 32 * 1024;
 // A thread rereads the control block at least each time its live bytes grow by this.
 inline constexpr int64_t kLookUpBytes = 64 * 1024;
-
 
 // The slot's live bytes have passed a mark, `grown_bytes` of it just now (negative for a free). Answers whether the
 // growth is admitted; if not, it has been taken back.
@@ -73,7 +73,8 @@ HS_FAST_PATH bool account_allocation(wire::Slot& slot, size_t usable_bytes, size
 HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
   store_relaxed(slot.live_bytes, live_bytes);
-  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes))) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
+  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes)))
+    look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
 }
 
 // For growth that was admitted before and cannot be taken back.
