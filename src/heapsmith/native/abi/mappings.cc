@@ -1,5 +1,4 @@
-// The program's own anonymous mappings. What the allocator itself maps is its business: told by where the call came
-// from.
+// The program's own anonymous mappings. What the allocator itself maps is its business: told by where the call came from.
 #include "probe/mappings.h"
 
 #include <stdarg.h>

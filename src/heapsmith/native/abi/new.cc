@@ -1,5 +1,5 @@
-// operator new and delete over the heap. There is no C++ runtime here: when there is no memory, the program's own
-// operator new is asked, so that its new-handler runs and its bad_alloc is thrown.
+// operator new and delete over the heap. There is no C++ runtime here: when there is no memory, the program's own operator
+// new is asked, so that its new-handler runs and its bad_alloc is thrown.
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,8 +30,7 @@ void* find_in(const char* library_name, const char* symbol) {
   return found;
 }
 
-// The operator that would have been called without us: after us in the search order, or in what the caller was linked
-// to.
+// The operator that would have been called without us: after us in the search order, or in what the caller was linked to.
 void* find_operator(const char* symbol, const void* caller) {
   void* found = dlsym(RTLD_NEXT, symbol);
   // An allocator's own would not hear of our refusal, and some cannot throw.

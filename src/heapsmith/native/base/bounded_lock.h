@@ -1,5 +1,5 @@
-// A lock for the rare paths that gives up: whoever cannot have it counts a loss and goes on, so that a signal handler
-// or a forked child never waits for an owner that will not come.
+// A lock for the rare paths that gives up: whoever cannot have it counts a loss and goes on, so that a signal handler or
+// a forked child never waits for an owner that will not come.
 #pragma once
 
 #include <stdint.h>

@@ -1,5 +1,4 @@
-// Any heap, counted: each block is filed when it is handed out and taken out when it comes back, under the same usable
-// size.
+// Any heap, counted: each block is filed when it is handed out and taken out when it comes back, under the same usable size.
 //
 //   allocate    heap -> file_fast        or file: attach, large, followed, at a mark, refused, a size to be asked for
 //   deallocate  unfile_fast -> heap      or unfile

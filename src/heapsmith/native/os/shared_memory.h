@@ -38,8 +38,7 @@ bool make_accessible(void* address, size_t bytes);
 void make_inaccessible(void* address, size_t bytes);
 bool address_space_is_limited();
 void unmap(void* address, size_t bytes);
-// Whether the page can be backed; asks through the kernel, so that a full file system answers instead of raising
-// SIGBUS.
+// Whether the page can be backed; asks through the kernel, so that a full file system answers instead of raising SIGBUS.
 bool back_page(void* page);
 
 }  // namespace hs::os

@@ -1,11 +1,10 @@
-// Live bytes of the process against its peak, limit and warning threshold, without a lock or a shared counter on the
-// hot path: a thread compares its own live bytes with two marks of its own, and looks up from its work only beyond
-// them.
+// Live bytes of the process against its peak, limit and warning threshold, without a lock or a shared counter on the hot
+// path: a thread compares its own live bytes with two marks of its own, and looks up from its work only beyond them.
 //
 // While one thread alone has a slot, its marks are set so that the peak is exact at every moment. With more, each
-// publishes whenever its live bytes moved by kPublishBytes (less near the limit), so that the process's sum is off by
-// at most that, times the threads: the stated error bound. Whoever ends a thread's being alone publishes for it, since
-// it may have moved far, and may not look up again for long.
+// publishes whenever its live bytes moved by kPublishBytes (less near the limit), so that the process's sum is off by at
+// most that, times the threads: the stated error bound. Whoever ends a thread's being alone publishes for it, since it
+// may have moved far, and may not look up again for long.
 #pragma once
 
 #include <stddef.h>

@@ -3,10 +3,10 @@
 //   malloc  next -> file_fast     ok: done           else: file_slowly
 //   free    unfile_fast           ok: next           else: unfile_slowly -> next
 //
-// Budget of the hot path: no lock, no atomic instruction, no call, no side effect before it is sure to succeed. The
-// cells' counters are plain additions of one instruction each; live_bytes is loaded, compared and stored, so a signal
-// handler that keeps blocks while it interrupts just that is the one thing that can leave it off. Other processes read
-// while we write; nobody else writes.
+// Budget of the hot path: no lock, no atomic instruction, no call, no side effect before it is sure to succeed. The cells'
+// counters are plain additions of one instruction each; live_bytes is loaded, compared and stored, so a signal handler
+// that keeps blocks while it interrupts just that is the one thing that can leave it off. Other processes read while we
+// write; nobody else writes.
 #pragma once
 
 #include <stddef.h>

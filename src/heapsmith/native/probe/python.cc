@@ -87,8 +87,8 @@ size_t largest_for_pools_bytes = kLargestObjectBytes;
 // Whether a request surely goes to the pools; an empty one goes to malloc, like a large one.
 HS_FAST_PATH bool is_for_pools(size_t bytes) { return bytes - 1 < largest_for_pools_bytes; }
 
-// Which pools are CPython's: a bit for each pool of a granule of 1 MiB, in leaves that are made when a first arena
-// comes to their 8 GiB of addresses.
+// Which pools are CPython's: a bit for each pool of a granule of 1 MiB, in leaves that are made when a first arena comes
+// to their 8 GiB of addresses.
 constexpr uint32_t kLeafBits = 13;
 constexpr uint32_t kRootBits = 47 - kGranuleBits - kLeafBits;
 uint64_t* pool_leaves[1u << kRootBits];

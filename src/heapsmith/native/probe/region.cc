@@ -19,8 +19,8 @@ namespace {
 constexpr size_t kPathBytes = 512;
 constexpr uint32_t kImagesPerPid = 100000;
 
-// The mapping: all of it is address space from the first moment, but only the revealed beginning is accessible, so that
-// a process that locks its memory locks little of ours.
+// The mapping: all of it is address space from the first moment, but only the revealed beginning is accessible, so that a
+// process that locks its memory locks little of ours.
 constexpr size_t kRevealBytes = 256 * 1024;
 constexpr size_t kBytesUnderAddressLimit = 4 * 1024 * 1024;
 char* base = nullptr;

@@ -1,5 +1,5 @@
-// The life of a thread's counters: attach at its first allocation, fold into the ended ones when it goes, begin anew in
-// a forked child.
+// The life of a thread's counters: attach at its first allocation, fold into the ended ones when it goes, begin anew in a
+// forked child.
 #pragma once
 
 #include <stdint.h>
