@@ -1,7 +1,6 @@
 // A heap: the composition of one policy per slot, and the paths from a call of malloc to a block.
 //
-//   allocate    size class -> this thread's list                                     (the hot path: no lock,
-//   no atomic)
+//   allocate    size class -> this thread's list                         (the hot path: no lock, no atomic)
 //                 list empty  -> ThreadCache::refill -> Central::fetch -> PageHeap::allocate -> Pages
 //               beyond the largest class -> a span of its own
 //   deallocate  page map -> size class -> this thread's list                         (the hot path)
