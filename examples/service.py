@@ -35,7 +35,10 @@ class Service:
         """Answer requests until told to stop."""
         rng = random.Random(threading.get_ident())
         while (number := self.requests.get()) is not None:
-            rows = [{"id": rng.randrange(1 << 30), "name": f"user{rng.randrange(10**6)}"} for _ in range(rng.choice((3, 30, 90)))]
+            rows = [
+                {"id": rng.randrange(1 << 30), "name": f"user{rng.randrange(10**6)}"}
+                for _ in range(rng.choice((3, 30, 90)))
+            ]
             text = json.dumps({"request": number, "rows": rows, "note": "z" * rng.choice((10, 100, 3000))})
             answer = json.loads(text)
             with self.lock:

@@ -22,6 +22,9 @@ from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE
 
+collect_ignore_glob = ["*/programs/*"]
+"""Programs under watch are run, never imported: some of them end their process."""
+
 PROGRAMS = Path(__file__).parent / "system" / "programs"
 _COMPILERS = {".c": "gcc", ".cc": "g++"}
 _FLAGS = {
@@ -93,14 +96,10 @@ def preloaded(directory: RunDirectory, extra: Mapping[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def run_directory(
-    *, limit: int = 0, warn_at: int = 0, python_objects: bool = True
-) -> Iterator[RunDirectory]:
+def run_directory(*, limit: int = 0, warn_at: int = 0, python_objects: bool = True) -> Iterator[RunDirectory]:
     """A run directory that goes with the test."""
     directory = create_run_directory()
-    directory.write_launch_block(
-        python_objects=python_objects, limit_bytes=limit, warn_at_bytes=warn_at
-    )
+    directory.write_launch_block(python_objects=python_objects, limit_bytes=limit, warn_at_bytes=warn_at)
     try:
         yield directory
     finally:
@@ -150,7 +149,12 @@ def heapsmith(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
     def run(*words: str | Path, timeout_s: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "heapsmith", *map(str, words)]
-        defaults: dict[str, Any] = {"capture_output": True, "text": True, "timeout": timeout_s, "stdin": subprocess.DEVNULL}
+        defaults: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": timeout_s,
+            "stdin": subprocess.DEVNULL,
+        }
         return subprocess.run(command, **(defaults | options))
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,9 +59,10 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open
 
     yield open_
     OUT.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9_]+", "-", request.node.name, flags=re.IGNORECASE).strip("-")
     for number, page in enumerate(pages, 1):
         if not page.is_closed():
-            page.screenshot(path=OUT / f"{request.node.name}-{number}.png")
+            page.screenshot(path=OUT / f"{name}-{number}.png")
         page.context.close()
     assert complaints == []
 

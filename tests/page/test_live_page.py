@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 import believable
 from believable import Machine
-from heapsmith.errors import RunError
+from heapsmith.errors import HeapsmithError, RunError
 from heapsmith.run.values import Exit
 from heapsmith.show.figures import NUMBERS_JS
 from heapsmith.show.labels import class_label
@@ -439,3 +439,11 @@ def test_a_port_in_use_gives_the_next_free_one_and_says_so() -> None:
 def test_an_address_that_is_not_ours_is_one_clear_error(host: str) -> None:
     with pytest.raises(RunError, match="cannot serve the page"):
         serve(Machine(), host, 0, on_ready=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("port", "interval_s"), [(-1, 1.0), (65536, 1.0), (0, 0.0), (0, 3600.0), (0, float("nan"))]
+)
+def test_a_port_or_an_interval_that_cannot_be_is_refused(port: int, interval_s: float) -> None:
+    with pytest.raises(HeapsmithError):
+        serve(Machine(), "127.0.0.1", port, on_ready=lambda _: None, interval_s=interval_s)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import Watched
 
 LIBRARIES = {
@@ -55,9 +56,7 @@ def test_blocks_of_any_allocator_are_counted_by_its_own_sizes(
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_program_runs_the_same_under_any_allocator(
-    watch: Callable[..., Watched], name: str
-) -> None:
+def test_a_program_runs_the_same_under_any_allocator(watch: Callable[..., Watched], name: str) -> None:
     code = "d = {str(i): [i] * 10 for i in range(30000)}; print(len(d), sum(len(v) for v in d.values()))"
     full = watch([sys.executable, "-c", code], environment=environment_for(name))
     assert (full.code, full.output) == (0, "30000 300000\n"), full.errors

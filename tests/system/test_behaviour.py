@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Watched, preloaded
 
+from conftest import PROGRAMS, Watched, preloaded
 from heapsmith.run.directory import RunDirectory
 from heapsmith.units import MiB
 
 SCENARIOS = re.findall(r'\{"(\w+)", \w+\}', (PROGRAMS / "behaviour.c").read_text())
 
 
-def unwatched(command: list[str | Path], environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+def unwatched(
+    command: list[str | Path], environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     finished = subprocess.run(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -33,8 +35,8 @@ def seen(watched: Watched) -> tuple[int, str, str]:
     return watched.code, watched.output, watched.errors
 
 
-BOUNDED = ("grows_until_null",)
-"""Not without a bound of the shell's."""
+BOUNDED = ("grows_until_null", "forks_under_limit")
+"""Not without a bound of the shell's, or a limit."""
 
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in BOUNDED])
@@ -52,7 +54,9 @@ def test_a_program_does_the_same_watched_and_unwatched(
         assert all(row.live_blocks >= 0 and row.live_bytes >= 0 for row in process.size_classes)
 
 
-@pytest.mark.parametrize("scenario", ["list_descriptors", "daemon_with_own_files", "fork_under_load", "exec_chain"])
+@pytest.mark.parametrize(
+    "scenario", ["list_descriptors", "daemon_with_own_files", "fork_under_load", "exec_chain"]
+)
 def test_a_program_that_keeps_its_region_in_a_descriptor_does_the_same(
     compiled: Callable[..., Path], scenario: str
 ) -> None:
@@ -142,6 +146,37 @@ def test_every_program_of_an_exec_chain_has_its_own_region(
     assert len({process.pid for process in full.processes}) == 1
     assert full.first.exit is not None
     assert full.first.exit.code == 42
+
+
+def test_threads_are_called_what_they_are_called_at_the_end(
+    watch: Callable[..., Watched], compiled: Callable[..., Path]
+) -> None:
+    full = watch([compiled("behaviour.c", "-ldl"), "late_names"])
+    assert sorted(thread.name for thread in full.first.threads) == ["main-late"] + ["named-late"] * 3
+
+
+def test_a_library_that_waits_for_a_thread_under_the_linkers_lock_loads(
+    watch: Callable[..., Watched], compiled: Callable[..., Path]
+) -> None:
+    waiting = compiled("waits_in_constructor.c", "-shared", "-fPIC")
+    program = compiled("behaviour.c", "-ldl")
+    full = watch(
+        [program, "waits_in_constructor"], environment={"WAITING_LIBRARY": str(waiting)}, timeout_s=20
+    )
+    assert full.code == 15
+
+
+def test_children_are_under_the_limit_of_their_parent_and_warned_of_once(
+    watch: Callable[..., Watched], compiled: Callable[..., Path]
+) -> None:
+    full = watch([compiled("behaviour.c", "-ldl"), "forks_under_limit"], limit=60 << 20, warn_at=20 << 20)
+    assert full.code == 16
+    assert [process.refused for process in full.processes] == [0, 1, 1, 1]
+    assert [process.warnings for process in full.processes] == [1, 0, 0, 0]
+    assert all(process.limit_bytes == 60 << 20 for process in full.processes)
+    # Each generation inherits what the one before it held.
+    live = [round(process.live_bytes / MiB) for process in full.processes]
+    assert live == [30, 34, 38, 42]
 
 
 def test_a_sandbox_does_not_kill_for_what_the_watch_does(

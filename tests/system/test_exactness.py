@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Watched
 
+from conftest import Watched
 from heapsmith.run.values import Process
 from heapsmith.wire.classes import CLASS_BYTES, FINE_LIMIT_BYTES, compute_class_index
 
@@ -34,7 +34,9 @@ def assert_counts_agree(empty: Watched, full: Watched) -> None:
     assert sum(row.allocations for row in after.size_classes) == after.allocations
     # What was asked for is estimated: within the slack that a block of its class can have.
     estimate = after.requested_live_bytes - before.requested_live_bytes
-    largest_slack = sum(n * (24 if int(usable) <= FINE_LIMIT_BYTES else 4096) for usable, n in told["usable"].items())
+    largest_slack = sum(
+        n * (24 if int(usable) <= FINE_LIMIT_BYTES else 4096) for usable, n in told["usable"].items()
+    )
     assert abs(estimate - told["requested_live_bytes"]) <= largest_slack
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAMS, Watched
 
+from conftest import PROGRAMS, Watched
 from heapsmith.run.values import Process
 
 OBJECTS = PROGRAMS / "objects.py"
@@ -35,7 +34,9 @@ def interpreters() -> dict[str, Path]:
             [candidate, "-c", code], capture_output=True, text=True, check=True
         ).stdout.split(maxsplit=2)
         if name == "cpython":
-            found.setdefault(f"{version}-{'system' if prefix == '/usr' + chr(10) else 'own'}", Path(candidate))
+            found.setdefault(
+                f"{version}-{'system' if prefix == '/usr' + chr(10) else 'own'}", Path(candidate)
+            )
     return found
 
 
@@ -91,7 +92,9 @@ def test_objects_are_filed_under_their_own_size(watch: Callable[..., Watched], v
             expected[whole + 8] = expected.get(whole + 8, 0) + kept
     grown = {
         after.class_bytes: after.python_live_blocks
-        - sum(row.python_live_blocks for row in empty.first.size_classes if row.class_bytes == after.class_bytes)
+        - sum(
+            row.python_live_blocks for row in empty.first.size_classes if row.class_bytes == after.class_bytes
+        )
         for after in full.first.size_classes
     }
     for class_bytes, blocks in expected.items():

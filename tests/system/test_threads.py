@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Watched
 
+from conftest import Watched
 from heapsmith.units import KiB, MiB
 
 RUNTIME_BYTES_PER_THREAD = 2048
@@ -66,6 +66,16 @@ def test_hundreds_of_threads_have_a_row_each(
 ) -> None:
     full = watch([compiled("threads.cc"), "together", "300"])
     assert full.first.threads_started == 301
+
+
+def test_frees_of_other_threads_blocks_are_estimated_as_such(
+    watch: Callable[..., Watched], compiled: Callable[..., Path]
+) -> None:
+    handed_over = 40_000
+    full = watch([compiled("threads.cc"), "handed_over", str(handed_over)])
+    # Two thirds of the second thread's frees: a share that only a sample can tell.
+    assert abs(full.first.remote_frees - handed_over) <= 0.15 * handed_over
+    assert "remote_frees" not in full.first.exact
 
 
 @pytest.mark.parametrize("block_bytes", [100, 5_000, 100_000, 3 * MiB])

@@ -36,7 +36,9 @@ def test_every_import_and_include_points_downwards() -> None:
 
 
 def test_an_upward_import_would_be_found() -> None:
-    assert list(check_layers.imported_rooms("from heapsmith.show.text import x\nimport heapsmith.cli", "run")) == [
+    assert list(
+        check_layers.imported_rooms("from heapsmith.show.text import x\nimport heapsmith.cli", "run")
+    ) == [
         "show",
         "cli",
     ]

@@ -37,7 +37,9 @@ def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
         parse_bytes(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("10ms", 0.01), ("2s", 2.0), ("5m", 300.0), ("1.5", 1.5), ("3us", 3e-6)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10ms", 0.01), ("2s", 2.0), ("5m", 300.0), ("1.5", 1.5), ("3us", 3e-6)]
+)
 def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_seconds(text) == pytest.approx(seconds)
 

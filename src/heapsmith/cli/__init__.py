@@ -19,30 +19,38 @@ from heapsmith.errors import EXIT_USAGE, HeapsmithError
 
 # A verb is a function (or, where it has verbs of its own, an `App`) of its own name in the module of that name:
 # `heapsmith.cli.run:run`.
-VERBS: Final[tuple[str, ...]] = (
-    "run",
-    "ps",
-    "info",
-    "live",
-    "top",
-    "allocators",
-    "compare",
-    "advise",
-    "bench",
-    "metrics",
-    "probe",
-    "track",
-    "osmem",
-    "doctor",
-)
+VERBS: Final = {
+    "run": "Run a program and watch its heap; limit it; put it on another heap.",
+    "ps": "List the watched processes.",
+    "info": "Show the heap of one watched process; change its limit.",
+    "live": "Serve the live page of all watched processes.",
+    "top": "The same in the terminal.",
+    "allocators": "What allocators are here, with their knobs.",
+    "compare": "Run a program under several allocators, and tell differences from noise.",
+    "advise": "Find the allocator and the knobs that suit a program.",
+    "forge": "Make a heap from its description.",
+    "check": "Hold an allocator against the contract of malloc, or the statistics call against its promises.",
+    "bench": "Measure heapsmith itself.",
+    "metrics": "Serve the heaps of all watched processes to Prometheus.",
+    "probe": "Find out how much heap can be had here.",
+    "track": "Log a program's heap as Heap Tracker does.",
+    "osmem": "The teaching allocator: build, trace, check, draw, study.",
+    "doctor": "What works on this machine, and what to do about what does not.",
+}
+"""Every verb, with what the list of verbs says of it."""
 
-app = App(
-    name="heapsmith",
-    help="Your program's heap, made to measure: see, limit, record, tune and replace the heap of any Linux program.",
-    version=heapsmith.__version__,
-)
-for _verb in VERBS:
-    app.command(f"heapsmith.cli.{_verb}:{_verb}", name=_verb)
+
+def _make_app(verb: str | None) -> App:
+    """Make the command line; a verb that was asked for speaks for itself, the list of all only names them."""
+    app = App(
+        name="heapsmith",
+        help="Your program's heap, made to measure: see, limit, tune and replace the heap of any Linux program.",
+        version=heapsmith.__version__,
+    )
+    for order, (name, summary) in enumerate(VERBS.items()):
+        more = {} if name == verb else {"help": summary}
+        app.command(f"heapsmith.cli.{name}:{name}", name=name, sort_key=order, **more)
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(tokens[0], VERBS, n=1)
         hint = f"did you mean `{near[0]}`?" if near else "see `heapsmith --help`"
         return _refuse(f"there is no verb {tokens[0]!r} ({hint})", EXIT_USAGE)
+    app = _make_app(tokens[0] if tokens else None)
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()

@@ -10,10 +10,18 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from heapsmith.errors import CheckError
-from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
+from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
+from heapsmith.lab.comparison import Comparison
+from heapsmith.lab.subjects import known_subjects, resolve_subject
+from heapsmith.lab.watch_cost import SUBJECTS, Subject, measure, prepared
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
+from heapsmith.show.benching import render_case, render_suites
 
-bench = App(name="bench", help="Measure heapsmith: interleaved runs, medians of ratios with their spread.")
+bench = App(
+    name="bench",
+    help="Measure heapsmith: interleaved runs, medians of ratios with their spread.\n\n"
+    "Example: heapsmith bench watch loop --runs 5",
+)
 
 
 @bench.command
@@ -32,7 +40,7 @@ def watch(
     if runs < 1:
         raise CheckError("--runs has to be 1 or more")
     console = Console(stderr=True)
-    rows = []
+    rows = list[tuple[Subject, Comparison]]()
     for subject in [known[name] for name in names] or SUBJECTS:
         with prepared(subject) as command, contextlib.ExitStack() as stack:
             if command is None:
@@ -41,7 +49,9 @@ def watch(
             status = stack.enter_context(console.status(f"{subject.title}"))
             done = iter(range(1, 2 * runs + 1))
             comparison = measure(
-                command, runs, lambda _, s=status, t=subject.title, d=done: s.update(f"{t}: run {next(d)} of {2 * runs}")
+                command,
+                runs,
+                lambda _, s=status, t=subject.title, d=done: s.update(f"{t}: run {next(d)} of {2 * runs}"),
             )
         rows.append((subject, comparison))
         console.print(render_cost_row(subject, comparison))
@@ -49,3 +59,32 @@ def watch(
         print(msgspec.json.encode(build_cost_document(rows)).decode())  # noqa: T201
     else:
         Console().print(render_cost_table(rows))
+
+
+@bench.command
+def heap(
+    *names: Annotated[
+        str, Parameter(help="Only these workloads or suites (small, metamalloc, server, large).")
+    ],
+    allocator: Annotated[
+        list[str] | None,
+        Parameter(help="Allocators to compare with the system's malloc; may be repeated.", negative=""),
+    ] = None,
+    runs: Annotated[int, Parameter(help="How often each workload runs on each.")] = 5,
+    json: Annotated[bool, Parameter(help="One JSON document on standard output.", negative="")] = False,
+) -> None:
+    """Allocators side by side: interleaved runs of workloads, as ratios to the system's malloc.
+
+    Example: heapsmith bench heap threads loop --allocator default --runs 3
+    """
+    if runs < 1:
+        raise CheckError("--runs has to be 1 or more")
+    suites = select_workloads(names)
+    field = [resolve_subject(name) for name in allocator or known_subjects() if name != "system"]
+    console = Console(stderr=True)
+    measured = run_bench(suites, field, rounds=runs, on_case=lambda cases: console.print(render_case(cases)))
+    if json:
+        document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": measured}
+        print(msgspec.json.encode(document).decode())  # noqa: T201
+    else:
+        Console().print(render_suites(measured))

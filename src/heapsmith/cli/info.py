@@ -117,5 +117,7 @@ def _details(process: Process, limit: HeapLimit | None) -> dict[str, str]:
             if value is not None
         )
     for pool in process.pools:
-        details[f"Pool {pool.name}"] = f"{format_bytes(pool.live_bytes)}, peak {format_bytes(pool.live_bytes_peak)}"
+        details[f"Pool {pool.name}"] = (
+            f"{format_bytes(pool.live_bytes)}, peak {format_bytes(pool.live_bytes_peak)}"
+        )
     return details

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -27,13 +28,17 @@ def metrics(
     port: Annotated[int, Parameter(help="Serve /metrics here; 0 is any free one.")] = DEFAULT_PORT,
     keep: Annotated[str, Parameter(help="How long the last values of an ended process stay.")] = "5m",
     label_pid: Annotated[
-        bool, Parameter(help="Label each series with the pid: one more for every process that ever was.", negative="")
+        bool,
+        Parameter(
+            help="Label each series with the pid: one more for every process that ever was.", negative=""
+        ),
     ] = False,
     once: Annotated[
         bool, Parameter(help="Print the metrics to standard output and end.", negative="")
     ] = False,
     otlp: Annotated[
-        str | None, Parameter(help="Send them to this OpenTelemetry collector as well (http://host:4318/v1/metrics).")
+        str | None,
+        Parameter(help="Send them to this OpenTelemetry collector as well (http://host:4318/v1/metrics)."),
     ] = None,
     interval: Annotated[str, Parameter(help="How often to send them there.")] = "15s",
     dashboard: Annotated[bool, Parameter(help="Print the Grafana dashboard (JSON).", negative="")] = False,
@@ -72,7 +77,9 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
         server, _ = start_http_server(port, host, registry)
     except OSError as error:
         raise HeapsmithError(
-            f"metrics cannot be served at {host}:{port}", error.strerror or str(error), "choose another --port"
+            f"metrics cannot be served at {host}:{port}",
+            error.strerror or str(error),
+            "choose another --port",
         ) from error
     except OverflowError as error:
         raise HeapsmithError(f"metrics cannot be served at port {port}", str(error)) from error
@@ -82,6 +89,10 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
 
 def _wait_for_the_end() -> None:
     ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    signal.signal(signal.SIGTERM, end)
     with contextlib.suppress(KeyboardInterrupt):
         ended.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run.launch import Run, SignalsPassedOn, Wishes
+from heapsmith.run.launch import POLL_S, PRELOAD_VARIABLE, Run, SignalsPassedOn, Wishes
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
@@ -22,12 +23,21 @@ from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_sec
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
+LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
 
 
 def run(
-    *command: Annotated[
-        str, Parameter(help="The program and its arguments, after `--`.")
-    ],
+    *command: Annotated[str, Parameter(help="The program and its arguments, after `--`.")],
+    allocator: Annotated[
+        str | None,
+        Parameter(
+            help="Run it on this heap: a preset, a spec.toml, jemalloc, ..., or a library; its own if left out."
+        ),
+    ] = None,
+    leaks: Annotated[
+        Path | None,
+        Parameter(help="With a heap of ours: write what is live at the end, by size class, to this file."),
+    ] = None,
     limit: Annotated[
         str | None,
         Parameter(
@@ -65,6 +75,7 @@ def run(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
+        environment=_on(allocator, leaks),
     )
     if json is not None:
         _must_be_writable(json)
@@ -81,22 +92,47 @@ def run(
                 console.print(f"heapsmith: {note}", highlight=False, markup=False, soft_wrap=True)
             server = None
             if page_at is not None:
-                from heapsmith.show.page import serve  # the page's libraries take as long to load as a small program runs
+                # The page's libraries take as long to load as a small program runs.
+                from heapsmith.show.page import serve
 
                 server = serve(watched.watcher, *page_at, on_ready=lambda url: _announce(console, url))
                 if server.note:
                     console.print(f"heapsmith: {server.note}", highlight=False, markup=False, soft_wrap=True)
                 stack.callback(server.stop)
-            result = watched.wait(on_event=lambda process, event: _say(console, process, event))
+            # The page looks for itself: then this only has to hear of events.
+            interval_s = POLL_S if server is None else 4 * POLL_S
+            result = watched.wait(
+                interval_s=interval_s, on_event=lambda process, event: _say(console, process, event)
+            )
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
-            json.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2))
+            _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
         if server is not None:
             _keep_page(console, server.url, linger_s)
     if result.exit.signal is not None:
         return 128 + result.exit.signal
     return result.exit.code or 0
+
+
+def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+    if allocator is None:
+        if leaks is not None:
+            raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
+        return {}
+    from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
+
+    library = resolve_subject(allocator).library
+    if library is None:
+        return {}
+    environment = {
+        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
+    }
+    if leaks is not None:
+        _must_be_writable(leaks)
+        leaks.unlink(missing_ok=True)  # the first process of the run makes it
+        environment[LEAKS_VARIABLE] = str(leaks.absolute())
+    return environment
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:
@@ -125,7 +161,9 @@ def _keep_page(console: Console, url: str, linger_s: float | None) -> None:
     if linger_s == 0:
         return
     until = "until Ctrl-C" if linger_s is None else f"for {format_seconds(linger_s)}"
-    console.print(f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"heapsmith: the page stays at {url} {until}", highlight=False, markup=False, soft_wrap=True
+    )
     with contextlib.suppress(KeyboardInterrupt):
         time.sleep(linger_s) if linger_s is not None else signal.pause()
 
@@ -142,10 +180,23 @@ def _positive(text: str | None, option: str) -> int | None:
 
 
 def _must_be_writable(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise RunError(f"{path} cannot be written", f"there is no directory {path.parent}")
-    if path.is_dir():
-        raise RunError(f"{path} cannot be written", "it is a directory")
+    """Find out before the program runs, and leave what is there as it is."""
+    is_new = not path.exists()
+    if not is_new and not path.is_file() and not path.is_dir():
+        return  # who reads a pipe would take a trial for the end
+    try:
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"{path} cannot be written", error.strerror or str(error)) from error
+
+
+def _write(path: Path, document: bytes) -> None:
+    try:
+        path.write_bytes(document)
+    except OSError as error:
+        raise RunError(f"{path} could not be written", error.strerror or str(error)) from error
 
 
 def _announce(console: Console, url: str) -> None:

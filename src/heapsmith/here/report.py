@@ -142,16 +142,24 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
         parts = list[Part]()
         native_bytes = self.committed_bytes
         if native_bytes is not None:
-            parts.append(Part("native", native_bytes, f"taken by {self.allocator} for malloc, free blocks included"))
+            parts.append(
+                Part("native", native_bytes, f"taken by {self.allocator} for malloc, free blocks included")
+            )
         elif self.live_bytes is not None:
             python_bytes = min(self.python_bytes or 0, self.python_arena_bytes or 0)
             parts.append(Part("native", self.live_bytes - python_bytes, "live blocks of malloc"))
         arena_bytes = self.python_arena_bytes or 0
         if arena_bytes:
-            parts.append(Part("python arenas", arena_bytes, "CPython's own small objects, free pools included"))
+            parts.append(
+                Part("python arenas", arena_bytes, "CPython's own small objects, free pools included")
+            )
         if self.mapped_bytes is not None:
             parts.append(
-                Part("mapped", max(0, self.mapped_bytes - arena_bytes), "anonymous memory that the program mapped itself")
+                Part(
+                    "mapped",
+                    max(0, self.mapped_bytes - arena_bytes),
+                    "anonymous memory that the program mapped itself",
+                )
             )
         if self.pool_bytes:
             parts.append(Part("pools", self.pool_bytes, "registered by the program"))
@@ -160,7 +168,12 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(Part("files", shared_bytes, "code and mapped files, shared with others"))
         explained = sum(part.resident_bytes for part in parts)
         rest = (self.resident_bytes or 0) - explained
-        return [*parts, Part("unexplained", rest, "stacks, private copies of the libraries' data, heaps nobody registered")]
+        return [
+            *parts,
+            Part(
+                "unexplained", rest, "stacks, private copies of the libraries' data, heaps nobody registered"
+            ),
+        ]
 
 
 def mallinfo(*, exact: bool = True) -> Mallinfo:
@@ -181,18 +194,21 @@ def mallinfo(*, exact: bool = True) -> Mallinfo:
     stats = calls.read_stats(calls.EXACT if exact else calls.FAST) or calls.read_stats(calls.EXACT)
     assert stats is not None
     valid, exactly = Field(stats.valid), Field(stats.exact)
+    mode = calls.MODES[int(stats.mode)]
     fields = {
-        name: int(getattr(stats, _NATIVE_NAMES.get(name, name))) for bit, name in _NAMES.items() if bit in valid
+        name: int(getattr(stats, _NATIVE_NAMES.get(name, name)))
+        for bit, name in _NAMES.items()
+        if bit in valid
     }
-    counted = Field.CURRENT in valid and calls.MODES[stats.mode] != "asked"
+    counted = Field.CURRENT in valid and mode != "asked"
     return Mallinfo(
         allocator=stats.allocator.decode(errors="replace") or "unknown",
-        mode=calls.MODES[stats.mode],
+        mode=mode,
         time_ns=stats.time_ns,
-        limit_source=calls.SOURCES[stats.limit_source],
-        limit_effect=calls.EFFECTS[stats.limit_effect],
-        count_unit=calls.UNITS[stats.count_unit],
-        allocator_unit=calls.UNITS[stats.allocator_unit],
+        limit_source=calls.SOURCES[int(stats.limit_source)],
+        limit_effect=calls.EFFECTS[int(stats.limit_effect)],
+        count_unit=calls.UNITS[int(stats.count_unit)],
+        allocator_unit=calls.UNITS[int(stats.allocator_unit)],
         error_bound_bytes=stats.error_bound_bytes if counted else None,
         live_bytes_peak_error_bound=stats.peak_error_bound_bytes if Field.PEAK in valid else None,
         exact=[name for bit, name in _NAMES.items() if bit in exactly],

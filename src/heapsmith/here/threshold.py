@@ -93,7 +93,9 @@ class Threshold:
             self.threshold_bytes, self.hysteresis_bytes, None, None, ctypes.byref(watch)
         )
         if result == calls.OUT_OF_MEMORY:
-            raise HeapsmithError("the threshold cannot be watched", "32 of them are watched already", "cancel some")
+            raise HeapsmithError(
+                "the threshold cannot be watched", "32 of them are watched already", "cancel some"
+            )
         self._watch = watch.value if result == calls.OK else None
         target = self._sample if self._watch is None else self._deliver
         threading.Thread(target=target, name="heapsmith-threshold", daemon=True).start()
@@ -122,9 +124,7 @@ class Threshold:
             self._callback(Crossing(self.threshold_bytes, live_bytes, count, time_ns, sampled))
         except Exception as error:  # noqa: BLE001 (of the caller's function, told where Python tells such things)
             thread = threading.current_thread()
-            threading.excepthook(
-                threading.ExceptHookArgs((type(error), error, error.__traceback__, thread))
-            )
+            threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, thread)))
 
 
 _thresholds: Final = weakref.WeakSet[Threshold]()
@@ -176,7 +176,9 @@ def _read(value: float | str, name: str, whole: int | None) -> int:
         if whole is None:
             whole = mallinfo().limit_bytes
         if whole is None:
-            raise HeapsmithError(f"{name} {value} is a share of a limit, and there is none", hint="give bytes")
+            raise HeapsmithError(
+                f"{name} {value} is a share of a limit, and there is none", hint="give bytes"
+            )
         return max(1, int(value * whole))
     if isinstance(value, bool) or value < 0 or (value == 0 and whole is None):
         raise HeapsmithError(f"a {name} of {value} is none", hint="give bytes, or a fraction up to 1.0")

@@ -1,1 +1,1 @@
-"""Measuring: contracts, workloads, interleaved trials, and statistics that tell a difference from noise."""
+"""Measuring and judging: the contract of malloc, workloads, interleaved trials, statistics."""

@@ -151,7 +151,7 @@ def _shared_memory() -> Finding:
 
 def _compiler() -> Finding:
     subject = "a C++ compiler, to forge heaps"
-    source = "template <class T> concept C = sizeof(T) > 0; template <C T> int f() { return 0; } int main() { return f<int>(); }"
+    source = "template <class T> concept C = sizeof(T) > 0; template <C T> int f() { return 0; } int main() { f<int>(); }"
     for command in _compilers():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "trial.cc")

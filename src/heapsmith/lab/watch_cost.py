@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ SUBJECTS: Final = (
 
 
 @contextmanager
-def prepared(subject: Subject) -> Iterator[list[str] | None]:
+def prepared(subject: Subject) -> Generator[list[str] | None]:
     """Build what a subject needs and give its command; None where this machine lacks something."""
     with tempfile.TemporaryDirectory(prefix="heapsmith-bench-") as folder:
         yield subject.commands(Path(folder))

@@ -6,8 +6,52 @@ set(probe
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
 
 # What the allocator and the kernel tell without a probe.
-set(told ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
+
+# The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
+foreach(preset default hardened low-latency pow2 small)
+  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
+    ${native}/abi/new.cc)
+  target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
+endforeach()
+function(add_native_program name)
+  file(GLOB sources CONFIGURE_DEPENDS ${native}/${name}/*.c)
+  add_executable(heapsmith_${name} ${sources})
+  set_target_properties(heapsmith_${name} PROPERTIES
+    C_STANDARD 11 RUNTIME_OUTPUT_DIRECTORY "${CMAKE_LIBRARY_OUTPUT_DIRECTORY}" OUTPUT_NAME ${name})
+  target_compile_options(heapsmith_${name} PRIVATE -O2 -Wall -Wextra -fno-builtin)
+  find_package(Threads REQUIRED)
+  target_link_libraries(heapsmith_${name} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+  install(TARGETS heapsmith_${name} RUNTIME DESTINATION heapsmith/native/lib)
+endfunction()
+add_native_program(workloads)
+add_native_program(checks)
 include(${native}/osmem/osmem.cmake)
+
+add_native_library(heapsmith_track ${native}/track/heap_track.c)
+target_compile_definitions(heapsmith_track PRIVATE HEAP_TRACK_PRELOAD)
+
+# Allocates until there is no more: `heapsmith probe` sends it.
+add_executable(heapsmith_reach ${native}/reach/reach.c)
+target_compile_options(heapsmith_reach PRIVATE -O1 -Wall -Wextra -fno-builtin-malloc -fno-builtin-realloc)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_reach PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_reach RUNTIME DESTINATION heapsmith/native/lib)
+
+# The promises of the statistics call, on any allocator: `heapsmith check stats` runs it.
+find_package(Threads REQUIRED)
+add_executable(heapsmith_statistics_checks ${native}/statistics/checks.c ${native}/abi/heapsmith_client.c)
+target_include_directories(heapsmith_statistics_checks PRIVATE ${native})
+target_compile_options(heapsmith_statistics_checks PRIVATE -O1 -Wall -Wextra -fno-builtin)
+target_link_libraries(heapsmith_statistics_checks PRIVATE Threads::Threads)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_statistics_checks PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_statistics_checks RUNTIME DESTINATION heapsmith/native/lib)
+
+# Open Enclave's allocator interface in a fixed region.
+add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)

@@ -102,9 +102,13 @@ def create_run_directory() -> RunDirectory:
 
 
 def run_directories() -> Iterator[Path]:
-    """Yield the run directories of this user, newest first."""
-    found = [path for base in _bases() for path in base.glob(f"{_PREFIX}*") if path.is_dir()]
-    yield from sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    """Yield the run directories of this user, newest first; one that goes away meanwhile is left out."""
+    found = list[tuple[float, Path]]()
+    for base in _bases():
+        for path in base.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime, path))
+    yield from (path for _, path in sorted(found, reverse=True))
 
 
 def region_files(directory: Path) -> list[RegionFile]:

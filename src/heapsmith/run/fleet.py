@@ -84,7 +84,9 @@ class Gauges:
     @property
     def largest_block_bytes(self) -> int | None:
         """The largest single request that is expected to succeed now."""
-        return None if self.limit is None else largest_request_bytes(self.allocator, self.limit.available_bytes)
+        return (
+            None if self.limit is None else largest_request_bytes(self.allocator, self.limit.available_bytes)
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ class Fleet:
     def read_groups(self) -> list[GroupGauges]:
         """Read the cgroups of the processes of the last read, each once."""
         with self._lock:
-            groups = {group.directory: group for watched in self._watched.values() for group in watched.groups}
+            groups = {
+                group.directory: group for watched in self._watched.values() for group in watched.groups
+            }
         return [gauges for group in groups.values() if (gauges := _read_group(group)) is not None]
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from heapsmith.run.region import TOLD, Region, estimate_turnover_bytes, read_pools
+from heapsmith.run.region import TOLD, Region, estimate_churn_bytes, read_pools
 from heapsmith.run.values import Pool
 from heapsmith.wire.classes import CLASS_COUNT
 from heapsmith.wire.region import (
@@ -107,8 +107,8 @@ class GaugeReader:
             live_blocks=max(0, int(live.sum())),
             allocations=count,
             frees=freed_count,
-            allocated_bytes=estimate_turnover_bytes(allocations) - excess_bytes * count,
-            freed_bytes=estimate_turnover_bytes(frees) - excess_bytes * freed_count,
+            allocated_bytes=estimate_churn_bytes(allocations) - excess_bytes * count,
+            freed_bytes=estimate_churn_bytes(frees) - excess_bytes * freed_count,
             python_blocks=max(0, int(live[kinds % 2 == SlotKind.PYTHON].sum())),
         )
 

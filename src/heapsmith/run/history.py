@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from heapsmith.errors import HeapsmithError
 from heapsmith.run.values import Process, SizeClass, Thread
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +34,25 @@ _RECENT_SHARE: Final = 10
 """One point in so many is always kept as it was polled: the newest."""
 _FULL_AGAIN: Final = 0.75
 CURVES: Final = 256
+FASTEST_S: Final = 0.1
+SLOWEST_S: Final = 60.0
+
+
+def check_interval(seconds: float) -> float:
+    """Answer an update interval that a person asked for, if it is one.
+
+    Raises:
+        HeapsmithError: It would keep a core busy, or never come (also for NaN).
+
+    Example:
+        >>> check_interval(0.5)
+        0.5
+    """
+    if not FASTEST_S <= seconds <= SLOWEST_S:
+        raise HeapsmithError(
+            f"{seconds:g} s is no update interval", hint=f"{FASTEST_S:g} s to {SLOWEST_S:g} s are possible"
+        )
+    return seconds
 
 
 class ProcessSource(Protocol):

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -36,7 +37,7 @@ _FORWARDED: Final = (
     signal.SIGCONT,
 )
 _FROM_TERMINAL: Final = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends these to the program as well: the launcher only has to survive them."""
+"""The terminal sends these to the program as well, and then the launcher only has to survive them."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Run:
         environment = os.environ | self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)}
         if self._watchability.preload:
             before = environment.get(PRELOAD_VARIABLE, "")
-            own = str(library(WATCH_LIBRARY))
+            own = str(self._preloadable())
             environment[PRELOAD_VARIABLE] = f"{own}:{before}" if before else own
         try:
             # Descriptors that the shell opened for the program stay open, as without heapsmith.
@@ -201,6 +202,15 @@ class Run:
                 error.strerror or str(error),
                 exit_code=EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE,
             ) from error
+
+    def _preloadable(self) -> Path:
+        """The library under a name that can stand in a list: the linker splits that at spaces and colons."""
+        own = library(WATCH_LIBRARY)
+        if not any(separator in str(own) for separator in " :"):
+            return own
+        link = self.directory.path / WATCH_LIBRARY
+        link.symlink_to(own)
+        return link
 
     def _wait_for_exit(self, timeout_s: float) -> None:
         ready, _, _ = select.select([self._pidfd], [], [], timeout_s)
@@ -242,14 +252,32 @@ class SignalsPassedOn:
         for number in _FORWARDED:
             self._before[number] = signal.signal(number, lambda got, _: self._run.send_signal(got))
         for number in _FROM_TERMINAL:
-            self._before[number] = signal.signal(number, lambda *_: None)
+            self._before[number] = signal.signal(number, lambda got, _: self._from_terminal_or_not(got))
         return self
+
+    def _from_terminal_or_not(self, number: int) -> None:
+        if not _is_in_foreground():
+            self._run.send_signal(number)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Whether the terminal's signals go to the group that this process is in."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def watch(

@@ -184,7 +184,9 @@ def compute_auto_limit(machine: Machine = _MACHINE) -> tuple[int, Bound]:
     tightest = min(bounds, key=lambda bound: bound.limit_bytes, default=None)
     if tightest is None:
         raise RunError("no limit can be chosen", "nothing here bounds memory", "give --limit in bytes")
-    return max(min(_LEAST_AUTO_BYTES, tightest.limit_bytes), int(tightest.limit_bytes * _AUTO_SHARE)), tightest
+    return max(
+        min(_LEAST_AUTO_BYTES, tightest.limit_bytes), int(tightest.limit_bytes * _AUTO_SHARE)
+    ), tightest
 
 
 def largest_request_bytes(allocator: str, available_bytes: int) -> int:
@@ -312,7 +314,9 @@ class MemoryGroup:
         """How long tasks have waited for memory, ``some`` and ``full``; empty where the kernel does not measure it."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             lines = (self.directory / "memory.pressure").read_text().splitlines()
-            return {line.split()[0]: int(line.rsplit("total=", 1)[1]) / 1e6 for line in lines if "total=" in line}
+            return {
+                line.split()[0]: int(line.rsplit("total=", 1)[1]) / 1e6 for line in lines if "total=" in line
+            }
         return {}
 
 
@@ -329,7 +333,10 @@ def memory_groups(pid: int | str, machine: Machine = _MACHINE) -> Iterator[Memor
             continue
         if not controllers:
             # Where the old hierarchy has the memory controller, the new one is a folder beside it.
-            roots = [(LimitSource.CGROUP2, machine.cgroups), (LimitSource.CGROUP2, machine.cgroups / "unified")]
+            roots = [
+                (LimitSource.CGROUP2, machine.cgroups),
+                (LimitSource.CGROUP2, machine.cgroups / "unified"),
+            ]
             name = "memory.current"
         elif "memory" in controllers.split(","):
             roots = [(LimitSource.CGROUP1, machine.cgroups / "memory")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -12,7 +13,10 @@ from typing import Final
 
 _ELF_MAGIC: Final = b"\x7fELF"
 _PT_INTERP: Final = 3
+_SHT_STRTAB: Final = 3
+_SHF_ALLOC: Final = 2
 _CLASS_64: Final = 2
+_MUST_BE_FIRST: Final = (b"libasan.so", b"libtsan.so", b"libhwasan.so")
 _SCRIPT_DEPTH: Final = 4
 
 
@@ -51,7 +55,7 @@ def judge_program(path: Path) -> Watchability:
             head = _read(path, 0, 256)
         except OSError:
             return Watchability(preload=True, problem="")
-        if problem := _privilege(status):
+        if problem := _privilege(path, status):
             return Watchability(preload=True, problem=problem)
         if head.startswith(_ELF_MAGIC):
             return _judge_elf(path, head)
@@ -67,13 +71,16 @@ def judge_program(path: Path) -> Watchability:
     return Watchability(preload=True, problem="")
 
 
-def _privilege(status: os.stat_result) -> str:
+def _privilege(path: Path, status: os.stat_result) -> str:
     for bit, owner, own, name in (
         (stat.S_ISUID, status.st_uid, os.geteuid(), "setuid"),
         (stat.S_ISGID, status.st_gid, os.getegid(), "setgid"),
     ):
         if status.st_mode & bit and owner != own and status.st_mode & 0o111:
             return f"it is {name}: the dynamic linker preloads nothing into it"
+    with contextlib.suppress(OSError):
+        if os.geteuid() != 0 and os.getxattr(path, "security.capability"):
+            return "it has capabilities of its own: the dynamic linker preloads nothing into it"
     return ""
 
 
@@ -96,8 +103,24 @@ def _judge_elf(path: Path, head: bytes) -> Watchability:
             return Watchability(
                 preload=False, problem="it is linked to musl, and the library to watch with to glibc"
             )
+        if any(name in _read_whole_dynamic(path, head) for name in _MUST_BE_FIRST):
+            return Watchability(
+                preload=False, problem="it is built with a sanitizer, whose library has to be the first"
+            )
         return Watchability(preload=True, problem="")
     return Watchability(preload=True, problem="it is linked statically: nothing can be preloaded into it")
+
+
+def _read_whole_dynamic(path: Path, head: bytes) -> bytes:
+    """The names that the dynamic section refers to, all in one: enough to find a needed library in."""
+    table, size, count = struct.unpack_from("<Q", head, 40)[0], *struct.unpack_from("<HH", head, 58)
+    for number in range(count):
+        entry = _read(path, table + number * size, size)
+        if len(entry) >= 40 and struct.unpack_from("<I", entry, 4)[0] == _SHT_STRTAB:
+            flags, _, offset, length = struct.unpack_from("<QQQQ", entry, 8)
+            if flags & _SHF_ALLOC:
+                return _read(path, offset, length)
+    return b""
 
 
 def _read(path: Path, offset: int, count: int) -> bytes:

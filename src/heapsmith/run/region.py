@@ -50,6 +50,8 @@ TOLD: Final = {
     1 << 10: "free_cached_bytes",
 }
 """The bits of heapsmith.h for what an allocator tells of itself."""
+_PYTHON_STATES: Final = frozenset(PythonState)
+EVENT_NAMES: Final = {kind.value: kind.name.lower() for kind in EventKind}
 
 Counts = npt.NDArray[np.int64]
 
@@ -67,14 +69,14 @@ def _compute_mean_class_bytes() -> npt.NDArray[np.float64]:
 _MEAN_CLASS_BYTES: Final = _compute_mean_class_bytes()
 
 
-def estimate_turnover_bytes(blocks: Counts) -> int:
+def estimate_churn_bytes(blocks: Counts) -> int:
     """Estimate the usable bytes of blocks by class: the bound of a fine class, half way between those of the others.
 
     Args:
         blocks: ``(n_rows, n_classes)``.
 
     Example:
-        >>> estimate_turnover_bytes(np.eye(1, CLASS_COUNT, 2, dtype=np.int64))
+        >>> estimate_churn_bytes(np.eye(1, CLASS_COUNT, 2, dtype=np.int64))
         40
     """
     return int(np.rint((blocks * _MEAN_CLASS_BYTES).sum()))
@@ -109,6 +111,8 @@ class Region:
                 f"it has layout {int(header['version'])}, this heapsmith reads {VERSION}",
                 "use the heapsmith that started the program",
             )
+        if int(header["slot_bytes"]) != SLOT.size_bytes or int(header["python_state"]) not in _PYTHON_STATES:
+            raise RunError(f"{path} cannot be read", "it is damaged")
         self._image_mark = int(header["image_mark"])
 
     @property
@@ -252,7 +256,7 @@ class RegionSnapshot:
         return [
             Event(
                 time_s=max(0, int(event["time_ns"]) - start_ns) / 1e9,
-                kind=EventKind(int(event["kind"])).name.lower(),
+                kind=EVENT_NAMES.get(int(event["kind"]), "unknown"),
                 tid=int(event["tid"]),
                 live_bytes=int(event["live_bytes"]),
                 threshold_bytes=int(event["threshold_bytes"]),
@@ -436,17 +440,17 @@ def attribute_to_owners(net: Counts) -> Counts:
 
     Example:
         >>> attribute_to_owners(np.array([[10], [-4], [5]]))[:, 0].tolist()
-        [7, 0, 4]
+        [8, 0, 3]
     """
     held = np.maximum(net, 0)
     held_sum = held.sum(0)
     total = np.maximum(0, net.sum(0))
-    share = np.divide(total, held_sum, out=np.zeros(net.shape[1]), where=held_sum > 0)
+    nothing: npt.NDArray[np.float64] = np.zeros(len(total), np.float64)
+    share = np.divide(total, held_sum, out=nothing, where=held_sum > 0)
     owned = np.minimum(held, np.floor(held * share).astype(np.int64))
     missing = total - owned.sum(0)
     if len(owned) and missing.any():
-        columns = np.arange(owned.shape[1])
-        owned[np.argmax(held, axis=0), columns] += missing
+        owned[np.argmax(held, axis=0), np.arange(len(total))] += missing
     return owned
 
 

@@ -15,7 +15,7 @@ import msgspec
 from heapsmith.errors import RunError
 from heapsmith.run import kernel
 from heapsmith.run.directory import region_files, run_directories
-from heapsmith.run.region import Control, Region, RegionSnapshot, estimate_turnover_bytes, read_exit
+from heapsmith.run.region import Control, Region, RegionSnapshot, estimate_churn_bytes, read_exit
 from heapsmith.run.values import Exit, Process, SizeClass, Thread
 from heapsmith.units import format_count
 from heapsmith.wire.region import CONTROL_MEMFD, REGION_MEMFD, RUN_VARIABLE
@@ -195,7 +195,8 @@ class Watcher:
     ) -> Process:
         number = snapshot.number
         size_classes = [self._with_sampled_peak(watched, row) for row in snapshot.size_classes()]
-        threads = snapshot.threads(watched.names)
+        # A process that left by itself looked its threads' names up at the end.
+        threads = snapshot.threads({} if number("exit_known") else watched.names)
         own = snapshot.own_rows()
         allocations, frees = int(own.allocations.sum()), int(own.frees.sum())
         refused, out_of_memory = number("refused"), number("out_of_memory")
@@ -253,8 +254,8 @@ class Watcher:
             threads=threads if alive else [_ended(thread) for thread in threads],
             size_classes=size_classes,
             exact=_exact(snapshot, peak_error_bound),
-            allocated_bytes=estimate_turnover_bytes(own.allocations),
-            freed_bytes=estimate_turnover_bytes(own.frees),
+            allocated_bytes=estimate_churn_bytes(own.allocations),
+            freed_bytes=estimate_churn_bytes(own.frees),
             pools=snapshot.pools(),
             **snapshot.told(),
         )
@@ -272,9 +273,7 @@ class Watcher:
         watched.class_peaks[row.class_bytes] = peak
         if peak == row.live_bytes_peak:
             return row
-        return SizeClass(
-            **{name: getattr(row, name) for name in row.__struct_fields__} | {"live_bytes_peak": peak}
-        )
+        return msgspec.structs.replace(row, live_bytes_peak=peak)
 
 
 def _highest(*values: int | None) -> int | None:
@@ -282,7 +281,7 @@ def _highest(*values: int | None) -> int | None:
 
 
 def _ended(thread: Thread) -> Thread:
-    return Thread(**{name: getattr(thread, name) for name in thread.__struct_fields__} | {"alive": False})
+    return msgspec.structs.replace(thread, alive=False)
 
 
 def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:

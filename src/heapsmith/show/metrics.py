@@ -153,9 +153,7 @@ PROCESS_METRICS: Final = (
         "Anonymous memory that the program mapped itself, CPython's arenas included.",
         lambda g: _known(g.mapped_bytes),
     ),
-    ProcessMetric(
-        "heapsmith_heap_blocks", Kind.GAUGE, "Live blocks.", lambda g: _known(g.live_blocks)
-    ),
+    ProcessMetric("heapsmith_heap_blocks", Kind.GAUGE, "Live blocks.", lambda g: _known(g.live_blocks)),
     ProcessMetric(
         "heapsmith_heap_pool_bytes",
         Kind.GAUGE,
@@ -208,7 +206,7 @@ PROCESS_METRICS: Final = (
 )
 """One line for each metric of a process; the collector, OpenTelemetry, the tests and the docs read this table."""
 
-GROUP_GAUGES: Final = {
+GROUP_GAUGES: Final[dict[str, tuple[str, Callable[[GroupGauges], float | None]]]] = {
     "heapsmith_cgroup_memory_max_bytes": (
         "The cgroup's hard limit; absent when there is none.",
         lambda group: group.limits.get("max"),
@@ -226,7 +224,6 @@ GROUP_GAUGES: Final = {
         lambda group: group.working_set_bytes,
     ),
 }
-_GROUP_GAUGES: dict[str, tuple[str, Callable[[GroupGauges], float | None]]] = GROUP_GAUGES
 
 METRIC_NAMES: Final = frozenset(
     {
@@ -236,10 +233,7 @@ METRIC_NAMES: Final = frozenset(
         "heapsmith_cgroup_memory_events_total",
         "heapsmith_cgroup_memory_stall_seconds_total",
         *GROUP_GAUGES,
-        *(
-            metric.name + ("_total" if metric.kind is Kind.COUNTER else "")
-            for metric in PROCESS_METRICS
-        ),
+        *(metric.name + ("_total" if metric.kind is Kind.COUNTER else "") for metric in PROCESS_METRICS),
     }
 )
 """Every name that a scrape may show."""
@@ -334,7 +328,7 @@ def _label(value: Any) -> str:
 
 
 def _collect_groups(groups: list[GroupGauges]) -> Iterator[Metric]:
-    for name, (help, read) in _GROUP_GAUGES.items():
+    for name, (help, read) in GROUP_GAUGES.items():
         family = GaugeMetricFamily(name, help, labels=("cgroup",))
         for group in groups:
             value = read(group)

@@ -13,8 +13,18 @@ if TYPE_CHECKING:
 
 Reading = tuple[float | None, dict[str, str]]
 _GAUGES: Final[tuple[tuple[str, str, str, Callable[[Gauges], Iterable[Reading]]], ...]] = (
-    ("heapsmith.memory.used", "By", "Bytes allocated and not yet freed.", lambda g: [(g.live_bytes, {}), *_pools(g)]),
-    ("heapsmith.memory.used.peak", "By", "The highest heapsmith.memory.used so far.", lambda g: [(g.live_bytes_peak, {})]),
+    (
+        "heapsmith.memory.used",
+        "By",
+        "Bytes allocated and not yet freed.",
+        lambda g: [(g.live_bytes, {}), *_pools(g)],
+    ),
+    (
+        "heapsmith.memory.used.peak",
+        "By",
+        "The highest heapsmith.memory.used so far.",
+        lambda g: [(g.live_bytes_peak, {})],
+    ),
     (
         "heapsmith.memory.committed",
         "By",
@@ -45,7 +55,9 @@ _COUNTERS: Final[tuple[tuple[str, str, str, Callable[[Gauges], Iterable[Reading]
 
 
 def _pools(gauges: Gauges) -> list[Reading]:
-    return [(pool.live_bytes, {"heapsmith.pool.name": pool.name}) for pool in gauges.pools if not pool.in_heap]
+    return [
+        (pool.live_bytes, {"heapsmith.pool.name": pool.name}) for pool in gauges.pools if not pool.in_heap
+    ]
 
 
 def register_instruments(meter: Meter, fleet: Fleet) -> None:
@@ -57,12 +69,18 @@ def register_instruments(meter: Meter, fleet: Fleet) -> None:
     """
     from opentelemetry.metrics import CallbackOptions, Observation
 
-    def observe(read: Callable[[Gauges], Iterable[Reading]]) -> Callable[[CallbackOptions], list[Observation]]:
+    def observe(
+        read: Callable[[Gauges], Iterable[Reading]],
+    ) -> Callable[[CallbackOptions], list[Observation]]:
         def callback(_: CallbackOptions) -> list[Observation]:
             return [
                 Observation(
                     value,
-                    {"process.executable.name": gauges.process, "heapsmith.worker": str(gauges.worker), **attributes},
+                    {
+                        "process.executable.name": gauges.process,
+                        "heapsmith.worker": str(gauges.worker),
+                        **attributes,
+                    },
                 )
                 for gauges in fleet.read()
                 if gauges.ended is None
@@ -73,7 +91,11 @@ def register_instruments(meter: Meter, fleet: Fleet) -> None:
         return callback
 
     for name, unit, description, read in _GAUGES:
-        make = meter.create_observable_gauge if name.endswith("peak") else meter.create_observable_up_down_counter
+        make = (
+            meter.create_observable_gauge
+            if name.endswith("peak")
+            else meter.create_observable_up_down_counter
+        )
         make(name, [observe(read)], unit, description)
     for name, unit, description, read in _COUNTERS:
         meter.create_observable_counter(name, [observe(read)], unit, description)

@@ -19,7 +19,7 @@ from textual.widgets import DataTable, Footer, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import Baseline, Curve, History, ProcessKey, ProcessSource, key_of
+from heapsmith.run.history import Baseline, Curve, History, ProcessKey, ProcessSource, check_interval, key_of
 from heapsmith.run.values import Process
 from heapsmith.show import palette
 from heapsmith.show.save import KINDS, Shown, write_file
@@ -150,7 +150,7 @@ class TopApp(App[None]):
     def __init__(self, source: ProcessSource, interval_s: float = 1.0, folder: Path | None = None) -> None:
         super().__init__()
         self._source = source
-        self._interval_s = interval_s
+        self._interval_s = check_interval(interval_s)
         self._folder = folder or Path.cwd()
         self._history = History()
         self._key: ProcessKey | None = None
@@ -165,6 +165,10 @@ class TopApp(App[None]):
         self._table: DataTable[Text] = DataTable(
             id="classes", cursor_type="row", zebra_stripes=True, fixed_columns=1
         )
+        # Held here and not looked up: the timer may tick once more while the screen goes down.
+        self._head, self._tiles = Static(id="head"), Static(id="tiles")
+        self._scale, self._caption, self._empty = Static(id="scale"), Static(id="caption"), Static(id="empty")
+        self._body = Horizontal(id="body")
         self._curve = LiveCurve()
         self._timer: Timer | None = None
         self._columns: list[str] = []
@@ -174,15 +178,15 @@ class TopApp(App[None]):
 
     def compose(self) -> ComposeResult:
         """Build the screen."""
-        yield Static(id="head")
-        yield Static(id="tiles")
+        yield self._head
+        yield self._tiles
         yield self._curve
-        yield Static(id="scale")
-        yield Static(id="caption")
-        with Horizontal(id="body"):
+        yield self._scale
+        yield self._caption
+        with self._body:
             yield self._tree
             yield self._table
-        yield Static(id="empty")
+        yield self._empty
         yield Footer()
 
     def on_mount(self) -> None:
@@ -227,16 +231,16 @@ class TopApp(App[None]):
             return
         curve = self._history.curve(key_of(process))
         self._shown = Shown(counted, find_thread(counted, self._thread), curve, since_s)
-        self.query_one("#empty", Static).display = False
-        self.query_one("#body").display = True
+        self._empty.display = False
+        self._body.display = True
         self._show_head(view)
         self._show_curve(process, curve)
         self._show_processes(view)
         self._show_classes(view)
 
     def _show_nothing(self) -> None:
-        self.query_one("#body").display = False
-        empty = self.query_one("#empty", Static)
+        self._body.display = False
+        empty = self._empty
         empty.display = True
         empty.update(
             self._problem
@@ -250,16 +254,16 @@ class TopApp(App[None]):
         if view.since:
             head.append(f"  {view.since}", style="cyan")
         head.append(f"\n{view.problem or view.facts}", style="bold red" if view.problem else "dim")
-        self.query_one("#head", Static).update(head)
-        self.query_one("#tiles", Static).update(self._tiles(view))
+        self._head.update(head)
+        self._tiles.update(self._arrange_tiles(view))
         thread = dict(view.threads)[view.thread]
         order = "descending" if self._downwards else "ascending"
         column = view.columns[min(self._sort_column, len(view.columns) - 1)].name
-        self.query_one("#caption", Static).update(
+        self._caption.update(
             Text.assemble(("Size classes of ", "dim"), (thread, "bold"), (f"  by {column}, {order}", "dim"))
         )
 
-    def _tiles(self, view: View) -> Table:
+    def _arrange_tiles(self, view: View) -> Table:
         across = max(1, min(4, (self.size.width - 2) // _TILE_CELLS))
         table = Table.grid(expand=True)
         for _ in range(across):
@@ -285,7 +289,7 @@ class TopApp(App[None]):
             scale = f"live from {span}, highest {format_bytes(float(live.max()))}"
         else:
             scale = f"live {format_bytes(process.live_bytes)}"
-        self.query_one("#scale", Static).update(scale)
+        self._scale.update(scale)
 
     def _show_processes(self, view: View) -> None:
         table = self._tree

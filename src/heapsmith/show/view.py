@@ -192,7 +192,7 @@ def compute_view(
         else "Nothing allocated.",
         since="" if since_s is None else f"counted since {format_seconds(since_s)}",
         hint=""
-        if process.alive or len(curve) > 2
+        if process.alive or len(curve) > 1
         else "It ended too soon for curves: these are its last values.",
         events=_happenings(process),
         notes=process.notes,

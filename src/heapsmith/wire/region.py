@@ -92,7 +92,11 @@ CELL: Final = Struct(
     "What one thread did with one size class.",
     (
         Field("allocations", "u64", "blocks handed out, reallocations included"),
-        Field("below_peak_blocks", "i64", "how many fewer blocks are live than at the peak: frees follow from it"),
+        Field(
+            "below_peak_blocks",
+            "i64",
+            "how many fewer blocks are live than at the peak: frees follow from it",
+        ),
         Field("live_blocks_peak", "u32", "most blocks live so far: allocations - frees"),
         Field(
             "followed_allocations",
@@ -189,7 +193,9 @@ REGION_HEADER: Final = Struct(
         Field("threads_ended", "u64", "of those, gone"),
         Field("published_live_bytes", "i64", "sum of what threads have published"),
         Field("live_bytes_peak", "i64", "high-water mark of live bytes"),
-        Field("live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"),
+        Field(
+            "live_bytes_peak_at_most", "i64", "the true peak is not above this, or not above live_bytes_peak"
+        ),
         Field("live_bytes_peak_ns", "u64", "CLOCK_MONOTONIC of it"),
         Field("mapped_bytes", "i64", "anonymous memory that the program mapped itself"),
         Field("mapped_bytes_peak", "i64", "high-water mark of it"),

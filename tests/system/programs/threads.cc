@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tally.h"
@@ -118,6 +119,28 @@ void short_lived(int count) {
   for (auto& place : mailbox) give(place.exchange(nullptr));
 }
 
+// One thread takes, the other gives back, and has blocks of its own.
+void handed_over(int count) {
+  std::thread giver([=] {
+    static void* own[4096];
+    for (int number = 0; number < count; ++number) {
+      void* block = nullptr;
+      while ((block = mailbox[number % 256].exchange(nullptr)) == nullptr) sched_yield();
+      give(block);
+      if (number % 2 == 0) give(std::exchange(own[number * 7919u % 4096], take(100)));
+    }
+  });
+  for (int number = 0; number < count; ++number) {
+    void* block = take(16 + number % 500);
+    void* empty = nullptr;
+    while (!mailbox[number % 256].compare_exchange_weak(empty, block)) {
+      empty = nullptr;
+      sched_yield();
+    }
+  }
+  giver.join();
+}
+
 // All at once, each holding a block until the last has come.
 void together(int count) {
   std::atomic<int> here{0};
@@ -181,6 +204,7 @@ int main(int count, char** arguments) {
   if (strcmp(what, "just_over_by_two") == 0) just_over_by_two();
   if (strcmp(what, "crossing") == 0) crossing(number, 20000);
   if (strcmp(what, "short_lived") == 0) short_lived(number);
+  if (strcmp(what, "handed_over") == 0) handed_over(number);
   if (strcmp(what, "together") == 0) together(number);
   if (strcmp(what, "late_destructors") == 0) late_destructors();
   if (strcmp(what, "greedy") == 0) greedy(static_cast<size_t>(number));

@@ -1,13 +1,14 @@
-// heapsmith.h without a probe: what the allocator itself tells and what the kernel allows; what would have to be counted
-// is not valid. A preloaded heapsmith comes first among a program's libraries, and then these are not called.
+// heapsmith.h without a probe: what the allocator itself tells and what the kernel allows; what would have to
+// be counted is not valid. A preloaded heapsmith comes first among a program's libraries, and then these are
+// not called.
+#include <dlfcn.h>
+#include <stddef.h>
+#include <string.h>
+
 #include "abi/report.h"
 #include "base/atomic.h"
 #include "os/process.h"
 #include "wire/region.h"
-
-#include <dlfcn.h>
-#include <stddef.h>
-#include <string.h>
 
 namespace {
 

@@ -1,12 +1,25 @@
-// The heap behind the exported names.
+// The heap behind the exported names: a forged one where a rendered configuration is on the include path, else the
+// process's own malloc, watched.
 #pragma once
+
+#if __has_include("heap_config.h")
+
+#include "heap/forged.h"
+#include "heap_config.h"
+
+namespace hs {
+using TheHeap = ForgedHeap<SpecHeap>;
+using TheCounted = Uncounted<TheHeap>;
+}  // namespace hs
+
+#else
 
 #include "heap/counted.h"
 #include "heap/next.h"
 
 namespace hs {
-
 using TheHeap = NextHeap;
 using TheCounted = Counted<TheHeap>;
-
 }  // namespace hs
+
+#endif

@@ -1,11 +1,11 @@
 /* heapsmith.h: the heap of this process, told and limited: one call for every allocator.
  *
  *   hs_stats_t stats = HS_STATS_INIT;
- *   if (hs_stats_get(&stats, HS_FAST) == HS_OK) printf("%llu live bytes\n", (unsigned long long)stats.current_bytes);
+ *   if (hs_stats_get(&stats, HS_FAST) == HS_OK) printf("%" PRIu64 " live bytes\n", stats.current_bytes);
  *
  * Three ways to have these functions:
- *   - the program runs under `heapsmith run` (or on a forged heap): they are there, and everything is counted;
- *   - link with -lheapsmith: as above where heapsmith watches, else what the allocator itself and the kernel tell;
+ *   - the program runs under `heapsmith run`: they are there, and everything is counted;
+ *   - link with -lheapsmith: as above where heapsmith watches, else what the allocator and the kernel tell;
  *   - compile heapsmith_client.c in: the same names, and HS_UNSUPPORTED wherever heapsmith is not loaded.
  *
  * Plain C99 and C++. Every call answers an HS_ result; the numbers are those of oe_result_t.
@@ -63,7 +63,8 @@ enum {
 #define HS_F_THREADS (1ull << 22)
 #define HS_F_ALLOCATOR_CURRENT (1ull << 23)
 
-enum { /* limit_source */
+/* limit_source */
+enum {
   HS_SOURCE_NONE = 0,
   HS_SOURCE_CAP = 1,
   HS_SOURCE_REGION = 2,
@@ -75,14 +76,11 @@ enum { /* limit_source */
   HS_SOURCE_ALLOCATOR = 8
 };
 
-enum { /* limit_effect: what an allocation meets there */
-  HS_EFFECT_NONE = 0,
-  HS_EFFECT_NULL = 1,
-  HS_EFFECT_KILL = 2,
-  HS_EFFECT_THROTTLE = 3
-};
+/* limit_effect: what an allocation meets there */
+enum { HS_EFFECT_NONE = 0, HS_EFFECT_NULL = 1, HS_EFFECT_KILL = 2, HS_EFFECT_THROTTLE = 3 };
 
-enum { /* count_unit: what current_bytes and peak_bytes count */
+/* count_unit: what current_bytes and peak_bytes count */
+enum {
   HS_UNIT_UNKNOWN = 0,
   HS_UNIT_USABLE = 1,    /* what malloc_usable_size answers */
   HS_UNIT_REQUESTED = 2, /* what was asked for */
@@ -101,7 +99,7 @@ typedef struct hs_stats {
   uint64_t time_ns; /* CLOCK_MONOTONIC (coarse for HS_FAST) */
   uint64_t sequence;
 
-  uint64_t limit_bytes;   /* the most that this heap can hold, by the tightest hard bound; never below current */
+  uint64_t limit_bytes;   /* the most that this heap can hold by the tightest hard bound */
   uint64_t current_bytes; /* allocated and not yet freed */
   uint64_t peak_bytes;    /* the highest current_bytes of this process */
 
@@ -124,14 +122,14 @@ typedef struct hs_stats {
   uint64_t freed_bytes;
   uint64_t failures; /* allocations that gave NULL */
   uint64_t last_failed_bytes;
-  uint64_t threads; /* that have allocated and are alive */
+  uint64_t threads;                 /* that have allocated and are alive */
   uint64_t allocator_current_bytes; /* what the allocator itself believes to be allocated, in its own unit */
 
-  uint32_t limit_source; /* HS_SOURCE_ */
-  uint32_t limit_effect; /* HS_EFFECT_ */
-  uint32_t count_unit;   /* HS_UNIT_ */
+  uint32_t limit_source;   /* HS_SOURCE_ */
+  uint32_t limit_effect;   /* HS_EFFECT_ */
+  uint32_t count_unit;     /* HS_UNIT_ */
   uint32_t allocator_unit; /* HS_UNIT_ of allocator_current_bytes */
-  uint32_t mode;         /* HS_MODE_ */
+  uint32_t mode;           /* HS_MODE_ */
   uint32_t reserved_word;
   uint64_t error_bound_bytes; /* the largest |current_bytes - true value| */
   uint64_t peak_error_bound_bytes;
@@ -149,16 +147,16 @@ static inline hs_stats_t hs_stats_init(void) {
 
 /* O(1): no lock, no system call, safe in a signal handler; what would need more is not valid. */
 #define HS_FAST 0u
-/* Sums all threads, asks the allocator and the kernel; may take locks and a millisecond. Refreshes the bounds that
- * HS_FAST answers from then on. */
+/* Sums all threads, asks the allocator and the kernel; may take locks and a millisecond. Refreshes the bounds
+ * that HS_FAST answers from then on. */
 #define HS_EXACT 1u
 /* With HS_EXACT: limit_bytes is the bound itself, with nothing subtracted. */
 #define HS_RAW_LIMIT 2u
 
 HS_API int hs_stats_get(hs_stats_t* stats, unsigned flags);
 
-/* A peak of its own for a piece of the program: scopes nest, overlap and belong to the process, not to a thread. The
- * peak of the process goes on. HS_OUT_OF_MEMORY when all 64 scopes are in use. */
+/* A peak of its own for a piece of the program: scopes nest, overlap and belong to the process, not to a
+ * thread. The peak of the process goes on. HS_OUT_OF_MEMORY when all 64 scopes are in use. */
 typedef struct hs_peak {
   uint32_t scope;
   uint32_t generation;
@@ -167,17 +165,18 @@ HS_API int hs_peak_reset(hs_peak_t* scope);
 HS_API int hs_peak_read(const hs_peak_t* scope, uint64_t* peak_bytes, uint64_t* error_bound_bytes);
 HS_API int hs_peak_end(const hs_peak_t* scope, uint64_t* peak_bytes, uint64_t* error_bound_bytes);
 
-/* The hard limit on live bytes, the same that `heapsmith info PID --set limit=` sets; 0 takes it away. Below what is
- * live it is refused with HS_FAILURE, unless forced: then the next allocation meets it. */
+/* The hard limit on live bytes, the same that `heapsmith info PID --set limit=` sets; 0 takes it away. Below
+ * what is live it is refused with HS_FAILURE, unless forced: then the next allocation meets it. */
 #define HS_LIMIT_FORCE 1u
 HS_API int hs_limit_set(uint64_t limit_bytes, unsigned flags);
 
-/* A threshold on live bytes. Crossing it upward is one crossing; the next one counts after live bytes have fallen below
- * threshold - hysteresis. The callback runs on a thread of heapsmith's own, never inside malloc, and may allocate. With a
- * null callback, wait for crossings in a thread of yours. A forked child has no watches. */
+/* A threshold on live bytes. Crossing it upward is one crossing; the next one counts after live bytes have
+ * fallen below threshold - hysteresis. The callback runs on a thread of heapsmith's own, never inside malloc,
+ * and may allocate. With a null callback, wait for crossings in a thread of yours. A forked child has no
+ * watches. */
 typedef struct hs_crossing {
   uint32_t watch;
-  uint32_t count; /* crossings since the last delivery: more than 1 when they come faster than they are delivered */
+  uint32_t count; /* crossings since the last delivery */
   uint64_t threshold_bytes;
   uint64_t current_bytes; /* at the last of them */
   uint64_t time_ns;       /* CLOCK_MONOTONIC of it */
@@ -185,18 +184,20 @@ typedef struct hs_crossing {
 typedef void (*hs_crossing_fn)(const hs_crossing_t* crossing, void* argument);
 HS_API int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback, void* argument,
                     uint32_t* watch);
-/* HS_OK and a crossing; HS_FAILURE when the time is over; HS_INVALID_PARAMETER when there is no such watch (any more). */
+/* HS_OK and a crossing; HS_FAILURE when the time is over; HS_INVALID_PARAMETER when there is no such watch
+ * (any more). */
 HS_API int hs_watch_wait(uint32_t watch, uint64_t timeout_ns, hs_crossing_t* crossing);
 HS_API int hs_watch_end(uint32_t watch);
 
-/* Called in the thread whose allocation has just failed, after malloc has let go of everything and before it answers
- * NULL; failures inside the callback are not told. `refused` is 1 when the limit said no, 0 when the allocator did.
- * A null callback takes it away. */
+/* Called in the thread whose allocation has just failed, after malloc has let go of everything and before it
+ * answers NULL; failures inside the callback are not told. `refused` is 1 when the limit said no, 0 when the
+ * allocator did. A null callback takes it away. */
 typedef void (*hs_failure_fn)(size_t requested_bytes, int refused, void* argument);
 HS_API int hs_on_failure(hs_failure_fn callback, void* argument);
 
-/* A private pool (an arena, a device, an enclave) joins the report: push with hs_pool_set, or give a function that is
- * asked by HS_EXACT. HS_POOL_IN_HEAP: its memory comes from malloc and is in current_bytes already. */
+/* A private pool (an arena, a device, an enclave) joins the report: push with hs_pool_set, or give a function
+ * that is asked by HS_EXACT. HS_POOL_IN_HEAP: its memory comes from malloc and is in current_bytes already.
+ */
 #define HS_POOL_IN_HEAP 1u
 typedef uint64_t (*hs_pool_fn)(void* argument);
 HS_API int hs_pool_register(const char* name, unsigned flags, hs_pool_fn live_bytes, void* argument, uint32_t* pool);

@@ -18,6 +18,13 @@
 #include "probe/region.h"
 #include "probe/thread.h"
 
+// Not all of these are in every C library, musl among them: one that lacks some still has to start the program.
+extern "C" {
+int __register_atfork(void (*)(), void (*)(), void (*)(), void*) __attribute__((weak));
+decltype(pthread_atfork) pthread_atfork __attribute__((weak));
+decltype(on_exit) on_exit __attribute__((weak));
+}
+
 namespace {
 
 using hs::TheHeap;
@@ -46,6 +53,7 @@ void note_exit(int code) {
   if (!os::is_restricted) {
     // A child of vfork leaves with the region of its parent before it.
     if (header.pid != os::process_id()) return;
+    probe::refresh_names();
     const os::Usage usage = os::usage();
     header.exit_resident_bytes_peak = usage.resident_bytes_peak;
     header.exit_minor_faults = usage.minor_faults;
@@ -82,8 +90,12 @@ __attribute__((constructor(101))) void enter() {
   probe::on_region_open = describe_process;
   probe::attach();
   describe_process();  // others' constructors may have allocated, and so opened the region, before this one
-  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  on_exit(at_exit, nullptr);
+  if (__register_atfork != nullptr) {
+    __register_atfork(before_fork, after_fork_in_parent, after_fork_in_child, nullptr);
+  } else if (pthread_atfork != nullptr) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  }
+  if (on_exit != nullptr) on_exit(at_exit, nullptr);
   probe::watch_python();
 }
 

@@ -1,5 +1,5 @@
-// glibc's questions about the heap, answered for whoever answers malloc. Under a preloaded allocator the C library's own
-// answers describe a heap that nobody uses: all zero, and no error.
+// glibc's questions about the heap, answered for whoever answers malloc. Under a preloaded allocator the C
+// library's own answers describe a heap that nobody uses: all zero, and no error.
 #include <dlfcn.h>
 #include <limits.h>
 #include <malloc.h>
@@ -14,7 +14,8 @@ namespace {
 
 using Asked = struct mallinfo2 (*)();
 
-// The allocator's own answer, or null: of an allocator that has none, or has all zeros (oneTBB's proxy, by design).
+// The allocator's own answer, or null: of an allocator that has none, or has all zeros (oneTBB's proxy, by
+// design).
 Asked find_own_answer() {
   static Asked found = nullptr;
   static uint32_t is_known = 0;
@@ -52,9 +53,10 @@ HS_EXPORT struct mallinfo2 mallinfo2() noexcept {
 // Its ints cannot hold more than 2 GiB: beyond, the largest of them, never a number that has wrapped.
 HS_EXPORT struct mallinfo mallinfo() noexcept {
   const struct mallinfo2 wide = mallinfo2();
-  return {within_int(wide.arena),    within_int(wide.ordblks),  within_int(wide.smblks),   within_int(wide.hblks),
-          within_int(wide.hblkhd),   within_int(wide.usmblks),  within_int(wide.fsmblks),  within_int(wide.uordblks),
-          within_int(wide.fordblks), within_int(wide.keepcost)};
+  return {within_int(wide.arena),   within_int(wide.ordblks),  within_int(wide.smblks),
+          within_int(wide.hblks),   within_int(wide.hblkhd),   within_int(wide.usmblks),
+          within_int(wide.fsmblks), within_int(wide.uordblks), within_int(wide.fordblks),
+          within_int(wide.keepcost)};
 }
 
 }  // extern "C"

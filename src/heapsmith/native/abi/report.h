@@ -1,4 +1,5 @@
-// The parts of a report that do not depend on who counts: what the allocator tells, what the kernel allows, what pools hold.
+// The parts of a report that do not depend on who counts: what the allocator tells, what the kernel allows,
+// what pools hold.
 #pragma once
 
 #include <stdint.h>
@@ -26,8 +27,8 @@ bool are_flags_known(unsigned flags);
 
 void add_told(hs_stats_t& stats, const Told& told);
 
-// The tightest of the cap (0 is none), the allocator's own limit and the kernel's bounds, each as heap bytes. `refresh`
-// reads the kernel's; otherwise those of the last refresh hold.
+// The tightest of the cap (0 is none), the allocator's own limit and the kernel's bounds, each as heap bytes.
+// `refresh` reads the kernel's; otherwise those of the last refresh hold.
 void add_limit(hs_stats_t& stats, uint64_t cap_bytes, uint64_t warn_at_bytes, const Told& told, bool refresh,
                bool wants_raw);
 

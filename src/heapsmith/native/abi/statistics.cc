@@ -1,4 +1,9 @@
 // heapsmith.h over the probe: the program is watched, every field that counters can answer is answered.
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+
 #include "abi/heap.h"
 #include "abi/report.h"
 #include "base/atomic.h"
@@ -11,11 +16,6 @@
 #include "probe/region.h"
 #include "probe/size_class.h"
 #include "probe/thread.h"
-
-#include <errno.h>
-#include <pthread.h>
-#include <signal.h>
-#include <string.h>
 
 namespace {
 
@@ -49,7 +49,8 @@ int64_t sum_live_bytes() {
   return bytes;
 }
 
-// Sums until two sums agree: then nobody moved in between. Otherwise what they differ by is how much is not known.
+// Sums until two sums agree: then nobody moved in between. Otherwise what they differ by is how much is not
+// known.
 int64_t sum_settled_live_bytes(int64_t& error_bound_bytes) {
   constexpr int kAttempts = 4;
   int64_t before = sum_live_bytes();
@@ -83,7 +84,8 @@ struct Sums {
       const bool is_coarse = index >= wire::kFineClasses;
       uint64_t usable_bytes = 16 * index + (python && index <= 32 ? 0 : native_excess_bytes);
       if (is_coarse) {  // half way between its bounds
-        const uint64_t upper = index + 1 < wire::kClassCount ? wire::kClassBytes[index] : 2 * wire::kClassBytes[index - 1];
+        const uint64_t upper =
+            index + 1 < wire::kClassCount ? wire::kClassBytes[index] : 2 * wire::kClassBytes[index - 1];
         usable_bytes = wire::kClassBytes[index - 1] / 2 + upper / 2;
         bytes_are_exact = false;
       }
@@ -136,7 +138,8 @@ void add_counters(hs_stats_t& stats, bool is_exact) {
   stats.peak_error_bound_bytes = at_most_bytes > peak_bytes ? at_most_bytes - peak_bytes : 0;
   say(stats, HS_F_PEAK, stats.peak_bytes, peak_bytes > current_bytes ? peak_bytes : current_bytes,
       stats.peak_error_bound_bytes == 0);
-  say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory), true);
+  say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory),
+      true);
   if (stats.failures != 0) {
     say(stats, HS_F_LAST_FAILED, stats.last_failed_bytes, load_relaxed(header.last_failed_bytes), true);
   }
@@ -182,7 +185,8 @@ void fill(hs_stats_t& stats, unsigned flags) {
   say(stats, HS_F_MAPPED, stats.mapped_bytes, not_negative(load_relaxed(header.mapped_bytes)),
       header.lost_mappings == 0);
   if (header.python_state != static_cast<uint32_t>(wire::PythonState::kNoPython)) {
-    say(stats, HS_F_PYTHON_ARENAS, stats.python_arena_bytes, not_negative(load_relaxed(header.python_arena_bytes)), true);
+    say(stats, HS_F_PYTHON_ARENAS, stats.python_arena_bytes,
+        not_negative(load_relaxed(header.python_arena_bytes)), true);
   }
   if (is_exact) {
     if (counts) add_sums(stats);
@@ -192,7 +196,8 @@ void fill(hs_stats_t& stats, unsigned flags) {
   }
   report::add_pools(stats, is_exact);
   report::add_limit(stats, load_relaxed(probe::region.control->limit_bytes),
-                    load_relaxed(probe::region.control->warn_at_bytes), *told, is_exact, (flags & HS_RAW_LIMIT) != 0);
+                    load_relaxed(probe::region.control->warn_at_bytes), *told, is_exact,
+                    (flags & HS_RAW_LIMIT) != 0);
 }
 
 // A watch or scope, as one number: its generation tells those apart that had the same place.
@@ -287,11 +292,13 @@ HS_EXPORT int hs_peak_reset(hs_peak_t* scope) {
   if (!is_counted()) return HS_UNSUPPORTED;
   int64_t error_bound_bytes = 0;
   const int64_t live_bytes = sum_settled_live_bytes(error_bound_bytes);
-  return probe::open_scope(live_bytes, error_bound_bytes, scope->scope, scope->generation) ? HS_OK : HS_OUT_OF_MEMORY;
+  return probe::open_scope(live_bytes, error_bound_bytes, scope->scope, scope->generation) ? HS_OK
+                                                                                           : HS_OUT_OF_MEMORY;
 }
 
 HS_EXPORT int hs_peak_read(const hs_peak_t* scope, uint64_t* peak_bytes, uint64_t* error_bound_bytes) {
-  if (scope == nullptr || peak_bytes == nullptr || scope->scope >= probe::kScopeCapacity) return HS_INVALID_PARAMETER;
+  if (scope == nullptr || peak_bytes == nullptr || scope->scope >= probe::kScopeCapacity)
+    return HS_INVALID_PARAMETER;
   const os::KeepErrno keep;
   if (!is_counted()) return HS_UNSUPPORTED;
   const probe::Scope& place = probe::scopes[scope->scope];
@@ -326,16 +333,16 @@ HS_EXPORT int hs_limit_set(uint64_t limit_bytes, unsigned flags) {
   return HS_OK;
 }
 
-HS_EXPORT int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback, void* argument,
-                       uint32_t* watch) {
+HS_EXPORT int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback,
+                       void* argument, uint32_t* watch) {
   if (threshold_bytes == 0 || threshold_bytes > INT64_MAX || watch == nullptr) return HS_INVALID_PARAMETER;
   const os::KeepErrno keep;
   if (!is_counted()) return HS_UNSUPPORTED;
   const uint64_t below_bytes = hysteresis_bytes < threshold_bytes ? hysteresis_bytes : threshold_bytes;
   uint32_t index = 0;
   uint32_t generation = 0;
-  if (!probe::open_watch(static_cast<int64_t>(threshold_bytes), static_cast<int64_t>(threshold_bytes - below_bytes),
-                         index, generation)) {
+  if (!probe::open_watch(static_cast<int64_t>(threshold_bytes),
+                         static_cast<int64_t>(threshold_bytes - below_bytes), index, generation)) {
     return HS_OUT_OF_MEMORY;
   }
   *watch = watch_number(index, generation);
@@ -373,7 +380,8 @@ HS_EXPORT int hs_watch_end(uint32_t watch) {
   uint32_t generation = 0;
   probe::Watch* found = find_watch(watch, generation);
   if (found == nullptr) return HS_INVALID_PARAMETER;
-  return probe::close_watch(static_cast<uint32_t>(found - probe::watches), generation) ? HS_OK : HS_INVALID_PARAMETER;
+  return probe::close_watch(static_cast<uint32_t>(found - probe::watches), generation) ? HS_OK
+                                                                                       : HS_INVALID_PARAMETER;
 }
 
 HS_EXPORT int hs_on_failure(hs_failure_fn callback, void* argument) {

@@ -78,6 +78,9 @@ class Counted {
   static size_t usable_bytes(void* block) { return block == nullptr ? 0 : Heap::usable_bytes(block); }
 
   // A request that no heap could ever meet.
+  // The program's own operator new is asked next, and counts what it is refused itself.
+  static bool is_last_failure_refused() { return probe::is_last_failure_refused(); }
+  static void take_back_failure() { probe::take_back_failure(); }
   static HS_SLOW_PATH void* overflow() {
     if (probe::this_thread.slot != nullptr || probe::attach() != nullptr || probe::can_share()) {
       probe::note_out_of_memory(SIZE_MAX);
@@ -97,9 +100,8 @@ class Counted {
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
-    const bool admitted =
-        attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
-                 : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
+    const bool admitted = attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
+                                   : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
     return refuse(bytes);

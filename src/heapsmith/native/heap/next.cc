@@ -9,6 +9,7 @@
 #include "probe/thread.h"
 
 extern "C" const char* gnu_get_libc_version(void) __attribute__((weak));
+extern "C" decltype(dladdr1) dladdr1 __attribute__((weak));
 
 namespace hs {
 
@@ -36,7 +37,7 @@ struct ObjectSearch {
 CodeRange range_of(const dl_phdr_info& object) {
   CodeRange range = {UINTPTR_MAX, 0};
   for (int number = 0; number < object.dlpi_phnum; ++number) {
-    const ElfW(Phdr)& header = object.dlpi_phdr[number];
+    const ElfW(Phdr) & header = object.dlpi_phdr[number];
     if (header.p_type != PT_LOAD) continue;
     const uintptr_t from = object.dlpi_addr + header.p_vaddr;
     if (from < range.begin) range.begin = from;
@@ -71,6 +72,8 @@ int match_partner(dl_phdr_info* object, size_t, void* data) {
 bool is_jump(const void* function) {
   Dl_info object;
   void* symbol = nullptr;
+  // Without this function it cannot be told, as with musl; then nobody is taken to have a malloc of its own.
+  if (dladdr1 == nullptr) return true;
   return dladdr1(function, &object, &symbol, RTLD_DL_SYMENT) != 0 && symbol != nullptr &&
          static_cast<const ElfW(Sym)*>(symbol)->st_shndx == SHN_UNDEF;
 }

@@ -11,8 +11,8 @@ namespace hs {
 
 namespace {
 
-// Looks functions up in one object, and believes only those that live there. Looking up allocates, so each name is
-// looked up once: `find` fills a pointer that stays.
+// Looks functions up in one object, and believes only those that live there. Looking up allocates, so each
+// name is looked up once: `find` fills a pointer that stays.
 class Object {
  public:
   explicit Object(const void* address) {
@@ -171,7 +171,8 @@ void ask_tcmalloc(Told& told) {
     say(told, kToldCurrent, told.current_bytes, value, true);
   }
   uint64_t unmapped = 0;
-  if (tcmalloc_reads("generic.heap_size", value) && tcmalloc_reads("tcmalloc.pageheap_unmapped_bytes", unmapped)) {
+  if (tcmalloc_reads("generic.heap_size", value) &&
+      tcmalloc_reads("tcmalloc.pageheap_unmapped_bytes", unmapped)) {
     say(told, kToldReserved, told.reserved_bytes, value, true);
     say(told, kToldCommitted, told.committed_bytes, value - unmapped, true);
     if ((told.valid & kToldCurrent) != 0 && value - unmapped > told.current_bytes) {

@@ -1,5 +1,6 @@
-// What the allocator of this process tells of itself. Its functions are used only if they live in the very object that
-// answers malloc: under a preloaded allocator glibc's mallinfo2 is still there, and describes a heap that nobody uses.
+// What the allocator of this process tells of itself. Its functions are used only if they live in the very
+// object that answers malloc: under a preloaded allocator glibc's mallinfo2 is still there, and describes a
+// heap that nobody uses.
 #pragma once
 
 #include <stdint.h>

@@ -1,5 +1,5 @@
-// What the kernel lets this process have: every bound in its own currency, and what of it is used. The arithmetic of
-// heapsmith/run/limits.py, from inside; it reads files by system calls and allocates nothing.
+// What the kernel lets this process have: every bound in its own currency, and what of it is used. The
+// arithmetic of heapsmith/run/limits.py, from inside; it reads files by system calls and allocates nothing.
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +7,14 @@
 namespace hs::os {
 
 // The numbers of heapsmith.h.
-enum class LimitSource : uint32_t { kNone = 0, kRlimitData = 3, kRlimitAs = 4, kCgroup2 = 5, kCgroup1 = 6, kPhysical = 7 };
+enum class LimitSource : uint32_t {
+  kNone = 0,
+  kRlimitData = 3,
+  kRlimitAs = 4,
+  kCgroup2 = 5,
+  kCgroup1 = 6,
+  kPhysical = 7
+};
 enum class LimitEffect : uint32_t { kNone = 0, kNull = 1, kKill = 2, kThrottle = 3 };
 
 struct Bound {

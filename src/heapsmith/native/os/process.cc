@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
@@ -36,7 +35,12 @@ uint64_t resident_bytes_peak() {
   char text[2048];
   text[read_whole("/proc/self/status", text, sizeof text - 1)] = '\0';
   const char* line = strstr(text, "VmHWM:");
-  return line == nullptr ? 0 : strtoull(line + sizeof "VmHWM:" - 1, nullptr, 10) * 1024;
+  if (line == nullptr) return 0;
+  uint64_t kibibytes = 0;
+  for (const char* at = line + sizeof "VmHWM:" - 1; *at != '\n' && *at != '\0'; ++at) {
+    if (*at >= '0' && *at <= '9') kibibytes = kibibytes * 10 + static_cast<uint64_t>(*at - '0');
+  }
+  return kibibytes * 1024;
 }
 
 }  // namespace
@@ -48,6 +52,22 @@ uint32_t process_id() { return static_cast<uint32_t>(syscall(SYS_getpid)); }
 uint32_t parent_process_id() { return static_cast<uint32_t>(syscall(SYS_getppid)); }
 uint32_t thread_id() { return static_cast<uint32_t>(syscall(SYS_gettid)); }
 void thread_name(char (&name)[16]) { syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0); }
+void name_of_thread(uint32_t tid, char (&name)[16]) {
+  char path[48] = "/proc/self/task/";
+  char digits[11] = {};
+  char* digit = digits + sizeof digits - 1;
+  do {
+    *--digit = static_cast<char>('0' + tid % 10);
+    tid /= 10;
+  } while (tid != 0);
+  strcpy(path + strlen(path), digit);
+  strcpy(path + strlen(path), "/comm");
+  char text[17] = {};
+  long count = read_whole(path, text, sizeof text - 1);
+  if (count == 0) return;
+  if (text[count - 1] == '\n') text[count - 1] = '\0';
+  memcpy(name, text, sizeof name);
+}
 uint64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 uint64_t monotonic_coarse_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 uint64_t realtime_ns() { return clock_ns(CLOCK_REALTIME); }

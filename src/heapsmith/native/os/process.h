@@ -32,6 +32,8 @@ uint32_t process_id();
 uint32_t parent_process_id();
 uint32_t thread_id();
 void thread_name(char (&name)[16]);
+// Of any thread of this process; left as it is where the kernel would not say.
+void name_of_thread(uint32_t tid, char (&name)[16]);
 uint64_t monotonic_ns();
 uint64_t monotonic_coarse_ns();
 uint64_t realtime_ns();

@@ -1,4 +1,5 @@
-// Waiting for a word of this process to change, and waking whoever waits: futexes, which a signal handler may wake.
+// Waiting for a word of this process to change, and waking whoever waits: futexes, which a signal handler may
+// wake.
 #pragma once
 
 #include <errno.h>

@@ -165,12 +165,13 @@ int64_t live_bytes_now() {
 void set_marks_alone(wire::Slot& slot, int64_t live_bytes) {
   const wire::RegionHeader& header = *region.header;
   store_relaxed(alone_slot, &slot);
-  int64_t peak_bytes = header.live_bytes_peak;
+  int64_t peak_bytes = load_relaxed(header.live_bytes_peak);
   if (HS_UNLIKELY(load_relaxed(scopes_in_use) != 0)) peak_bytes = lowest(peak_bytes, next_scope_bytes());
   const int64_t below_peak = peak_bytes - live_bytes;
   const int64_t room = lowest(headroom(live_bytes), below_peak < 0 ? 0 : below_peak);
   int64_t low = INT64_MIN;
-  if (const auto warn = static_cast<int64_t>(header.warn_at_bytes); warn != 0 && is_above_warning != 0) {
+  if (const auto warn = static_cast<int64_t>(load_relaxed(header.warn_at_bytes));
+      warn != 0 && load_relaxed(is_above_warning) != 0) {
     low = slot.live_bytes - (live_bytes - rearm_bytes(warn));
   }
   if (HS_UNLIKELY(load_relaxed(watches_in_use) != 0)) {
@@ -192,13 +193,13 @@ void set_marks_among(wire::Slot& slot, int64_t live_bytes, uint32_t others) {
 // allocation looks up again, and the low mark is left as a newcomer may just have set it, so no fence is needed.
 HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
   const wire::RegionHeader& header = *region.header;
-  if (grown_bytes <= 0 || load_relaxed(writers) > 1 || slot.mark_low_bytes != INT64_MIN ||
-      header.limit_bytes != 0 || header.warn_at_bytes != 0 || load_relaxed(watches_in_use) != 0 ||
-      is_control_changed()) {
+  if (grown_bytes <= 0 || load_relaxed(writers) > 1 || load_relaxed(slot.mark_low_bytes) != INT64_MIN ||
+      load_relaxed(header.limit_bytes) != 0 || load_relaxed(header.warn_at_bytes) != 0 ||
+      load_relaxed(watches_in_use) != 0 || is_control_changed()) {
     return false;
   }
   const int64_t live_bytes = alone_live_bytes(slot);
-  if (live_bytes <= header.live_bytes_peak) return false;
+  if (live_bytes <= load_relaxed(header.live_bytes_peak)) return false;
   raise_peak(live_bytes, 0);
   store_relaxed(slot.mark_high_bytes, slot.live_bytes);
   return true;
@@ -219,7 +220,7 @@ bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes) {
     read_control(live_bytes);
     if (admitted && grown_bytes > 0 && is_over_limit(live_bytes)) {
       note_failure(wire::EventKind::kRefused, live_bytes - grown_bytes, requested_bytes);
-      slot.live_bytes -= grown_bytes;
+      store_relaxed(slot.live_bytes, slot.live_bytes - grown_bytes);
       admitted = false;
       live_bytes = alone ? alone_live_bytes(slot) : publish(slot);
     }

@@ -21,7 +21,6 @@ inline constexpr int64_t kPublishBytes = 32 * 1024;
 // A thread rereads the control block at least each time its live bytes grow by this.
 inline constexpr int64_t kLookUpBytes = 64 * 1024;
 
-
 // The slot's live bytes have passed a mark, `grown_bytes` of it just now (negative for a free). Answers whether the
 // growth is admitted; if not, it has been taken back.
 HS_SLOW_PATH bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes);
@@ -65,21 +64,25 @@ void account_inherited(int64_t live_bytes);
 
 HS_FAST_PATH bool account_allocation(wire::Slot& slot, size_t usable_bytes, size_t requested_bytes) {
   const int64_t live_bytes = slot.live_bytes + static_cast<int64_t>(usable_bytes);
-  slot.live_bytes = live_bytes;
-  if (HS_LIKELY(live_bytes <= slot.mark_high_bytes)) return true;
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (HS_LIKELY(live_bytes <= load_relaxed(slot.mark_high_bytes))) return true;
   return look_up(slot, static_cast<int64_t>(usable_bytes), requested_bytes);
 }
 
 HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
-  slot.live_bytes = live_bytes;
-  if (HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes)))
+    look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
 }
 
 // For growth that was admitted before and cannot be taken back.
 inline void account_growth(wire::Slot& slot, int64_t grown_bytes) {
-  slot.live_bytes += grown_bytes;
-  if (slot.live_bytes > slot.mark_high_bytes || slot.live_bytes < slot.mark_low_bytes) look_up(slot, 0, 0);
+  const int64_t live_bytes = slot.live_bytes + grown_bytes;
+  store_relaxed(slot.live_bytes, live_bytes);
+  if (live_bytes > load_relaxed(slot.mark_high_bytes) || live_bytes < load_relaxed(slot.mark_low_bytes)) {
+    look_up(slot, 0, 0);
+  }
 }
 
 HS_FAST_PATH bool is_control_changed() {

@@ -18,7 +18,8 @@ namespace {
 
 bool is_in_use(uint32_t generation) { return generation % 2 == 1; }
 
-// Claims a place whose generation is even by making it odd; `prepare` fills it before anybody can see it in use.
+// Claims a place whose generation is even by making it odd; `prepare` fills it before anybody can see it in
+// use.
 template <class Place, uint32_t kCapacity, class Prepare>
 bool claim(Place (&places)[kCapacity], uint32_t& index, Prepare prepare) {
   constexpr uint32_t kBeingPrepared = 1u << 31;
@@ -132,7 +133,8 @@ bool open_watch(int64_t threshold_bytes, int64_t rearm_bytes, uint32_t& index, u
   const bool opened = claim(watches, index, [=](Watch& watch) {
     store_relaxed(watch.threshold_bytes, threshold_bytes);
     store_relaxed(watch.rearm_bytes, rearm_bytes);
-    store_relaxed(watch.is_above, 0u);  // a threshold that has been passed already is crossed by the next allocation
+    store_relaxed(watch.is_above,
+                  0u);  // a threshold that has been passed already is crossed by the next allocation
     store_relaxed(watch.crossed_at_bytes, int64_t{0});
     store_relaxed(watch.delivered, load_relaxed(watch.crossings));
   });

@@ -1,5 +1,5 @@
-// What a program asked of its own live bytes: peaks of pieces of it (scopes) and thresholds (watches). Both are looked at
-// where account.cc looks up from its work, and bound how far a thread may go before it does.
+// What a program asked of its own live bytes: peaks of pieces of it (scopes) and thresholds (watches). Both
+// are looked at where account.cc looks up from its work, and bound how far a thread may go before it does.
 #pragma once
 
 #include <stdint.h>

@@ -52,7 +52,7 @@ void add_shared(size_t usable_bytes, wire::SlotKind kind) {
 
 bool file_slowly(wire::Slot& cells, const void* block, size_t usable_bytes, size_t requested_bytes) {
   // Large and followed blocks come by here however steady the heap is: so a change from outside is always seen.
-  if (is_control_changed()) this_thread.slot->mark_high_bytes = INT64_MIN;
+  if (is_control_changed()) store_relaxed(this_thread.slot->mark_high_bytes, INT64_MIN);
   if (!account_allocation(*this_thread.slot, usable_bytes, requested_bytes)) return false;
   add(cells, block, usable_bytes, requested_bytes);
   return true;

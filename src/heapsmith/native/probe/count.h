@@ -3,14 +3,16 @@
 //   malloc  next -> file_fast     ok: done           else: file_slowly
 //   free    unfile_fast           ok: next           else: unfile_slowly -> next
 //
-// Budget of the hot path: no lock, no atomic instruction, no call, no side effect before it is sure to succeed; plain
-// additions, each one instruction so that a signal handler that allocates finds nothing half done. Other processes read
-// while we write; nobody else writes.
+// Budget of the hot path: no lock, no atomic instruction, no call, no side effect before it is sure to succeed. The cells'
+// counters are plain additions of one instruction each; live_bytes is loaded, compared and stored, so a signal handler
+// that keeps blocks while it interrupts just that is the one thing that can leave it off. Other processes read while we
+// write; nobody else writes.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/atomic.h"
 #include "base/compiler.h"
 #include "probe/follow.h"
 #include "probe/size_class.h"
@@ -39,8 +41,8 @@ inline int64_t live_blocks(const wire::Cell& cell) {
 HS_FAST_PATH bool file_fast(wire::Slot& slot, wire::Slot& cells, const void* block, size_t usable_bytes,
                             uint32_t index) {
   const int64_t live_bytes = slot.live_bytes + static_cast<int64_t>(usable_bytes);
-  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes > slot.mark_high_bytes)) return false;
-  slot.live_bytes = live_bytes;
+  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes > load_relaxed(slot.mark_high_bytes))) return false;
+  store_relaxed(slot.live_bytes, live_bytes);
   add_to_cell(cells.cells[index]);
   return true;
 }
@@ -48,8 +50,8 @@ HS_FAST_PATH bool file_fast(wire::Slot& slot, wire::Slot& cells, const void* blo
 HS_FAST_PATH bool unfile_fast(wire::Slot& slot, wire::Slot& cells, const void* block, size_t usable_bytes,
                               uint32_t index) {
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
-  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes < slot.mark_low_bytes)) return false;
-  slot.live_bytes = live_bytes;
+  if (HS_UNLIKELY(is_followed(block)) || HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes))) return false;
+  store_relaxed(slot.live_bytes, live_bytes);
   take_from_cell(cells.cells[index]);
   return true;
 }

@@ -1,4 +1,5 @@
-// Who wants to hear of an allocation that gives NULL: told by the failing thread, when malloc has let go of everything.
+// Who wants to hear of an allocation that gives NULL: told by the failing thread, when malloc has let go of
+// everything.
 #pragma once
 
 #include <stddef.h>

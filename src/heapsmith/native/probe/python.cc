@@ -1,6 +1,7 @@
 #include "probe/python.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,17 @@ void PyObject_SetArenaAllocator(PyObjectArenaAllocator*) __attribute__((weak));
 extern const unsigned long Py_Version __attribute__((weak));
 // Only free-threaded builds have it; their objects lie in mimalloc's pages, whose sizes nobody outside can ask for.
 void _Py_MergeZeroLocalRefcount(void*) __attribute__((weak));
+
+// What _dl_find_object of newer C libraries fills in (dl_find_object(3)); declared here, for older headers lack it.
+struct FoundObject {
+  unsigned long long flags;
+  void* begin;
+  void* end;
+  link_map* map;
+  void* unwinding;
+  unsigned long long reserved[7];
+};
+int find_object_of(void* code, FoundObject*) __asm__("_dl_find_object") __attribute__((weak));
 }
 
 namespace hs::probe {
@@ -323,6 +335,16 @@ void watch(const Interpreter& found) {
   describe_python();
 }
 
+// Never waits for the linker's lock where that can be helped: its owner may be waiting for this thread.
+const char* path_of_object(const void* code) {
+  if (find_object_of != nullptr) {
+    FoundObject found = {};
+    return find_object_of(const_cast<void*>(code), &found) == 0 ? found.map->l_name : nullptr;
+  }
+  Dl_info object;
+  return dladdr(code, &object) != 0 ? object.dli_fname : nullptr;
+}
+
 template <class Function>
 void find(void* object, Function& function, const char* name) {
   function = reinterpret_cast<Function>(dlsym(object, name));
@@ -345,9 +367,9 @@ void look_for_python(const void* caller, void* mapping, size_t bytes) {
     if (state == wire::PythonState::kCounted && !is_wrapped(kObject)) wrap_domains();
     return;
   }
-  Dl_info object;
-  if (dladdr(caller, &object) == 0 || strstr(object.dli_fname, "libpython3.") == nullptr) return;
-  void* library = dlopen(object.dli_fname, RTLD_NOLOAD | RTLD_LAZY);
+  const char* path = path_of_object(caller);
+  if (path == nullptr || strstr(path, "libpython3.") == nullptr) return;
+  void* library = dlopen(path, RTLD_NOLOAD | RTLD_LAZY);
   if (library == nullptr) return;
   Interpreter found = {};
   find(library, found.get_allocator, "PyMem_GetAllocator");

@@ -66,7 +66,8 @@ void fold(wire::Slot& slot) {
     wire::Cell& into = ended.cells[index];
     fetch_add_relaxed(into.allocations, from.allocations);
     // A higher peak leaves what is live as it was, so as much more is below it.
-    const uint32_t higher = from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
+    const uint32_t higher =
+        from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
     into.live_blocks_peak += higher;
     fetch_add_relaxed(into.below_peak_blocks, int64_t{higher} - live);
     merge_followed(into, from);
@@ -184,6 +185,21 @@ wire::Slot* attach_python() {
   store_release(slot->state, static_cast<uint32_t>(wire::SlotState::kAlive));
   thread.python = slot;
   return slot;
+}
+
+void refresh_names() {
+  constexpr uint32_t kMostNames = 512;
+  uint32_t looked_up = 0;
+  const uint32_t used = load_acquire(region.header->slots_used);
+  for (uint32_t index = wire::kSharedSlots; index < used && looked_up < kMostNames; ++index) {
+    wire::Slot& slot = region.slots[index];
+    if (load_acquire(slot.state) != static_cast<uint32_t>(wire::SlotState::kAlive) ||
+        slot.kind != static_cast<uint32_t>(wire::SlotKind::kNative)) {
+      continue;
+    }
+    ++looked_up;
+    os::name_of_thread(slot.tid, slot.name);
+  }
 }
 
 void fork_prepare() {

@@ -60,6 +60,9 @@ bool can_share();
 // the process goes into its header.
 extern void (*on_region_open)();
 
+// Looks the names of all living threads up again: most are given after a thread's first allocation.
+void refresh_names();
+
 // Before, and after in parent and child.
 void fork_prepare();
 void fork_parent();

@@ -19,7 +19,7 @@ from bokeh.server.server import Server
 from tornado.ioloop import IOLoop
 
 from heapsmith.errors import RunError
-from heapsmith.run.history import ProcessSource
+from heapsmith.run.history import ProcessSource, check_interval
 from heapsmith.show.page.door import Doorkeeper, names_of_host
 from heapsmith.show.page.hub import Hub
 from heapsmith.show.page.session import Session
@@ -73,7 +73,11 @@ def serve(
 
     Raises:
         RunError: The page cannot be served there.
+        HeapsmithError: The interval is too short or too long.
     """
+    if not 0 <= port <= 65535:
+        raise RunError(f"cannot serve the page on {host}:{port}", "ports go from 0 to 65535")
+    check_interval(interval_s)
     for name in _LOGGERS:
         # The terminal belongs to the program under study: what a browser does wrong is no news there.
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import History, ProcessSource
+from heapsmith.run.history import FASTEST_S, History, ProcessSource
 
-FASTEST_S: Final = 0.1
-SLOWEST_S: Final = 60.0
 _EARLY: Final = 0.8
 """A browser is due when this share of its interval has passed, so that two clocks do not beat."""
 

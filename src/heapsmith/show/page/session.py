@@ -16,10 +16,10 @@ from bokeh.models import ColumnDataSource, CustomJS
 from jinja2 import Environment
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.run.history import Baseline, ProcessKey, key_of
+from heapsmith.run.history import Baseline, ProcessKey, check_interval, key_of
 from heapsmith.run.values import Event, Process
 from heapsmith.show import figures
-from heapsmith.show.page.hub import FASTEST_S, SLOWEST_S, Hub
+from heapsmith.show.page.hub import Hub
 from heapsmith.show.save import KINDS, Shown, file_name, render_file
 from heapsmith.show.tree import find_first
 from heapsmith.show.view import ALL_THREADS, compute_view, decode_key, find_thread
@@ -231,12 +231,8 @@ class Session:
         try:
             seconds = float(value)
         except ValueError:
-            seconds = float("nan")
-        if not FASTEST_S <= seconds <= SLOWEST_S:
-            raise HeapsmithError(
-                f"{value!r} is no update interval", hint=f"{FASTEST_S:g} s to {SLOWEST_S:g} s are possible"
-            )
-        self.interval_s = seconds
+            raise HeapsmithError(f"{value!r} is no update interval") from None
+        self.interval_s = check_interval(seconds)
         self._hub.hurry()
 
     def _set_range(self, value: str) -> None:

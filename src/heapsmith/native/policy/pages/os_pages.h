@@ -1,0 +1,28 @@
+// OsPages: pages straight from the operating system, in segments; the source of every page pipe.
+//
+// Promise: fresh pages read as zero and take no memory until they are written.
+#pragma once
+
+#include "os/linux.h"
+#include "policy/concepts.h"
+
+namespace hs {
+
+template <OperatingSystem Os = Linux>
+struct OsPages {
+  static constexpr size_t unlimited_bytes = ~size_t{0};
+
+  Segment map(size_t bytes, bool) { return {Os::map(bytes), false}; }
+  bool release(void* start, size_t bytes) { return Os::unmap(start, bytes); }
+  bool purge(void* start, size_t bytes) { return Os::purge(start, bytes); }
+  bool take(size_t) { return true; }
+  void give_back(size_t) {}
+  void touch(void*, size_t) {}
+  size_t keep_bytes(size_t) { return unlimited_bytes; }
+  size_t rest_bytes(size_t) { return unlimited_bytes; }
+  uint64_t keep_ms() { return ~uint64_t{0}; }
+  size_t limit_bytes() { return unlimited_bytes; }
+};
+static_assert(Pages<OsPages<>>);
+
+}  // namespace hs

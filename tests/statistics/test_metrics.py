@@ -1,0 +1,274 @@
+"""One endpoint for all watched processes: a pre-fork server under load, processes that are killed, the real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from heapsmith.run.fleet import Fleet
+from heapsmith.show.metrics import METRIC_NAMES, read_alerts, read_dashboard
+
+PROGRAMS = Path(__file__).parent / "programs"
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+Samples = dict[tuple[str, str], list[tuple[dict[str, str], float]]]
+
+
+def parse(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    found = dict[str, list[tuple[dict[str, str], float]]]()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def start(*words: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "heapsmith", *words], text=True, **options)  # type: ignore[call-overload]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """`heapsmith metrics`, as an operator runs it."""
+    server = start("metrics", "--port", "0", stderr=subprocess.PIPE)
+    assert server.stderr is not None
+    address = re.search(r"http://\S+", server.stderr.readline())
+    assert address
+    yield address[0]
+    end(server)
+
+
+def scrape(endpoint: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    with urllib.request.urlopen(endpoint, timeout=10) as answer:
+        return parse(answer.read().decode())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A pre-fork server of the standard library, watched: its name in metrics and its address."""
+    name = tmp_path / f"prefork{os.getpid()}.py"
+    name.write_text((PROGRAMS / "prefork.py").read_text())
+    port = tmp_path / "port"
+    process = start("run", "--no-summary", "--", sys.executable, str(name), str(port))
+    for _ in range(200):
+        if port.exists() and port.read_text().strip():
+            break
+        time.sleep(0.05)
+    yield name.name, f"http://127.0.0.1:{port.read_text().strip()}/"
+    end(process)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 15) -> object:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
+
+
+def test_a_prefork_server_is_scraped_under_load(service: tuple[str, str], endpoint: str) -> None:
+    name, address = service
+
+    def load(count: int) -> None:
+        for _ in range(count):
+            urllib.request.urlopen(address, timeout=10).read()
+
+    load(20)
+
+    def of(metric: str) -> dict[str, float]:
+        return {
+            labels["worker"]: value
+            for labels, value in scrape(endpoint).get(metric, [])
+            if labels["process"] == name
+        }
+
+    assert wait_for(lambda: len(of("heapsmith_info")) == 5)  # the parent and four workers
+    before = of("heapsmith_allocations_total")
+    load(200)
+    after = of("heapsmith_allocations_total")
+    assert sum(after[worker] > before[worker] for worker in before) >= 2
+    live, peak = of("heapsmith_heap_allocated_bytes"), of("heapsmith_heap_allocated_peak_bytes")
+    assert all(0 < live[worker] <= peak[worker] for worker in live)
+    assert of("process_heap_bytes").keys() == live.keys()
+    assert all(of("heapsmith_heap_limit_bytes")[worker] > live[worker] for worker in live)
+    assert all(value > 0 for value in of("heapsmith_python_blocks").values())
+    families = scrape(endpoint)
+    assert set(families) <= METRIC_NAMES
+    assert all(
+        "pid" not in labels for metric, rows in families.items() for labels, _ in rows if "exit" not in metric
+    )
+
+
+def test_a_killed_process_keeps_its_last_values(
+    service: tuple[str, str], endpoint: str, heapsmith: Cli
+) -> None:
+    name, address = service
+    urllib.request.urlopen(address, timeout=10).read()
+    listed = json.loads(heapsmith("ps", "--json").stdout)
+    workers = [process["pid"] for process in listed if name in " ".join(process["command"])][1:]
+    victim = workers[0]
+    wait_for(
+        lambda: any(labels["process"] == name for labels, _ in scrape(endpoint).get("heapsmith_info", []))
+    )
+    os.kill(victim, signal.SIGKILL)
+
+    def last_words() -> dict[str, str] | None:
+        rows = scrape(endpoint).get("heapsmith_process_exit_info", [])
+        return next((labels for labels, _ in rows if labels["pid"] == str(victim)), None)
+
+    labels = wait_for(last_words)
+    assert isinstance(labels, dict)
+    assert labels["exit_code"] == "unknown"
+    assert int(labels["peak_bytes"]) >= int(labels["allocated_bytes"]) > 0
+
+
+def test_a_program_that_met_its_limit_shows_it(endpoint: str) -> None:
+    grow = "while True: kept.append(bytearray(1 << 20))"
+    code = f"import time\nkept = []\ntry:\n    {grow}\nexcept MemoryError: pass\ntime.sleep(30)"
+    program = start("run", "--no-summary", "--limit", "64MiB", "--", sys.executable, "-c", code)
+    try:
+
+        def refused() -> list[float]:
+            rows = scrape(endpoint).get("heapsmith_allocation_failures_total", [])
+            return [value for labels, value in rows if labels["reason"] == "limit" and value > 0]
+
+        assert wait_for(refused)
+        rows = scrape(endpoint)["heapsmith_heap_limit_bytes"]
+        assert any(
+            labels["source"] == "cap" and labels["effect"] == "null" and value == 64 << 20
+            for labels, value in rows
+        )
+    finally:
+        end(program)
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "heapsmith", "metrics", "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == f"heapsmith: metrics cannot be served at 127.0.0.1:{port}: Address already in use (choose another --port)\n"
+    )
+
+
+def test_dashboard_and_alerts_use_only_metrics_that_exist(heapsmith: Cli) -> None:
+    dashboard = json.loads(heapsmith("metrics", "--dashboard").stdout)
+    assert dashboard == json.loads(read_dashboard())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) > 15
+    text = "\n".join(expressions) + heapsmith("metrics", "--alerts").stdout
+    used = set(re.findall(r"\b(?:heapsmith|process)_\w+", text)) - {"heapsmith_"}
+    assert used and used <= METRIC_NAMES
+
+
+def promtool(name: str) -> str:
+    found = shutil.which(name) or shutil.which(name, path=os.environ.get("PROMETHEUS_BIN", ""))
+    if found is None:
+        pytest.skip(f"there is no {name} on this machine (apt-get install prometheus)")
+    return found
+
+
+def test_promtool_accepts_rules_and_metrics(tmp_path: Path, service: tuple[str, str], heapsmith: Cli) -> None:
+    rules = tmp_path / "alerts.yml"
+    rules.write_text(read_alerts())
+    tool = promtool("promtool")
+    assert subprocess.run([tool, "check", "rules", str(rules)], capture_output=True).returncode == 0
+    exposition = heapsmith("metrics", "--once").stdout
+    assert "heapsmith_heap_allocated_bytes" in exposition
+    checked = subprocess.run([tool, "check", "metrics"], input=exposition, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_prometheus_scrapes_it(tmp_path: Path, service: tuple[str, str], endpoint: str) -> None:
+    prometheus = promtool("prometheus")
+    name, _ = service
+    target = endpoint.removeprefix("http://").removesuffix("/metrics")
+    (tmp_path / "alerts.yml").write_text(read_alerts())
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [alerts.yml]\n"
+        f"scrape_configs: [{{job_name: heapsmith, static_configs: [{{targets: ['{target}']}}]}}]\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [prometheus, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+         f"--web.listen-address=127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+
+        def ask() -> list[object]:
+            query = f"count(heapsmith_heap_allocated_bytes{{process=%22{name}%22}})"
+            try:
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=5
+                ) as answer:
+                    return json.load(answer)["data"]["result"]
+            except OSError:
+                return []
+
+        result = wait_for(ask, 40)
+        assert isinstance(result, list) and result[0]["value"][1] == "5"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_opentelemetry_sees_the_same_numbers(service: tuple[str, str]) -> None:
+    metrics = pytest.importorskip("opentelemetry.sdk.metrics")
+    export = pytest.importorskip("opentelemetry.sdk.metrics.export")
+    from heapsmith.show.telemetry import register_instruments
+
+    name, _ = service
+    reader = export.InMemoryMetricReader()
+    fleet = Fleet()
+    provider = metrics.MeterProvider(metric_readers=[reader])
+    register_instruments(provider.get_meter("heapsmith"), fleet)
+    data = reader.get_metrics_data()
+    found = {
+        metric.name: {
+            point.attributes["heapsmith.worker"]: point.value
+            for point in metric.data.data_points
+            if point.attributes["process.executable.name"] == name
+        }
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert len(found["heapsmith.memory.used"]) == 5
+    assert all(
+        found["heapsmith.memory.used.peak"][w] >= v > 0 for w, v in found["heapsmith.memory.used"].items()
+    )
+    assert found["heapsmith.memory.limit"] and found["heapsmith.memory.allocations"]
+    fleet.close()
