@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from heapsmith.here import calls
@@ -52,6 +55,33 @@ def test_programs_of_open_enclave_are_compatible(build: Build, options: tuple[st
     assert (done.returncode, done.stdout) == (0, "compatible\n")
     # Without anybody who counts the peak, the answer is UNSUPPORTED, at run time.
     assert subprocess.run([program, "unwatched"], env=behind_watch(watched=False)).returncode == 0
+
+
+def test_the_eleven_functions_work_in_the_region_they_are_given(build: Build) -> None:
+    program = build(
+        PROGRAMS / "region.c", LINK_HEAPSMITH[0], "-lheapsmith_enclave", LINK_HEAPSMITH[2], "-Wextra"
+    )
+    done = subprocess.run(
+        [program], env=behind_watch(watched=False), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "compatible\n"), done.stderr
+
+
+@pytest.mark.parametrize("preset", ["default", "small", "hardened"])
+def test_mallinfo2_and_psutil_are_right_on_a_forged_heap(preset: str) -> None:
+    code = (
+        "import ctypes, psutil\n"
+        "def used():\n    info = psutil.heap_info()\n    return info.heap_used + info.mmap_used\n"
+        "malloc = ctypes.CDLL(None).malloc\nmalloc.restype = ctypes.c_void_p\n"
+        "before = used()\nmalloc(50_000_000)\nprint(used() - before)\n"
+    )
+    if not hasattr(psutil, "heap_info"):
+        pytest.skip("psutil's heap_info is younger than this one")
+    forged = {"LD_PRELOAD": str(library(f"libheapsmith_{preset}.so"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | forged, capture_output=True, text=True
+    )
+    assert 50_000_000 <= int(done.stdout) < 51_000_000, done.stderr
 
 
 @pytest.mark.parametrize("allocator", FIELD)

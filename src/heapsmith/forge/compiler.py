@@ -38,7 +38,13 @@ _LINK_FLAGS: Final = (
     "-Wl,--hash-style=gnu",
     "-Wl,--as-needed",
 )
-_SOURCE_FILES: Final = ("abi/forged_init.cc", "abi/leaks.cc", "abi/malloc.cc", "abi/new.cc")
+_SOURCE_FILES: Final = (
+    "abi/forged_init.cc",
+    "abi/forged_statistics.cc",
+    "abi/leaks.cc",
+    "abi/malloc.cc",
+    "abi/new.cc",
+)
 
 
 @dataclass(frozen=True)

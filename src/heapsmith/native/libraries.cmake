@@ -13,7 +13,7 @@ add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 foreach(preset default hardened low-latency pow2 small)
-  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
+  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_statistics.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
     ${native}/abi/new.cc)
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()

@@ -202,7 +202,7 @@ def largest_request_bytes(allocator: str, available_bytes: int) -> int:
     """
     if available_bytes < PAGE_BYTES:
         return 0
-    if allocator in ("glibc", "musl", "dlmalloc"):  # pages, and the words before a block
+    if allocator in ("glibc", "musl", "dlmalloc", "heapsmith"):  # pages, and the words before a block
         return available_bytes // PAGE_BYTES * PAGE_BYTES - 32
     if allocator == "tcmalloc":
         return available_bytes // 8192 * 8192

@@ -171,8 +171,7 @@ void ask_tcmalloc(Told& told) {
     say(told, kToldCurrent, told.current_bytes, value, true);
   }
   uint64_t unmapped = 0;
-  if (tcmalloc_reads("generic.heap_size", value) &&
-      tcmalloc_reads("tcmalloc.pageheap_unmapped_bytes", unmapped)) {
+  if (tcmalloc_reads("generic.heap_size", value) && tcmalloc_reads("tcmalloc.pageheap_unmapped_bytes", unmapped)) {
     say(told, kToldReserved, told.reserved_bytes, value, true);
     say(told, kToldCommitted, told.committed_bytes, value - unmapped, true);
     if ((told.valid & kToldCurrent) != 0 && value - unmapped > told.current_bytes) {
@@ -245,6 +244,24 @@ void ask_dlmalloc(Told& told) {
   say(told, kToldFreeCached, told.free_cached_bytes, seen.fordblks, true);
 }
 
+void (*forged_tell)(size_t (&)[5]);
+
+bool find_forged(const Object& object) { return object.find(forged_tell, "heapsmith_tell"); }
+
+void ask_forged(Told& told) {
+  strcpy(told.name, "heapsmith");
+  told.largest_request = largest_in_pages;
+  size_t figures[5] = {};
+  forged_tell(figures);
+  told.unit = ToldUnit::kUsable;
+  // Blocks in the caches of other threads count as in use.
+  say(told, kToldCurrent, told.current_bytes, figures[0], false);
+  say(told, kToldCommitted, told.committed_bytes, figures[1], true);
+  say(told, kToldReserved, told.reserved_bytes, figures[2], true);
+  say(told, kToldMetadata, told.metadata_bytes, figures[3], true);
+  say(told, kToldFreeCached, told.free_cached_bytes, figures[4], true);
+}
+
 // Those that tell nothing: who they are is all there is to say.
 char silent_name[sizeof(Told{}.name)];
 
@@ -268,9 +285,9 @@ struct Adapter {
   void (*ask)(Told&);
 };
 constexpr Adapter kAdapters[] = {
-    {find_jemalloc, ask_jemalloc}, {find_tcmalloc, ask_tcmalloc}, {find_mimalloc, ask_mimalloc},
-    {find_snmalloc, ask_snmalloc}, {find_dlmalloc, ask_dlmalloc}, {find_glibc, ask_glibc},
-    {find_silent, ask_silent},
+    {find_forged, ask_forged},     {find_jemalloc, ask_jemalloc}, {find_tcmalloc, ask_tcmalloc},
+    {find_mimalloc, ask_mimalloc}, {find_snmalloc, ask_snmalloc}, {find_dlmalloc, ask_dlmalloc},
+    {find_glibc, ask_glibc},       {find_silent, ask_silent},
 };
 const Adapter* found_adapter = nullptr;
 
