@@ -1,11 +1,10 @@
 // Threads that come and go against an exact sum: nothing is lost, the peak is within its bound, a limit holds.
-#include "probe/account.h"
-
 #include <atomic>
 #include <thread>
 #include <vector>
 
 #include "expect.h"
+#include "probe/account.h"
 #include "probe/count.h"
 #include "probe/region.h"
 #include "probe/thread.h"

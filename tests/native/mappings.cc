@@ -20,7 +20,8 @@ int main() {
   size_t peak = 0;
   for (int step = 0; step < 200000; ++step) {
     const size_t first = draw.below(kPages);
-    const size_t count = 1 + draw.below(draw.below(10) == 0 ? kPages - first : (kPages - first < 8 ? kPages - first : 8));
+    const size_t count =
+        1 + draw.below(draw.below(10) == 0 ? kPages - first : (kPages - first < 8 ? kPages - first : 8));
     const uintptr_t begin = kBase + first * kPageBytes;
     bool any = false;
     for (size_t page = first; page < first + count; ++page) any = any || model[page];

@@ -1,9 +1,8 @@
 // The class of a size is the first whose bound is not below it, for every size of any magnitude.
-#include "probe/size_class.h"
-
 #include <initializer_list>
 
 #include "expect.h"
+#include "probe/size_class.h"
 
 namespace wire = hs::wire;
 

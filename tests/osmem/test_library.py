@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (what a program prints, and C that is compiled, is quoted whole)
 from __future__ import annotations
 
 import ctypes

@@ -64,7 +64,7 @@ def info(
     if json:
         print(msgspec.json.encode(_document(process, limit)).decode())  # noqa: T201
     else:
-        Console().print(render_process(process, _details(process, limit)))
+        Console().print(render_process(process, _details(process, limit) | _waiting(process, wishes)))
 
 
 def _parse_wish(text: str) -> tuple[str, int | None]:
@@ -74,6 +74,13 @@ def _parse_wish(text: str) -> tuple[str, int | None]:
             f"--set {text} is not understood", hint="write --set limit=512MiB or --set warn-at=256MiB"
         )
     return key, None if value in _NONE else parse_bytes(value)
+
+
+def _waiting(process: Process, wishes: list[tuple[str, int | None]]) -> dict[str, str]:
+    """Say what a program that allocates nothing just now has not seen yet."""
+    now = {"limit": process.limit_bytes, "warn-at": process.warn_at_bytes}
+    names = [key for key, value in wishes if now[key] != value]
+    return {"Not yet seen": f"{' and '.join(names)}: at the program's next growth"} if names else {}
 
 
 def _document(process: Process, limit: HeapLimit | None) -> dict[str, object]:

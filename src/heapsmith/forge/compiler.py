@@ -72,8 +72,9 @@ class Compiler:
             debug: Keep what a debugger needs.
         """
         target = ["-target", self.target] if self.target else []
-        # The C++ runtime is not there to be needed: a heap comes before everything.
-        runtime = ["-nostdlib++"] if self.is_zig else ["-nodefaultlibs"]
+        # The C++ runtime is not there to be needed: a heap comes before everything. (ziglang has it in archives, of
+        # which nothing is taken; without it, it would hide the headers too.)
+        runtime = [] if self.is_zig else ["-nodefaultlibs"]
         libraries = [] if self.is_zig else ["-lc", "-lgcc"]
         return [
             *self.command,

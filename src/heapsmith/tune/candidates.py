@@ -136,13 +136,13 @@ def _moves(found: Found, knobs: dict[str, Value]) -> Iterator[dict[str, Value]]:
                 yield knobs | {knob.name: value}
 
 
-def simplicity(candidate: Candidate) -> tuple[int, int, str]:
-    """Rank candidates by how little they change: among equals, the simplest is the answer.
+def simplicity(candidate: Candidate) -> int:
+    """Count how much a candidate changes: among equals, the simplest is the answer.
+
+    A library counts three times: it has to be installed and kept up to date, a knob of what is there has not.
 
     Example:
-        >>> simplicity(as_it_is())[0]
+        >>> simplicity(as_it_is())
         0
     """
-    # A library has to be installed and kept up to date: that weighs more than a knob or two of what is there.
-    changes = 3 * (candidate.library is not None) + len(candidate.knobs)
-    return (0 if candidate.changes_nothing else changes, len(candidate.label), candidate.label)
+    return 0 if candidate.changes_nothing else 3 * (candidate.library is not None) + len(candidate.knobs)

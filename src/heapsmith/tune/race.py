@@ -35,8 +35,10 @@ _STAGES: Final = 2
 _ROUNDS_OF_FINALISTS: Final = 5
 ALIKE: Final = 1.08
 """Standings within so much of the leader's are alike: the simplest of them wins."""
-ALIKE_IN_NOISE: Final = 1.35
+ALIKE_IN_NOISE: Final = 1.2
 """So are standings within so much of it where the rounds of the two overlap: noise must not decide the answer."""
+STAYS_IN_NOISE: Final = 1.35
+"""So far behind may be whose rounds overlap with the leader's and still stay: more rounds will tell."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -153,13 +155,13 @@ class Race:
             standing = standings[label]
             bar = _BEHIND[min(standing.rounds, len(_BEHIND)) - 1]
             behind = (standing.ratio or 1.0) / best
-            if behind > bar and not (behind <= ALIKE_IN_NOISE and _overlap(ratios[label], ratios[order[0]])):
+            if behind > bar and not (behind <= STAYS_IN_NOISE and _overlap(ratios[label], ratios[order[0]])):
                 self._leave(label, f"behind by more than {bar - 1:.0%} after {standing.rounds} round(s)")
         seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
         left = [label for label in order if label in self._in_race]
         # The simplest of those that noise does not tell from the leader may be the answer: it keeps its seat.
         untold = [label for label in left if _overlap(ratios[label], ratios[order[0]])]
-        simplest = min(untold, key=lambda label: simplicity(self._everyone[label]), default=None)
+        simplest = min(untold, key=lambda label: self._simplicity(self._everyone[label]), default=None)
         for label in left[seats:]:
             if label != simplest:
                 self._leave(label, f"not among the best {seats}")
@@ -236,8 +238,12 @@ class Race:
             not_told = _overlap(ratios[standing.candidate.label], ratios[leader.candidate.label])
             if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
                 alike.append(standing.candidate)
-        alike.sort(key=simplicity)
+        alike.sort(key=self._simplicity)
         return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
+
+    def _simplicity(self, candidate: Candidate) -> tuple[int, int]:
+        """Rank by how little is changed; among equals the allocator's file names the more careful setting first."""
+        return simplicity(candidate), list(self._everyone).index(candidate.label)
 
     def _failed(self, label: str) -> bool:
         return any(outcome.failed for outcome in self._laboratory.outcomes if outcome.candidate == label)

@@ -41,8 +41,8 @@ struct FailingLinux : hs::Linux {
 using Classes = hs::Geometric<16, 65536, 4>;
 using PagePolicy = hs::Pipe<hs::OsPages<FailingLinux>, hs::Limit<256 << 20>, hs::PurgeAfter<1, 65536, 4>>;
 template <class Remote>
-using Tested = hs::Heap<Classes, hs::BoundedCache<65536, 2048, 32>, Remote, PagePolicy, hs::FutexLock,
-                        hs::PlainLinks, FailingLinux>;
+using Tested = hs::Heap<Classes, hs::BoundedCache<65536, 2048, 32>, Remote, PagePolicy, hs::FutexLock, hs::PlainLinks,
+                        FailingLinux>;
 
 [[noreturn]] void broken(const char* what, unsigned long long number) {
   fprintf(stderr, "broken: %s (%llu)\n", what, number);
@@ -88,8 +88,8 @@ struct Worker {
     live[at] = block;
   }
   std::map<uintptr_t, Block>::iterator pick() {
-    auto found = live.lower_bound(live.begin()->first +
-                                  next_random(state) % (live.rbegin()->first - live.begin()->first + 1));
+    auto found =
+        live.lower_bound(live.begin()->first + next_random(state) % (live.rbegin()->first - live.begin()->first + 1));
     return found == live.end() ? live.begin() : found;
   }
   size_t any_size() {
@@ -197,8 +197,7 @@ int run(uint64_t seed, unsigned long operations, unsigned threads) {
   fail_one_in = 0;
   Heap::recycle();
   check_structure<Heap>();
-  if (Heap::PageHeapType::dirty_bytes() != 0)
-    broken("dirty after recycling", Heap::PageHeapType::dirty_bytes());
+  if (Heap::PageHeapType::dirty_bytes() != 0) broken("dirty after recycling", Heap::PageHeapType::dirty_bytes());
   printf("held: %lu system calls failed, %lu requests refused\n", failures, refused);
   return 0;
 }

@@ -10,12 +10,12 @@
 
 #include "heapsmith.h"
 
-#define MUST(condition)                                                           \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
-      fprintf(stderr, "line %d does not hold: %s\n", __LINE__, #condition);       \
-      exit(1);                                                                    \
-    }                                                                             \
+#define MUST(condition)                                                     \
+  do {                                                                      \
+    if (!(condition)) {                                                     \
+      fprintf(stderr, "line %d does not hold: %s\n", __LINE__, #condition); \
+      exit(1);                                                              \
+    }                                                                       \
   } while (0)
 
 enum { MIB = 1 << 20 };

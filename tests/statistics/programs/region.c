@@ -9,12 +9,12 @@
 
 #include "oe_allocator.h"
 
-#define MUST(condition)                                                           \
-  do {                                                                            \
-    if (!(condition)) {                                                           \
-      fprintf(stderr, "line %d does not hold: %s\n", __LINE__, #condition);       \
-      exit(1);                                                                    \
-    }                                                                             \
+#define MUST(condition)                                                     \
+  do {                                                                      \
+    if (!(condition)) {                                                     \
+      fprintf(stderr, "line %d does not hold: %s\n", __LINE__, #condition); \
+      exit(1);                                                              \
+    }                                                                       \
   } while (0)
 
 enum { MIB = 1 << 20 };

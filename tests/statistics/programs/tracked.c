@@ -9,12 +9,12 @@
 
 #include "heap_tracker_lib.h"
 
-#define MUST(condition)                                                    \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
+#define MUST(condition)                                                                  \
+  do {                                                                                   \
+    if (!(condition)) {                                                                  \
       printf("line %d does not hold: %s (%zd)\n", __LINE__, #condition, heap_allocated); \
-      exit(1);                                                             \
-    }                                                                      \
+      exit(1);                                                                           \
+    }                                                                                    \
   } while (0)
 
 static void* volatile kept;

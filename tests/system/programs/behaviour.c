@@ -81,7 +81,7 @@ static int fork_under_load(void) {
 static int count_here(void) { return 3; }
 
 static int bare_forks(void) {
-  pid_t (*bare)(void) = (pid_t(*)(void))dlsym(RTLD_DEFAULT, "_Fork");
+  pid_t (*bare)(void) = (pid_t (*)(void))dlsym(RTLD_DEFAULT, "_Fork");
   if (bare == NULL) return 0;
   for (int number = 0; number < 5; ++number) {
     const pid_t child = bare();
@@ -277,9 +277,10 @@ static int locks_memory(void) {
 
 // A sandbox that kills for anything but what malloc, threads and leaving need.
 static int sandboxed(void) {
-  static const int allowed[] = {SYS_write, SYS_exit,   SYS_exit_group, SYS_rt_sigreturn, SYS_brk,     SYS_mmap,
-                                SYS_munmap, SYS_mremap, SYS_mprotect,   SYS_madvise,      SYS_futex,   SYS_clone3,
-                                SYS_clone, SYS_rseq,   SYS_set_robust_list, SYS_rt_sigprocmask, SYS_rt_sigaction};
+  static const int allowed[] = {
+      SYS_write,  SYS_exit,   SYS_exit_group,      SYS_rt_sigreturn,   SYS_brk,         SYS_mmap,
+      SYS_munmap, SYS_mremap, SYS_mprotect,        SYS_madvise,        SYS_futex,       SYS_clone3,
+      SYS_clone,  SYS_rseq,   SYS_set_robust_list, SYS_rt_sigprocmask, SYS_rt_sigaction};
   enum { kCount = sizeof allowed / sizeof *allowed };
   struct sock_filter code[2 * kCount + 2];
   code[0] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));

@@ -57,8 +57,8 @@ static void empty_blocks(void) {
 
 static void reallocations(void) {
   void* block = took(realloc(NULL, 10), 10);
-  block = change(block, 10, 20);      // in place
-  block = change(block, 20, 20000);   // moved
+  block = change(block, 10, 20);     // in place
+  block = change(block, 20, 20000);  // moved
   took(malloc(64), 64);
   block = change(block, 20000, 30);   // shrunk
   block = change(block, 30, 300000);  // into a mapping
@@ -141,9 +141,14 @@ int main(int count, char** arguments) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } scenarios[] = {{"simple", simple},   {"empty_blocks", empty_blocks}, {"reallocations", reallocations},
-                   {"aligned", aligned}, {"texts", texts},               {"large", large},
-                   {"failures", failures}, {"untouched", untouched}};
+  } scenarios[] = {{"simple", simple},
+                   {"empty_blocks", empty_blocks},
+                   {"reallocations", reallocations},
+                   {"aligned", aligned},
+                   {"texts", texts},
+                   {"large", large},
+                   {"failures", failures},
+                   {"untouched", untouched}};
   for (size_t number = 0; number < sizeof scenarios / sizeof *scenarios; ++number) {
     if (strcmp(what, scenarios[number].name) == 0) scenarios[number].act();
   }

@@ -1,10 +1,10 @@
 // The same for operators: they have to reach the program's malloc, since its free takes back what they hand out.
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 #include <string>
-
-#include <unistd.h>
 
 namespace {
 alignas(16) char space[1 << 26];

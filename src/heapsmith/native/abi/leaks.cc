@@ -65,15 +65,10 @@ __attribute__((destructor(101))) void write_file() {
   for (unsigned index = 1; index < SpecHeap::Classes::index_count; index++) {
     if (out.blocks[index] == 0) continue;
     Line line;
-    line.add(SpecHeap::Classes::bytes_of(index))
-        .add(",")
-        .add(out.blocks[index])
-        .add(",")
-        .add(out.bytes[index]);
+    line.add(SpecHeap::Classes::bytes_of(index)).add(",").add(out.blocks[index]).add(",").add(out.bytes[index]);
     line.add("\n").write_to(file);
   }
-  if (out.blocks[0] != 0)
-    Line().add("larger,").add(out.blocks[0]).add(",").add(out.bytes[0]).add("\n").write_to(file);
+  if (out.blocks[0] != 0) Line().add("larger,").add(out.blocks[0]).add(",").add(out.bytes[0]).add("\n").write_to(file);
   hs::system_call(SYS_close, file);
   file = -1;
 }

@@ -53,10 +53,9 @@ HS_EXPORT struct mallinfo2 mallinfo2() noexcept {
 // Its ints cannot hold more than 2 GiB: beyond, the largest of them, never a number that has wrapped.
 HS_EXPORT struct mallinfo mallinfo() noexcept {
   const struct mallinfo2 wide = mallinfo2();
-  return {within_int(wide.arena),   within_int(wide.ordblks),  within_int(wide.smblks),
-          within_int(wide.hblks),   within_int(wide.hblkhd),   within_int(wide.usmblks),
-          within_int(wide.fsmblks), within_int(wide.uordblks), within_int(wide.fordblks),
-          within_int(wide.keepcost)};
+  return {within_int(wide.arena),    within_int(wide.ordblks), within_int(wide.smblks),  within_int(wide.hblks),
+          within_int(wide.hblkhd),   within_int(wide.usmblks), within_int(wide.fsmblks), within_int(wide.uordblks),
+          within_int(wide.fordblks), within_int(wide.keepcost)};
 }
 
 }  // extern "C"

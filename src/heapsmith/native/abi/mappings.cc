@@ -1,4 +1,6 @@
 // The program's own anonymous mappings. What the allocator itself maps is its business: told by where the call came from.
+#include "probe/mappings.h"
+
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -7,7 +9,6 @@
 #include <unistd.h>
 
 #include "abi/heap.h"
-#include "probe/mappings.h"
 #include "probe/python.h"
 
 namespace {

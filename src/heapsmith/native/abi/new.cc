@@ -62,7 +62,8 @@ HS_SLOW_PATH void* ask_program(const char* symbol, size_t bytes, const void* cal
   return ask(bytes);
 }
 
-HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment, const void* caller) {
+HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::align_val_t alignment,
+                                       const void* caller) {
   auto* ask = prepare_to_ask<void* (*)(size_t, std::align_val_t)>(symbol, caller, bytes);
   return ask(bytes, alignment);
 }
@@ -76,7 +77,8 @@ void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
   return posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr;
 }
 
-HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag, const void* caller) {
+HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag,
+                                       const void* caller) {
   auto* ask = prepare_to_ask<void* (*)(size_t, const std::nothrow_t&)>(symbol, caller, bytes);
   return ask(bytes, tag);
 }
@@ -109,13 +111,11 @@ HS_EXPORT void* operator new[](size_t bytes, const std::nothrow_t& tag) noexcept
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block
-                                     : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block
-                                     : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
   void* block = allocate_aligned(bytes, alignment);

@@ -6,8 +6,7 @@
 #include "base/compiler.h"
 
 static_assert(sizeof(oe_mallinfo_t) == 3 * sizeof(size_t) && sizeof(oe_result_t) == 4);
-static_assert(int{HS_UNSUPPORTED} == int{OE_UNSUPPORTED} &&
-              int{HS_INVALID_PARAMETER} == int{OE_INVALID_PARAMETER});
+static_assert(int{HS_UNSUPPORTED} == int{OE_UNSUPPORTED} && int{HS_INVALID_PARAMETER} == int{OE_INVALID_PARAMETER});
 
 namespace {
 

@@ -34,8 +34,7 @@ oe_result_t oe_allocator_mallinfo(oe_mallinfo_t* info);
 /* Called in the thread whose allocation has failed, before it gets NULL. The C library's callers pass no file
  * and no line: `file` is "" and `line` 0. OE_UNSUPPORTED where nobody counts. NULL takes the callback away.
  */
-typedef void (*oe_allocation_failure_callback_t)(const char* file, size_t line, const char* func,
-                                                 size_t size);
+typedef void (*oe_allocation_failure_callback_t)(const char* file, size_t line, const char* func, size_t size);
 oe_result_t oe_set_allocation_failure_callback(oe_allocation_failure_callback_t callback);
 
 #ifdef __cplusplus

@@ -32,8 +32,7 @@ struct Tightest {
   uint32_t source = HS_SOURCE_NONE;
   uint32_t effect = HS_EFFECT_NONE;
 
-  void meet(uint64_t candidate_bytes, uint64_t candidate_raw_bytes, uint32_t its_source,
-            uint32_t its_effect) {
+  void meet(uint64_t candidate_bytes, uint64_t candidate_raw_bytes, uint32_t its_source, uint32_t its_effect) {
     if (candidate_bytes >= heap_bytes) return;
     heap_bytes = candidate_bytes;
     raw_bytes = candidate_raw_bytes;
@@ -91,8 +90,8 @@ void note(uint32_t index, uint64_t live_bytes) {
 
 int hand_over(const hs_stats_t& full, hs_stats_t* to) {
   const uint32_t bytes = to->size < sizeof full ? to->size : static_cast<uint32_t>(sizeof full);
-  memcpy(reinterpret_cast<char*>(to) + sizeof to->size,
-         reinterpret_cast<const char*>(&full) + sizeof full.size, bytes - sizeof full.size);
+  memcpy(reinterpret_cast<char*>(to) + sizeof to->size, reinterpret_cast<const char*>(&full) + sizeof full.size,
+         bytes - sizeof full.size);
   return HS_OK;
 }
 
@@ -125,24 +124,20 @@ void add_limit(hs_stats_t& stats, uint64_t cap_bytes, uint64_t warn_at_bytes, co
                   load_relaxed(last_bounds.effect));
   }
   const uint64_t soft_heap_bytes = load_relaxed(last_bounds.soft_heap_bytes);
-  const uint64_t soft_bytes = warn_at_bytes != 0 && (soft_heap_bytes == 0 || warn_at_bytes < soft_heap_bytes)
-                                  ? warn_at_bytes
-                                  : soft_heap_bytes;
-  if (soft_bytes != 0)
-    say(stats, HS_F_SOFT_LIMIT, stats.soft_limit_bytes, soft_bytes, soft_bytes == warn_at_bytes);
+  const uint64_t soft_bytes =
+      warn_at_bytes != 0 && (soft_heap_bytes == 0 || warn_at_bytes < soft_heap_bytes) ? warn_at_bytes : soft_heap_bytes;
+  if (soft_bytes != 0) say(stats, HS_F_SOFT_LIMIT, stats.soft_limit_bytes, soft_bytes, soft_bytes == warn_at_bytes);
   if (tightest.source == HS_SOURCE_NONE) return;
   const bool is_exact = tightest.source == HS_SOURCE_CAP;
   const uint64_t heap_bytes = tightest.heap_bytes > current_bytes ? tightest.heap_bytes : current_bytes;
-  say(stats, HS_F_LIMIT, stats.limit_bytes, wants_raw ? tightest.raw_bytes : heap_bytes,
-      is_exact || wants_raw);
+  say(stats, HS_F_LIMIT, stats.limit_bytes, wants_raw ? tightest.raw_bytes : heap_bytes, is_exact || wants_raw);
   stats.limit_source = tightest.source;
   stats.limit_effect = tightest.effect;
   if (!knows_current) return;
   const bool current_is_exact = (stats.exact & HS_F_CURRENT) != 0;
   say(stats, HS_F_AVAILABLE, stats.available_bytes, heap_bytes - current_bytes, is_exact && current_is_exact);
   if (told.largest_request == nullptr) return;
-  say(stats, HS_F_LARGEST_BLOCK, stats.largest_block_bytes, told.largest_request(stats.available_bytes),
-      false);
+  say(stats, HS_F_LARGEST_BLOCK, stats.largest_block_bytes, told.largest_request(stats.available_bytes), false);
 }
 
 void add_pools(hs_stats_t& stats, bool asks) {

@@ -138,8 +138,7 @@ void add_counters(hs_stats_t& stats, bool is_exact) {
   stats.peak_error_bound_bytes = at_most_bytes > peak_bytes ? at_most_bytes - peak_bytes : 0;
   say(stats, HS_F_PEAK, stats.peak_bytes, peak_bytes > current_bytes ? peak_bytes : current_bytes,
       stats.peak_error_bound_bytes == 0);
-  say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory),
-      true);
+  say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory), true);
   if (stats.failures != 0) {
     say(stats, HS_F_LAST_FAILED, stats.last_failed_bytes, load_relaxed(header.last_failed_bytes), true);
   }
@@ -185,8 +184,8 @@ void fill(hs_stats_t& stats, unsigned flags) {
   say(stats, HS_F_MAPPED, stats.mapped_bytes, not_negative(load_relaxed(header.mapped_bytes)),
       header.lost_mappings == 0);
   if (header.python_state != static_cast<uint32_t>(wire::PythonState::kNoPython)) {
-    say(stats, HS_F_PYTHON_ARENAS, stats.python_arena_bytes,
-        not_negative(load_relaxed(header.python_arena_bytes)), true);
+    say(stats, HS_F_PYTHON_ARENAS, stats.python_arena_bytes, not_negative(load_relaxed(header.python_arena_bytes)),
+        true);
   }
   if (is_exact) {
     if (counts) add_sums(stats);
@@ -196,8 +195,7 @@ void fill(hs_stats_t& stats, unsigned flags) {
   }
   report::add_pools(stats, is_exact);
   report::add_limit(stats, load_relaxed(probe::region.control->limit_bytes),
-                    load_relaxed(probe::region.control->warn_at_bytes), *told, is_exact,
-                    (flags & HS_RAW_LIMIT) != 0);
+                    load_relaxed(probe::region.control->warn_at_bytes), *told, is_exact, (flags & HS_RAW_LIMIT) != 0);
 }
 
 // A watch or scope, as one number: its generation tells those apart that had the same place.
@@ -292,13 +290,11 @@ HS_EXPORT int hs_peak_reset(hs_peak_t* scope) {
   if (!is_counted()) return HS_UNSUPPORTED;
   int64_t error_bound_bytes = 0;
   const int64_t live_bytes = sum_settled_live_bytes(error_bound_bytes);
-  return probe::open_scope(live_bytes, error_bound_bytes, scope->scope, scope->generation) ? HS_OK
-                                                                                           : HS_OUT_OF_MEMORY;
+  return probe::open_scope(live_bytes, error_bound_bytes, scope->scope, scope->generation) ? HS_OK : HS_OUT_OF_MEMORY;
 }
 
 HS_EXPORT int hs_peak_read(const hs_peak_t* scope, uint64_t* peak_bytes, uint64_t* error_bound_bytes) {
-  if (scope == nullptr || peak_bytes == nullptr || scope->scope >= probe::kScopeCapacity)
-    return HS_INVALID_PARAMETER;
+  if (scope == nullptr || peak_bytes == nullptr || scope->scope >= probe::kScopeCapacity) return HS_INVALID_PARAMETER;
   const os::KeepErrno keep;
   if (!is_counted()) return HS_UNSUPPORTED;
   const probe::Scope& place = probe::scopes[scope->scope];
@@ -333,16 +329,16 @@ HS_EXPORT int hs_limit_set(uint64_t limit_bytes, unsigned flags) {
   return HS_OK;
 }
 
-HS_EXPORT int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback,
-                       void* argument, uint32_t* watch) {
+HS_EXPORT int hs_watch(uint64_t threshold_bytes, uint64_t hysteresis_bytes, hs_crossing_fn callback, void* argument,
+                       uint32_t* watch) {
   if (threshold_bytes == 0 || threshold_bytes > INT64_MAX || watch == nullptr) return HS_INVALID_PARAMETER;
   const os::KeepErrno keep;
   if (!is_counted()) return HS_UNSUPPORTED;
   const uint64_t below_bytes = hysteresis_bytes < threshold_bytes ? hysteresis_bytes : threshold_bytes;
   uint32_t index = 0;
   uint32_t generation = 0;
-  if (!probe::open_watch(static_cast<int64_t>(threshold_bytes),
-                         static_cast<int64_t>(threshold_bytes - below_bytes), index, generation)) {
+  if (!probe::open_watch(static_cast<int64_t>(threshold_bytes), static_cast<int64_t>(threshold_bytes - below_bytes),
+                         index, generation)) {
     return HS_OUT_OF_MEMORY;
   }
   *watch = watch_number(index, generation);
@@ -380,8 +376,7 @@ HS_EXPORT int hs_watch_end(uint32_t watch) {
   uint32_t generation = 0;
   probe::Watch* found = find_watch(watch, generation);
   if (found == nullptr) return HS_INVALID_PARAMETER;
-  return probe::close_watch(static_cast<uint32_t>(found - probe::watches), generation) ? HS_OK
-                                                                                       : HS_INVALID_PARAMETER;
+  return probe::close_watch(static_cast<uint32_t>(found - probe::watches), generation) ? HS_OK : HS_INVALID_PARAMETER;
 }
 
 HS_EXPORT int hs_on_failure(hs_failure_fn callback, void* argument) {

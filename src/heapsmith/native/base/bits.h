@@ -18,9 +18,7 @@ constexpr size_t round_up(size_t value, size_t power_of_two) {
 constexpr size_t round_down(size_t value, size_t power_of_two) { return value & ~(power_of_two - 1); }
 constexpr size_t divide_up(size_t value, size_t by) { return (value + by - 1) / by; }
 constexpr unsigned log2_floor(size_t value) { return 63 - static_cast<unsigned>(__builtin_clzll(value)); }
-constexpr size_t greatest_common_divisor(size_t a, size_t b) {
-  return b == 0 ? a : greatest_common_divisor(b, a % b);
-}
+constexpr size_t greatest_common_divisor(size_t a, size_t b) { return b == 0 ? a : greatest_common_divisor(b, a % b); }
 constexpr size_t smaller_of(size_t a, size_t b) { return a < b ? a : b; }
 constexpr size_t larger_of(size_t a, size_t b) { return a > b ? a : b; }
 

@@ -10,8 +10,7 @@ static void realloc_keeps(void) {
     write_pattern(block, before, i);
     block = realloc(block, after);
     HOLDS(block, "realloc(%zu) gave nothing", after);
-    HOLDS(has_pattern(block, before < after ? before : after, i), "realloc %zu -> %zu lost contents", before,
-          after);
+    HOLDS(has_pattern(block, before < after ? before : after, i), "realloc %zu -> %zu lost contents", before, after);
     write_pattern(block, after, i + 1);
     HOLDS(malloc_usable_size(block) >= after, "realloc %zu -> %zu is too small", before, after);
     free(block);
@@ -74,8 +73,7 @@ static void calloc_zeroes(void) {
       free(dirty);
       unsigned char* block = calloc(1, bytes);
       HOLDS(block, "calloc(1, %zu) gave nothing", bytes);
-      for (size_t i = 0; i < bytes; i++)
-        HOLDS(block[i] == 0, "byte %zu of calloc(1, %zu) is %u", i, bytes, block[i]);
+      for (size_t i = 0; i < bytes; i++) HOLDS(block[i] == 0, "byte %zu of calloc(1, %zu) is %u", i, bytes, block[i]);
       memset(block, 0x55, bytes);
       free(block);
     }
@@ -101,10 +99,8 @@ static void contents_last(void) {
 const check content_checks[] = {
     {"realloc", "realloc keeps contents up to the smaller size", realloc_keeps, false},
     {"realloc-growth", "a block can grow to 60 MB and shrink again, contents kept", realloc_grows, false},
-    {"realloc-corners", "realloc(NULL, n) allocates; the same size and size 0 are legal", realloc_corners,
-     false},
-    {"realloc-neighbours", "growing a block never touches its neighbours", realloc_in_place_neighbours,
-     false},
+    {"realloc-corners", "realloc(NULL, n) allocates; the same size and size 0 are legal", realloc_corners, false},
+    {"realloc-neighbours", "growing a block never touches its neighbours", realloc_in_place_neighbours, false},
     {"calloc", "calloc gives zeros, also where dirty blocks were freed", calloc_zeroes, false},
     {"contents", "blocks keep their contents while others come and go", contents_last, false},
     {0}};

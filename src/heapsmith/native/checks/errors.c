@@ -17,11 +17,9 @@ static void enomem(void) {
     errno = 0;
     HOLDS(!calloc(1, impossible[i]) && errno == ENOMEM, "calloc(1, %zu): errno %d", impossible[i], errno);
     errno = 0;
-    HOLDS(!realloc(NULL, impossible[i]) && errno == ENOMEM, "realloc(NULL, %zu): errno %d", impossible[i],
-          errno);
+    HOLDS(!realloc(NULL, impossible[i]) && errno == ENOMEM, "realloc(NULL, %zu): errno %d", impossible[i], errno);
     errno = 0;
-    HOLDS(!aligned_alloc(64, impossible[i] & ~(size_t)63) && errno == ENOMEM, "aligned_alloc: errno %d",
-          errno);
+    HOLDS(!aligned_alloc(64, impossible[i] & ~(size_t)63) && errno == ENOMEM, "aligned_alloc: errno %d", errno);
   }
 }
 
@@ -50,8 +48,7 @@ static void posix_memalign_arguments(void) {
   const size_t wrong[] = {0, 1, 2, 4, 3, 12, 24, 48, 100};
   for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     void* block = before;
-    HOLDS(posix_memalign(&block, wrong[i], 64) == EINVAL, "posix_memalign with alignment %zu succeeded",
-          wrong[i]);
+    HOLDS(posix_memalign(&block, wrong[i], 64) == EINVAL, "posix_memalign with alignment %zu succeeded", wrong[i]);
     HOLDS(block == before, "posix_memalign failed and changed the pointer");
   }
   void* block = before;

@@ -8,8 +8,8 @@
 
 #include "check.h"
 
-extern const check size_checks[], content_checks[], error_checks[], thread_checks[], process_checks[],
-    memory_checks[], hardening_checks[], operator_checks[];
+extern const check size_checks[], content_checks[], error_checks[], thread_checks[], process_checks[], memory_checks[],
+    hardening_checks[], operator_checks[];
 static const check* const groups[] = {size_checks,    content_checks, error_checks,     thread_checks,
                                       process_checks, memory_checks,  hardening_checks, operator_checks};
 enum { group_count = sizeof groups / sizeof *groups, exit_broken = 1, exit_unsupported = 77 };
@@ -65,8 +65,7 @@ void run_threads(unsigned count, void (*body)(unsigned index)) {
   static start starts[256];
   for (unsigned i = 0; i < count; i++) {
     starts[i] = (start){body, i};
-    HOLDS(pthread_create(&threads[i], NULL, start_thread, &starts[i]) == 0, "thread %u of %u cannot be made",
-          i, count);
+    HOLDS(pthread_create(&threads[i], NULL, start_thread, &starts[i]) == 0, "thread %u of %u cannot be made", i, count);
   }
   for (unsigned i = 0; i < count; i++) pthread_join(threads[i], NULL);
 }

@@ -21,8 +21,7 @@ static void ten_gigabytes(void) {
   block[0] = 1;
   block[bytes / 2] = 2;
   block[bytes - 1] = 3;
-  HOLDS(resident_kib() - before_kib < 16384, "three bytes of 10 GB made %ld KiB resident",
-        resident_kib() - before_kib);
+  HOLDS(resident_kib() - before_kib < 16384, "three bytes of 10 GB made %ld KiB resident", resident_kib() - before_kib);
   HOLDS(block[0] == 1 && block[bytes / 2] == 2 && block[bytes - 1] == 3, "10 GB are not there");
   HOLDS(malloc_usable_size(block) >= bytes, "usable size of 10 GB");
   char* grown = realloc(block, bytes + bytes / 2);
@@ -94,18 +93,16 @@ static void mixed_fragmentation(void) {
     memset(blocks[at] = malloc(sizes[at]), 1, 16);
   }
   const long resident = resident_kib();
-  HOLDS((size_t)resident * 1024 < live_bytes * 2 + (16u << 20), "%zu KiB live need %ld KiB resident",
-        live_bytes / 1024, resident);
+  HOLDS((size_t)resident * 1024 < live_bytes * 2 + (16u << 20), "%zu KiB live need %ld KiB resident", live_bytes / 1024,
+        resident);
 }
 
 const check memory_checks[] = {
-    {"ten-gigabytes", "a block of 10 GB takes memory only where it is written, also when it grows",
-     ten_gigabytes, false},
+    {"ten-gigabytes", "a block of 10 GB takes memory only where it is written, also when it grows", ten_gigabytes,
+     false},
     {"calloc-lazy", "calloc does not touch fresh pages", calloc_is_lazy, false},
-    {"large-blocks", "a freed large block is used again, not kept beside new ones", large_blocks_return,
-     false},
-    {"reuse", "equal rounds of blocks need no more memory than a few of them", freed_memory_is_used_again,
-     false},
+    {"large-blocks", "a freed large block is used again, not kept beside new ones", large_blocks_return, false},
+    {"reuse", "equal rounds of blocks need no more memory than a few of them", freed_memory_is_used_again, false},
     {"phases", "memory of one size serves another", sizes_change, false},
     {"fragmentation", "random replacement at most doubles live bytes", mixed_fragmentation, false},
     {0}};

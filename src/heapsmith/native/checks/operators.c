@@ -34,13 +34,11 @@ static void aligned_pairs(void) {
   void (*delete_)(void*, size_t) = (void (*)(void*, size_t))function("_ZdlPvSt11align_val_t");
   for (size_t alignment = 16; alignment <= 65536; alignment *= 2) {
     void* block = new_(100, alignment);
-    HOLDS(block && (uintptr_t)block % alignment == 0, "operator new with alignment %zu gave %p", alignment,
-          block);
+    HOLDS(block && (uintptr_t)block % alignment == 0, "operator new with alignment %zu gave %p", alignment, block);
     delete_(block, alignment);
   }
 }
 
-const check operator_checks[] = {
-    {"operator-new", "operator new and delete, also of no bytes and NULL", pairs, false},
-    {"operator-new-aligned", "operator new keeps alignments", aligned_pairs, false},
-    {0}};
+const check operator_checks[] = {{"operator-new", "operator new and delete, also of no bytes and NULL", pairs, false},
+                                 {"operator-new-aligned", "operator new keeps alignments", aligned_pairs, false},
+                                 {0}};

@@ -148,11 +148,10 @@ static void signals_interrupt(void) {
 }
 
 const check process_checks[] = {
-    {"fork", "fork while other threads allocate: the child can allocate at once", fork_while_threads_allocate,
-     false},
+    {"fork", "fork while other threads allocate: the child can allocate at once", fork_while_threads_allocate, false},
     {"fork-threads", "a forked child may have threads and children of its own", threads_in_the_child, false},
-    {"fork-blocks", "a child may free what its parent allocated, without the parent noticing",
-     child_frees_parents, false},
+    {"fork-blocks", "a child may free what its parent allocated, without the parent noticing", child_frees_parents,
+     false},
     {"vfork", "vfork and exec", vfork_and_exec, false},
     {"dlopen", "libraries come and go", load_and_unload, false},
     {"exit", "atexit handlers may allocate and free", exit_handlers, false},

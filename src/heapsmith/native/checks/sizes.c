@@ -14,8 +14,7 @@ static void aligned_for_everything(void) {
     HOLDS(block, "malloc(%zu) gave nothing", bytes);
     // C: aligned for every object that fits into the block.
     const size_t least = bytes >= 16 ? 16 : bytes >= 8 ? 8 : bytes >= 4 ? 4 : 1;
-    HOLDS((uintptr_t)block % least == 0, "malloc(%zu) gave %p, no multiple of %zu", bytes, (void*)block,
-          least);
+    HOLDS((uintptr_t)block % least == 0, "malloc(%zu) gave %p, no multiple of %zu", bytes, (void*)block, least);
     free(block);
   }
 }
@@ -28,8 +27,7 @@ static void never_overlap(void) {
     write_pattern(blocks[i], sizes[i], i);
   }
   for (unsigned i = 0; i < many; i++)
-    HOLDS(has_pattern(blocks[i], sizes[i], i), "block %u of %zu bytes was overwritten by another", i,
-          sizes[i]);
+    HOLDS(has_pattern(blocks[i], sizes[i], i), "block %u of %zu bytes was overwritten by another", i, sizes[i]);
   for (unsigned i = 0; i < many; i++) free(blocks[i]);
 }
 
@@ -42,8 +40,7 @@ static void usable_is_usable(void) {
     write_pattern(blocks[i], sizes[i], i);
   }
   for (unsigned i = 0; i < many; i++)
-    HOLDS(has_pattern(blocks[i], sizes[i], i), "all %zu usable bytes of block %u are not its own", sizes[i],
-          i);
+    HOLDS(has_pattern(blocks[i], sizes[i], i), "all %zu usable bytes of block %u are not its own", sizes[i], i);
   for (unsigned i = 0; i < many; i++) free(blocks[i]);
   HOLDS(malloc_usable_size(NULL) == 0, "malloc_usable_size(NULL) is not 0");
 }
@@ -52,16 +49,14 @@ static void usable_of_aligned(void) {
   for (unsigned i = 0; i < 400; i++) {
     void* block = NULL;
     const size_t alignment = (size_t)16 << i % 10;
-    HOLDS(posix_memalign(&block, alignment, 40 + i) == 0, "posix_memalign(%zu, %u) failed", alignment,
-          40 + i);
+    HOLDS(posix_memalign(&block, alignment, 40 + i) == 0, "posix_memalign(%zu, %u) failed", alignment, 40 + i);
     blocks[i] = block;
     sizes[i] = malloc_usable_size(block);
     HOLDS(sizes[i] >= 40 + i, "usable size %zu of %u", sizes[i], 40 + i);
     write_pattern(block, sizes[i], i);
   }
   for (unsigned i = 0; i < 400; i++) {
-    HOLDS(has_pattern(blocks[i], sizes[i], i), "the usable bytes of aligned block %u overlap another block",
-          i);
+    HOLDS(has_pattern(blocks[i], sizes[i], i), "the usable bytes of aligned block %u overlap another block", i);
     blocks[i] = realloc(blocks[i], sizes[i]);
     HOLDS(has_pattern(blocks[i], sizes[i], i), "realloc of aligned block %u lost its contents", i);
     free(blocks[i]);
@@ -136,8 +131,7 @@ static void whole_family(void) {
 const check size_checks[] = {
     {"alignment", "a block is aligned for every object that fits into it", aligned_for_everything, false},
     {"overlap", "blocks never overlap", never_overlap, false},
-    {"usable-size", "all usable bytes are the block's own, and as many as were asked for", usable_is_usable,
-     false},
+    {"usable-size", "all usable bytes are the block's own, and as many as were asked for", usable_is_usable, false},
     {"usable-size-aligned", "the usable bytes of aligned blocks are theirs alone", usable_of_aligned, false},
     {"zero-bytes", "malloc(0) gives NULL or a block of its own; free(NULL) does nothing", zero_bytes, false},
     {"posix-memalign", "posix_memalign keeps every alignment to 4 MiB", posix_alignments, false},

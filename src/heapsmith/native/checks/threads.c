@@ -36,8 +36,7 @@ static void stress(unsigned index) {
     shared[at] = mine;
     pthread_mutex_unlock(&locks[at % 64]);
     if (!other.block) continue;
-    HOLDS(has_pattern(other.block, looked_at(other.bytes), other.number), "a block of %zu bytes changed",
-          other.bytes);
+    HOLDS(has_pattern(other.block, looked_at(other.bytes), other.number), "a block of %zu bytes changed", other.bytes);
     if (i % 5 == 0) {
       const size_t bytes = any_size(&state);
       other.block = realloc(other.block, bytes);
@@ -87,8 +86,7 @@ static void blocks_outlive_threads(void) {
       free(left[i]);
     }
   }
-  HOLDS(resident_kib() < 64 * 1024, "50 rounds of blocks freed after their thread ended left %ld KiB",
-        resident_kib());
+  HOLDS(resident_kib() < 64 * 1024, "50 rounds of blocks freed after their thread ended left %ld KiB", resident_kib());
 }
 
 enum { queue_slots = 1024 };
@@ -152,8 +150,8 @@ static void destructors_may_allocate(void) {
 const check thread_checks[] = {
     {"threads", "eight threads swap blocks of all sizes, every content verified", threads_share, false},
     {"thread-exit", "10,000 threads leave no memory behind", threads_come_and_go, false},
-    {"thread-exit-live", "blocks outlive their thread, and their memory comes back when freed",
-     blocks_outlive_threads, false},
+    {"thread-exit-live", "blocks outlive their thread, and their memory comes back when freed", blocks_outlive_threads,
+     false},
     {"remote-frees", "blocks freed by another thread are used again", remote_frees_come_back, false},
     {"many-threads", "200 threads at once", many_threads_at_once, false},
     {"thread-destructors", "destructors of a thread may allocate and free", destructors_may_allocate, false},

@@ -59,8 +59,7 @@ class Central {
         link(shelf, span);
       }
       take_from(span, class_index, wanted, batch, owner);
-      if (!span->blocks.free_blocks &&
-          span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
+      if (!span->blocks.free_blocks && span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
           !load_relaxed(span->remote_blocks))
         unlink(shelf, span);
     }
@@ -113,8 +112,7 @@ class Central {
     while (head) {
       Links::set_next(block, head);
       // Pairs with the acquire in `collect_remote`.
-      if (__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE,
-                                      __ATOMIC_RELAXED))
+      if (__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
         return;  // the span may be gone from here on
     }
     // The first of a list makes sure that somebody will look: the lock keeps the span until it is listed.
@@ -123,8 +121,8 @@ class Central {
     head = load_relaxed(span->remote_blocks);
     do {
       Links::set_next(block, head);
-    } while (!__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE,
-                                          __ATOMIC_RELAXED));
+    } while (
+        !__atomic_compare_exchange_n(&span->remote_blocks, &head, block, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
     if (!span->listed) link(shelf, span);
     shelf.lock.unlock();
   }
@@ -213,8 +211,7 @@ class Central {
   }
 
   static Span* new_span(unsigned class_index) {
-    Span* span =
-        PageHeapType::allocate(Classes::shapes.of[class_index].span_pages, page_bytes, SpanState::blocks);
+    Span* span = PageHeapType::allocate(Classes::shapes.of[class_index].span_pages, page_bytes, SpanState::blocks);
     if (!span) return nullptr;
     if constexpr (Links::scrubs) {
       if (!span->zeroed) memset(pointer_to(span->start), 0, span->bytes());

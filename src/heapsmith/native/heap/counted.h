@@ -100,9 +100,8 @@ class Counted {
       return nullptr;
     }
     const size_t usable_bytes = Heap::usable_bytes(block);
-    const bool admitted =
-        attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
-                 : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
+    const bool admitted = attached ? probe::file_slowly(probe::filing_cells(usable_bytes), block, usable_bytes, bytes)
+                                   : probe::file_shared(block, usable_bytes, bytes, probe::shared_kind(usable_bytes));
     if (HS_LIKELY(admitted)) return block;
     Heap::deallocate(block);
     return refuse(bytes);

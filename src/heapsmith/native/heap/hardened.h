@@ -56,8 +56,7 @@ class Hardened {
   static constexpr bool zeroes = detail::among<ZeroOnFree, Policies...>;
   static constexpr bool guards = detail::among<GuardPages, Policies...>;
   using Waiting = typename detail::FindQuarantine<Policies...>::Type;
-  static_assert(detail::among<CheckedBlocks, Policies...>,
-                "the other policies need the headers of CheckedBlocks");
+  static_assert(detail::among<CheckedBlocks, Policies...>, "the other policies need the headers of CheckedBlocks");
   static_assert(Classes::largest_bytes <= 32_KiB, "larger blocks are guarded as spans of their own");
 
   static inline void (*&on_thread_attached)() = Inner::on_thread_attached;
@@ -78,8 +77,7 @@ class Hardened {
     if (requested_bytes > Inner::largest_request_bytes - 16 || alignment > Inner::largest_request_bytes / 4)
       return nullptr;
     const size_t needed = alignment + requested_bytes + 1;
-    if (needed > Classes::largest_bytes || alignment > page_bytes)
-      return allocate_large(alignment, requested_bytes);
+    if (needed > Classes::largest_bytes || alignment > page_bytes) return allocate_large(alignment, requested_bytes);
     auto* start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
     if (!start) return nullptr;
     const size_t whole_bytes = Inner::usable_bytes(start);
@@ -89,8 +87,7 @@ class Hardened {
     }
     if constexpr (zeroes) {
       memset(start, 0, 16);  // the links of the inner heap stood here
-      if (!is_zero(start + 16, whole_bytes - 16))
-        die("malloc()", "a freed block was written to", start + alignment);
+      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + alignment);
     }
     return seal(start + alignment, requested_bytes, alignment, start + whole_bytes);
   }
@@ -166,9 +163,7 @@ class Hardened {
   };
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
 
-  static Header* header_of(const void* block) {
-    return pointer_to<Header>(address_of(block) - sizeof(Header));
-  }
+  static Header* header_of(const void* block) { return pointer_to<Header>(address_of(block) - sizeof(Header)); }
   static uint64_t seal_of(const void* block, uint64_t size_and_shift, uint64_t state) {
     return mixed(process_secret() ^ address_of(block) ^ mixed(size_and_shift + state));
   }
@@ -209,8 +204,7 @@ class Hardened {
     const size_t guard = guards ? page_bytes : 0;
     const Header sealed = *header_of(moved);
     const size_t whole_bytes = round_down(lead - guard + kept_bytes, page_bytes);
-    if (!Os::move_out(pointer_to(place.start + guard), whole_bytes, pointer_to(to->start + guard)))
-      return false;
+    if (!Os::move_out(pointer_to(place.start + guard), whole_bytes, pointer_to(to->start + guard))) return false;
     *header_of(moved) = sealed;
     const uintptr_t behind = guard + whole_bytes;
     memcpy(pointer_to(to->start + behind), pointer_to(place.start + behind), lead + kept_bytes - behind);
@@ -240,8 +234,7 @@ class Hardened {
       refuse(caller, "a block that was freed before", block);
     }
     const uint64_t size_and_shift = header->size_and_shift;
-    if (header->seal == seal_of(block, size_and_shift, freed))
-      refuse(caller, "a block that was freed before", block);
+    if (header->seal == seal_of(block, size_and_shift, freed)) refuse(caller, "a block that was freed before", block);
     if (header->seal != seal_of(block, size_and_shift, live))
       refuse(caller, "no block begins here, or what stands before it was overwritten", block);
     place.requested_bytes = size_and_shift & ((uint64_t{1} << 56) - 1);
@@ -322,8 +315,7 @@ class Hardened {
     }
     Header* header = header_of(waiter.block);
     if (header->seal != seal_of(waiter.block, header->size_and_shift, freed) ||
-        (zeroes &&
-         !is_zero(static_cast<const char*>(waiter.block), waiter.place.end - address_of(waiter.block))))
+        (zeroes && !is_zero(static_cast<const char*>(waiter.block), waiter.place.end - address_of(waiter.block))))
       die("free()", "another block was written to after it had been freed", waiter.block);
     if (zeroes) memset(header, 0, sizeof *header);
     Inner::deallocate(pointer_to(waiter.place.start));

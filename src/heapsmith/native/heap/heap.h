@@ -1,7 +1,6 @@
 // A heap: the composition of one policy per slot, and the paths from a call of malloc to a block.
 //
-//   allocate    size class -> this thread's list                                     (the hot path: no lock,
-//   no atomic)
+//   allocate    size class -> this thread's list                         (the hot path: no lock, no atomic)
 //                 list empty  -> ThreadCache::refill -> Central::fetch -> PageHeap::allocate -> Pages
 //               beyond the largest class -> a span of its own
 //   deallocate  page map -> size class -> this thread's list                         (the hot path)
@@ -33,8 +32,8 @@ struct HeapGauges {
   size_t dirty_bytes;
 };
 
-template <Sizes SizesPolicy, Cache CachePolicy, Remote RemotePolicy, Pages PagePolicy,
-          Lock LockPolicy = FutexLock, class LinksPolicy = PlainLinks, OperatingSystem OsType = Linux>
+template <Sizes SizesPolicy, Cache CachePolicy, Remote RemotePolicy, Pages PagePolicy, Lock LockPolicy = FutexLock,
+          class LinksPolicy = PlainLinks, OperatingSystem OsType = Linux>
 struct Heap {
   using Os = OsType;
   using Classes = SizeClasses<SizesPolicy>;
@@ -82,9 +81,8 @@ struct Heap {
     if (HS_UNLIKELY(!leaf)) return deallocate_unknown(block);
     const unsigned class_index = leaf->class_index[Map::page_of(address)];
     if constexpr (Remote::to_span) {
-      if (HS_UNLIKELY(class_index != 0 &&
-                      load_relaxed(load_relaxed(leaf->span[Map::page_of(address)])->blocks.owner) !=
-                          CacheType::current))
+      if (HS_UNLIKELY(class_index != 0 && load_relaxed(load_relaxed(leaf->span[Map::page_of(address)])->blocks.owner) !=
+                                              CacheType::current))
         return deallocate_remote(class_index, block);
     }
     FreeList& list = CacheType::current->lists[class_index];
@@ -136,8 +134,7 @@ struct Heap {
     const uintptr_t address = address_of(block);
     PageMapLeaf* leaf = Map::leaf_of(address);
     if (HS_UNLIKELY(!leaf)) return unknown_pointer("malloc_usable_size()", block);
-    if (const unsigned class_index = leaf->class_index[Map::page_of(address)])
-      return Classes::bytes_of(class_index);
+    if (const unsigned class_index = leaf->class_index[Map::page_of(address)]) return Classes::bytes_of(class_index);
     Span* span = large_span(block);
     return span ? span->bytes() : unknown_pointer("malloc_usable_size()", block);
   }

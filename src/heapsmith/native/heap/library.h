@@ -60,9 +60,7 @@ struct StlAllocator {
 };
 
 class MemoryResource : public std::pmr::memory_resource {
-  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
-    return heapsmith::allocate(bytes, alignment);
-  }
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override { return heapsmith::allocate(bytes, alignment); }
   void do_deallocate(void* block, std::size_t, std::size_t) override { heapsmith::deallocate(block); }
   bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
     return dynamic_cast<const MemoryResource*>(&other) != nullptr;

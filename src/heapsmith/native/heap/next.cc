@@ -37,7 +37,7 @@ struct ObjectSearch {
 CodeRange range_of(const dl_phdr_info& object) {
   CodeRange range = {UINTPTR_MAX, 0};
   for (int number = 0; number < object.dlpi_phnum; ++number) {
-    const ElfW(Phdr)& header = object.dlpi_phdr[number];
+    const ElfW(Phdr) & header = object.dlpi_phdr[number];
     if (header.p_type != PT_LOAD) continue;
     const uintptr_t from = object.dlpi_addr + header.p_vaddr;
     if (from < range.begin) range.begin = from;

@@ -29,8 +29,7 @@ class PageHeap {
 
   // A span in use (`large` or of `blocks`) of at least `page_count` pages at a multiple of `alignment`, or
   // nullptr. `zeroed` tells whether it reads as zero.
-  static Span* allocate(size_t page_count, size_t alignment = page_bytes,
-                        SpanState state = SpanState::large) {
+  static Span* allocate(size_t page_count, size_t alignment = page_bytes, SpanState state = SpanState::large) {
     if (page_count > (size_t{1} << (address_bits - page_shift))) return nullptr;
     lock_.lock();
     Span* span = allocate_locked(page_count, alignment);
@@ -249,9 +248,7 @@ class PageHeap {
     }
     return span;
   }
-  static bool mergeable(const Span* a, const Span* b) {
-    return uint64_t{a->page_count} + b->page_count <= UINT32_MAX;
-  }
+  static bool mergeable(const Span* a, const Span* b) { return uint64_t{a->page_count} + b->page_count <= UINT32_MAX; }
   static void insert_free(Span* span, SpanState state) { insert(join(span, state), state); }
   static void insert_dirty(Span* span, uint64_t now_ms) {
     span = join(span, SpanState::dirty);
@@ -359,8 +356,7 @@ class PageHeap {
         if (size_t{run->page_count} * 4 < page_count) return nullptr;
         Span* after = Map::span_of(run->end());
         if (!after || after->start != run->end() || run->page_count >= page_count) continue;
-        if (after->state != SpanState::clean || run->page_count + size_t{after->page_count} < page_count)
-          continue;
+        if (after->state != SpanState::clean || run->page_count + size_t{after->page_count} < page_count) continue;
         const size_t more_pages = page_count - run->page_count;
         if (!pages_.take(more_pages << page_shift)) return nullptr;
         remove(run);
@@ -555,8 +551,7 @@ class PageHeap {
   static bool grow_locked(Span* span, size_t page_count) {
     const size_t more = page_count - span->page_count;
     Span* after = Map::span_of(span->end());
-    if (!after || after->start != span->end() || after->page_count < more || page_count > UINT32_MAX)
-      return false;
+    if (!after || after->start != span->end() || after->page_count < more || page_count > UINT32_MAX) return false;
     const SpanState state = after->state;
     if (state != SpanState::dirty && state != SpanState::clean && state != SpanState::fresh) return false;
     if (state != SpanState::dirty && !pages_.take(more << page_shift)) return false;

@@ -17,7 +17,7 @@ struct PageMapLeaf {
   static constexpr size_t pages = size_t{1} << (shift - page_shift);
 
   uint8_t class_index[pages];  // 0: no block of a size class starts or lies here
-  Span* span[pages];  // right for every page of a span of blocks, else for the first and last of a run
+  Span* span[pages];           // right for every page of a span of blocks, else for the first and last of a run
 };
 
 template <OperatingSystem Os>
@@ -29,9 +29,7 @@ class PageMap {
   HS_FAST_PATH static PageMapLeaf* leaf_of(uintptr_t address) {
     return load_relaxed(root_[(address >> PageMapLeaf::shift) & (leaves - 1)]);
   }
-  HS_FAST_PATH static size_t page_of(uintptr_t address) {
-    return (address >> page_shift) & (PageMapLeaf::pages - 1);
-  }
+  HS_FAST_PATH static size_t page_of(uintptr_t address) { return (address >> page_shift) & (PageMapLeaf::pages - 1); }
 
   static Span* span_of(uintptr_t address) {
     PageMapLeaf* leaf = leaf_of(address);
@@ -56,9 +54,7 @@ class PageMap {
   static void set_class(uintptr_t address, uint8_t class_index) {
     store_relaxed(leaf_of(address)->class_index[page_of(address)], class_index);
   }
-  static void set_span(uintptr_t address, Span* span) {
-    store_relaxed(leaf_of(address)->span[page_of(address)], span);
-  }
+  static void set_span(uintptr_t address, Span* span) { store_relaxed(leaf_of(address)->span[page_of(address)], span); }
   static void set_ends(Span* span) {
     set_span(span->start, span);
     set_span(span->end() - page_bytes, span);
@@ -81,8 +77,7 @@ class PageMap {
   // Of a range that is no longer ours: whatever is mapped there next must not meet its past.
   static void forget(uintptr_t start, size_t bytes) {
     for (uintptr_t at = start; at < start + bytes; at += page_bytes)
-      if (span_of(at))
-        set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
+      if (span_of(at)) set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
   }
   // Calls `visit` with the first address of every leaf there is.
   template <class Visitor>

@@ -206,8 +206,7 @@ struct ThreadCache {
   static HS_SLOW_PATH ThreadCache* attach() {
     if constexpr (!Policy::caches) return nullptr;
     if constexpr (same_type<LockType, NoLock>) {
-      if (registered_)
-        die("malloc()", "a second thread uses a heap that was forged without locks", registered_);
+      if (registered_) die("malloc()", "a second thread uses a heap that was forged without locks", registered_);
     }
     registry_lock_.lock();
     ThreadCache* cache = idle_;
@@ -239,8 +238,7 @@ struct ThreadCache {
     char name[16];
     Os::thread_name(name);
     for (unsigned set = 1; set < Classes::set_count; set++)
-      if (strncmp(Classes::Sets::names[set], name, sizeof name - 1) == 0)
-        class_set = static_cast<uint8_t>(set);
+      if (strncmp(Classes::Sets::names[set], name, sizeof name - 1) == 0) class_set = static_cast<uint8_t>(set);
   }
 
   static void leave(ThreadCache* cache) {
@@ -273,8 +271,7 @@ struct ThreadCache {
     FreeList& list = lists[class_index];
     const uint32_t most = Policy::magazine_blocks(Classes::bytes_of(class_index), class_index);
     if (list.capacity >= most) return;
-    const uint32_t doubled =
-        list.capacity ? 2 * list.capacity : first_capacity(Classes::bytes_of(class_index));
+    const uint32_t doubled = list.capacity ? 2 * list.capacity : first_capacity(Classes::bytes_of(class_index));
     const uint32_t capacity = doubled < most ? doubled : most;
     const size_t more_bytes = bytes_for(class_index, capacity) - bytes_for(class_index, list.capacity);
     if (more_bytes > Policy::limit_bytes()) return;

@@ -46,8 +46,7 @@ uint64_t find_number(const char* text, const char* key) {
 
 uint64_t times_1024(uint64_t kibibytes) { return kibibytes == kUnknown ? kUnknown : kibibytes * 1024; }
 
-void keep_tighter(Bound& bound, LimitSource source, LimitEffect effect, uint64_t limit_bytes,
-                  uint64_t used_bytes) {
+void keep_tighter(Bound& bound, LimitSource source, LimitEffect effect, uint64_t limit_bytes, uint64_t used_bytes) {
   if (limit_bytes >= kUnlimitedFrom || used_bytes == kUnknown) return;
   const uint64_t available_bytes = limit_bytes > used_bytes ? limit_bytes - used_bytes : 0;
   if (available_bytes < bound.available_bytes) bound = {source, effect, limit_bytes, available_bytes};
@@ -76,12 +75,10 @@ struct Group {
   const char* reclaimable_key;
 };
 constexpr Group kGroups[] = {
-    {LimitSource::kCgroup2, "/sys/fs/cgroup", "memory.max", "memory.high", "memory.current",
-     "inactive_file "},
-    {LimitSource::kCgroup2, "/sys/fs/cgroup/unified", "memory.max", "memory.high", "memory.current",
-     "inactive_file "},
-    {LimitSource::kCgroup1, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", nullptr,
-     "memory.usage_in_bytes", "total_inactive_file "},
+    {LimitSource::kCgroup2, "/sys/fs/cgroup", "memory.max", "memory.high", "memory.current", "inactive_file "},
+    {LimitSource::kCgroup2, "/sys/fs/cgroup/unified", "memory.max", "memory.high", "memory.current", "inactive_file "},
+    {LimitSource::kCgroup1, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", nullptr, "memory.usage_in_bytes",
+     "total_inactive_file "},
 };
 
 struct Path {
@@ -100,8 +97,7 @@ bool append(Path& path, const char* text, size_t length) {
 uint64_t read_number_in(const Path& directory, const char* file) {
   Path path = directory;
   char text[64];
-  if (!append(path, "/", 1) || !append(path, file, strlen(file)) || !read_text(path.text, text))
-    return kUnknown;
+  if (!append(path, "/", 1) || !append(path, file, strlen(file)) || !read_text(path.text, text)) return kUnknown;
   return parse_number(text);
 }
 
@@ -113,14 +109,12 @@ uint64_t read_used_in(const Path& directory, const Group& group) {
   char text[8192];
   if (!append(path, "/memory.stat", 12) || !read_text(path.text, text)) return used_bytes;
   const uint64_t reclaimable_bytes = find_number(text, group.reclaimable_key);
-  return reclaimable_bytes == kUnknown || reclaimable_bytes > used_bytes ? used_bytes
-                                                                         : used_bytes - reclaimable_bytes;
+  return reclaimable_bytes == kUnknown || reclaimable_bytes > used_bytes ? used_bytes : used_bytes - reclaimable_bytes;
 }
 
 void read_group(Bounds& bounds, const Path& directory, const Group& group) {
   const uint64_t limit_bytes = read_number_in(directory, group.limit_file);
-  const uint64_t soft_bytes =
-      group.soft_file != nullptr ? read_number_in(directory, group.soft_file) : kUnknown;
+  const uint64_t soft_bytes = group.soft_file != nullptr ? read_number_in(directory, group.soft_file) : kUnknown;
   if (limit_bytes >= kUnlimitedFrom && soft_bytes >= kUnlimitedFrom) return;
   const uint64_t used_bytes = read_used_in(directory, group);
   keep_tighter(bounds.hard, group.source, LimitEffect::kKill, limit_bytes, used_bytes);
@@ -166,8 +160,7 @@ void read_groups(Bounds& bounds) {
       const bool is_unified = controllers == path;
       if (is_unified || has_memory_controller(controllers, path)) {
         for (const Group& group : kGroups) {
-          if ((group.source == LimitSource::kCgroup2) == is_unified)
-            read_chain(bounds, group, path + 1, length);
+          if ((group.source == LimitSource::kCgroup2) == is_unified) read_chain(bounds, group, path + 1, length);
         }
       }
     }
@@ -185,8 +178,7 @@ void read_machine(Bounds& bounds) {
   const uint64_t total_bytes = number("MemTotal:") + number("SwapTotal:");
   const uint64_t available_bytes = number("MemAvailable:") + number("SwapFree:");
   if (total_bytes == 0) return;
-  keep_tighter(bounds.hard, LimitSource::kPhysical, LimitEffect::kKill, total_bytes,
-               total_bytes - available_bytes);
+  keep_tighter(bounds.hard, LimitSource::kPhysical, LimitEffect::kKill, total_bytes, total_bytes - available_bytes);
   char overcommit[16];
   if (!read_text("/proc/sys/vm/overcommit_memory", overcommit) || parse_number(overcommit) != 2) return;
   keep_tighter(bounds.hard, LimitSource::kPhysical, LimitEffect::kNull, number("CommitLimit:"),

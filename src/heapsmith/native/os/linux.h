@@ -46,15 +46,14 @@ struct Linux {
   }
   // Moves pages onto `to`, whose mapping they replace; nothing is copied and `from` is unmapped.
   static bool move(void* from, size_t bytes, void* to) {
-    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes),
-                                    static_cast<long>(bytes), MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
+    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
+                                    MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
     return result == as_long(to);
   }
   // The same, and `from` stays mapped and reads as zero. Since Linux 5.7.
   static bool move_out(void* from, size_t bytes, void* to) {
-    const long result =
-        system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
-                    MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, as_long(to));
+    const long result = system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(bytes),
+                                    MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */, as_long(to));
     return result == as_long(to);
   }
   static void wait(const uint32_t* word, uint32_t while_equal) {
@@ -99,12 +98,12 @@ struct Linux {
 
 template <class T>
 concept OperatingSystem = requires(void* start, size_t bytes, const uint32_t* word, uint32_t value) {
-  {T::map(bytes)};
-  {T::unmap(start, bytes)};
-  {T::purge(start, bytes)};
-  {T::move(start, bytes, start)};
-  {T::wait(word, value)};
-  {T::now_ms()};
+  { T::map(bytes) };
+  { T::unmap(start, bytes) };
+  { T::purge(start, bytes) };
+  { T::move(start, bytes, start) };
+  { T::wait(word, value) };
+  { T::now_ms() };
 };
 static_assert(OperatingSystem<Linux>);
 

@@ -34,7 +34,8 @@ int move_out_of_the_way(int file) {
 }  // namespace
 
 int create_file(const char* path) {
-  return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  return static_cast<int>(
+      syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
 }
 
 int create_memory_file(const char* name, MemoryFile& remembered) {
@@ -50,8 +51,8 @@ int create_memory_file(const char* name, MemoryFile& remembered) {
 
 bool is_still(const MemoryFile& remembered) {
   struct stat status = {};
-  return remembered.number != kNoFile && fstat(remembered.number, &status) == 0 &&
-         status.st_dev == remembered.device && status.st_ino == remembered.inode;
+  return remembered.number != kNoFile && fstat(remembered.number, &status) == 0 && status.st_dev == remembered.device &&
+         status.st_ino == remembered.inode;
 }
 
 void seal(int file) {

@@ -2,11 +2,10 @@
 // free() must leave errno alone, and the allocator may be called before or after the C library is ready.
 #pragma once
 
+#include <errno.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <errno.h>
 
 namespace hs {
 

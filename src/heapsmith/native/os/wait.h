@@ -15,8 +15,7 @@ namespace hs::os {
 inline void wait_while(const uint32_t& word, uint32_t seen, uint64_t timeout_ns) {
   const timespec timeout = {static_cast<time_t>(timeout_ns / 1'000'000'000u),
                             static_cast<long>(timeout_ns % 1'000'000'000u)};
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, timeout_ns == UINT64_MAX ? nullptr : &timeout, nullptr,
-          0);
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, timeout_ns == UINT64_MAX ? nullptr : &timeout, nullptr, 0);
 }
 
 inline void wake_all(const uint32_t& word) {

@@ -191,8 +191,7 @@ static void carry_out(uint32_t index) {
   unsigned char* result = NULL;
 
   current = index;
-  if (source_was_live && !holds((uint32_t)source, old, old_bytes))
-    answers[source].findings |= CONTENT_DAMAGED;
+  if (source_was_live && !holds((uint32_t)source, old, old_bytes)) answers[source].findings |= CONTENT_DAMAGED;
   int old_on_heap = source_was_live && is_on_heap((uint64_t)(uintptr_t)old);
 
   answer->phase = IN_CALL;
@@ -226,14 +225,12 @@ static void carry_out(uint32_t index) {
       answer->kept_bytes = (uint32_t)kept;
       answer->kept_checksum = checksum(result, kept);
       if (!holds((uint32_t)source, result, kept)) answer->findings |= CONTENT_NOT_KEPT;
-      if (old_on_heap && result != old && !holds((uint32_t)source, old, old_bytes))
-        answer->findings |= OLD_DISTURBED;
+      if (old_on_heap && result != old && !holds((uint32_t)source, old, old_bytes)) answer->findings |= OLD_DISTURBED;
     }
     requested_bytes[index] = bytes;
     fill(index, result, bytes);
   }
-  int source_is_gone =
-      operation->call == FREE_CALL || (operation->call == REALLOC && (result || !operation->first));
+  int source_is_gone = operation->call == FREE_CALL || (operation->call == REALLOC && (result || !operation->first));
   if (source_was_live && source_is_gone) requested_bytes[source] = 0;
   answer->phase = DONE;
 }

@@ -191,8 +191,7 @@ static void* allocate(size_t bytes, size_t limit_bytes) {
     return NULL;
   }
   size_t payload_bytes = align(bytes);
-  return META + payload_bytes >= limit_bytes ? allocate_mapped(payload_bytes)
-                                             : allocate_on_heap(payload_bytes);
+  return META + payload_bytes >= limit_bytes ? allocate_mapped(payload_bytes) : allocate_on_heap(payload_bytes);
 }
 
 static void die(const char* message) {

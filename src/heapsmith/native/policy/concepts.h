@@ -35,8 +35,8 @@ struct ClassList {
 // Slot `sizes`: which block sizes there are.
 template <class T>
 concept Sizes = requires {
-  {T::classes.class_count};
-  {T::classes.bytes[0]};
+  { T::classes.class_count };
+  { T::classes.bytes[0] };
 };
 
 // Slot `cache`: how many blocks a thread may hold out of the central heap.
@@ -68,8 +68,8 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.release(start, bytes) } -> Same<bool>;
   { pages.purge(start, bytes) } -> Same<bool>;
   { pages.take(bytes) } -> Same<bool>;
-  {pages.give_back(bytes)};
-  {pages.touch(start, bytes)};
+  { pages.give_back(bytes) };
+  { pages.touch(start, bytes) };
   { pages.keep_bytes(bytes) } -> Same<size_t>;
   { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;

@@ -195,8 +195,7 @@ HS_FAST_PATH bool only_the_peak_moves(wire::Slot& slot, int64_t grown_bytes) {
   const wire::RegionHeader& header = *region.header;
   if (grown_bytes <= 0 || load_relaxed(writers) > 1 || load_relaxed(slot.mark_low_bytes) != INT64_MIN ||
       load_relaxed(header.limit_bytes) != 0 || load_relaxed(header.warn_at_bytes) != 0 ||
-      load_relaxed(watches_in_use) != 0 ||
-      is_control_changed()) {
+      load_relaxed(watches_in_use) != 0 || is_control_changed()) {
     return false;
   }
   const int64_t live_bytes = alone_live_bytes(slot);

@@ -21,7 +21,6 @@ inline constexpr int64_t kPublishBytes = 32 * 1024;
 // A thread rereads the control block at least each time its live bytes grow by this.
 inline constexpr int64_t kLookUpBytes = 64 * 1024;
 
-
 // The slot's live bytes have passed a mark, `grown_bytes` of it just now (negative for a free). Answers whether the
 // growth is admitted; if not, it has been taken back.
 HS_SLOW_PATH bool look_up(wire::Slot& slot, int64_t grown_bytes, size_t requested_bytes);
@@ -73,7 +72,8 @@ HS_FAST_PATH bool account_allocation(wire::Slot& slot, size_t usable_bytes, size
 HS_FAST_PATH void account_free(wire::Slot& slot, size_t usable_bytes) {
   const int64_t live_bytes = slot.live_bytes - static_cast<int64_t>(usable_bytes);
   store_relaxed(slot.live_bytes, live_bytes);
-  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes))) look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
+  if (HS_UNLIKELY(live_bytes < load_relaxed(slot.mark_low_bytes)))
+    look_up(slot, -static_cast<int64_t>(usable_bytes), 0);
 }
 
 // For growth that was admitted before and cannot be taken back.

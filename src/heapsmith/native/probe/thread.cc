@@ -66,7 +66,8 @@ void fold(wire::Slot& slot) {
     wire::Cell& into = ended.cells[index];
     fetch_add_relaxed(into.allocations, from.allocations);
     // A higher peak leaves what is live as it was, so as much more is below it.
-    const uint32_t higher = from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
+    const uint32_t higher =
+        from.live_blocks_peak > into.live_blocks_peak ? from.live_blocks_peak - into.live_blocks_peak : 0;
     into.live_blocks_peak += higher;
     fetch_add_relaxed(into.below_peak_blocks, int64_t{higher} - live);
     merge_followed(into, from);

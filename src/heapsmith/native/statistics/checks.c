@@ -55,16 +55,14 @@ static uint64_t limit_to(uint64_t bytes) {
   MUST(result == HS_OK, "hs_limit_set answers %d", result);
   const hs_stats_t stats = look(HS_EXACT);
   MUST(stats.valid & HS_F_AVAILABLE, "a limit is set and what is available is unknown");
-  MUST(stats.limit_source == HS_SOURCE_CAP || stats.available_bytes < bytes,
-       "the limit is not by whom it was set");
+  MUST(stats.limit_source == HS_SOURCE_CAP || stats.available_bytes < bytes, "the limit is not by whom it was set");
   return stats.available_bytes;
 }
 
 /* What the threads' caches, buffers of the C library and such may move by themselves. */
 static void must_be_back(uint64_t before, const char* after_what) {
   const uint64_t now = current();
-  MUST(now <= before + 4096, "%llu bytes more are allocated after %s", (unsigned long long)(now - before),
-       after_what);
+  MUST(now <= before + 4096, "%llu bytes more are allocated after %s", (unsigned long long)(now - before), after_what);
 }
 
 static void big_block(void) {
@@ -108,8 +106,7 @@ static void big_pieces(void) {
     free(last);
     last = next;
   }
-  MUST((double)had >= 0.99 * (double)available,
-       "only %.2f %% of what was available was given in blocks of %d bytes",
+  MUST((double)had >= 0.99 * (double)available, "only %.2f %% of what was available was given in blocks of %d bytes",
        100.0 * (double)had / (double)available, kPiece);
   MUST(had <= available + 65536, "more was given than was available");
   must_be_back(before, "all was freed");
@@ -127,8 +124,7 @@ static void basic(void) {
   free(numbers);
   limit_to(64 * kMiB);
   errno = 0;
-  MUST(hide(malloc((size_t)1 << 32)) == NULL && errno == ENOMEM,
-       "4 GiB beyond the limit do not give NULL and ENOMEM");
+  MUST(hide(malloc((size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB beyond the limit do not give NULL and ENOMEM");
 }
 
 static void zeroed(void) {
@@ -142,8 +138,7 @@ static void zeroed(void) {
   }
   errno = 0;
   volatile size_t half = (size_t)1 << 33;
-  MUST(hide(calloc(half, half)) == NULL && errno == ENOMEM,
-       "a product that overflows does not give NULL and ENOMEM");
+  MUST(hide(calloc(half, half)) == NULL && errno == ENOMEM, "a product that overflows does not give NULL and ENOMEM");
   limit_to(64 * kMiB);
   errno = 0;
   MUST(hide(calloc(1, (size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB do not give NULL and ENOMEM");
@@ -161,8 +156,7 @@ static void resized(void) {
   for (int i = 0; i < 16; ++i) MUST(numbers[i] == i, "number %d was lost when the block shrank", i);
   limit_to(64 * kMiB);
   errno = 0;
-  MUST(hide(realloc(numbers, (size_t)1 << 32)) == NULL && errno == ENOMEM,
-       "4 GiB do not give NULL and ENOMEM");
+  MUST(hide(realloc(numbers, (size_t)1 << 32)) == NULL && errno == ENOMEM, "4 GiB do not give NULL and ENOMEM");
   for (int i = 0; i < 16; ++i) MUST(numbers[i] == i, "number %d was lost when realloc failed", i);
   free(numbers);
   free(hide(realloc(NULL, 0)));
@@ -241,10 +235,7 @@ static void* stress_one(void* of) {
       }
     }
     const uint32_t kind = draw(&state) % 100;
-    const size_t bytes = 1 + draw(&state) % (kind < 20   ? 64u
-                                             : kind < 50 ? 4096u
-                                             : kind < 95 ? 65536u
-                                                         : 1048576u);
+    const size_t bytes = 1 + draw(&state) % (kind < 20 ? 64u : kind < 50 ? 4096u : kind < 95 ? 65536u : 1048576u);
     if (blocks[at] != NULL && (draw(&state) % 2 == 0 || held + bytes > job->budget)) {
       held -= sizes[at];
       free(blocks[at]);
@@ -300,10 +291,8 @@ static void boundaries(void) {
     blocks[i] = hide(malloc(kBytes));
     MUST(blocks[i], "no block");
     const uintptr_t at = (uintptr_t)blocks[i];
-    MUST(at + kBytes <= (uintptr_t)on_stack || at >= (uintptr_t)on_stack + kBytes,
-         "a block lies in the stack");
-    MUST(at + kBytes <= (uintptr_t)mapped || at >= (uintptr_t)mapped + kBytes,
-         "a block lies in the program's mapping");
+    MUST(at + kBytes <= (uintptr_t)on_stack || at >= (uintptr_t)on_stack + kBytes, "a block lies in the stack");
+    MUST(at + kBytes <= (uintptr_t)mapped || at >= (uintptr_t)mapped + kBytes, "a block lies in the program's mapping");
     memset(blocks[i], i, kBytes);
   }
   for (int i = 0; i < kBytes; ++i)
@@ -351,8 +340,7 @@ static void highest(void) {
   const hs_stats_t after = look(HS_EXACT);
   if (!(after.valid & HS_F_PEAK)) NOT_POSSIBLE("nobody knows the peak");
   MUST(after.peak_bytes >= with, "the peak is below what has been live");
-  MUST(after.peak_bytes <= with + after.peak_error_bound_bytes + 65536,
-       "the peak is above anything that was live");
+  MUST(after.peak_bytes <= with + after.peak_error_bound_bytes + 65536, "the peak is above anything that was live");
   MUST(after.current_bytes < with, "the block is still counted");
 }
 
@@ -367,8 +355,7 @@ static void monotone(void) {
     const hs_stats_t stats = look(i % 2 == 0 ? HS_FAST : HS_EXACT);
     MUST(stats.peak_bytes >= peak && stats.peak_bytes >= stats.current_bytes, "the peak has fallen");
     MUST(stats.sequence > sequence && stats.failures >= failures, "a counter has fallen");
-    MUST(stats.limit_bytes >= stats.current_bytes || !(stats.valid & HS_F_LIMIT),
-         "more is live than the limit allows");
+    MUST(stats.limit_bytes >= stats.current_bytes || !(stats.valid & HS_F_LIMIT), "more is live than the limit allows");
     peak = stats.peak_bytes;
     sequence = stats.sequence;
     failures = stats.failures;
@@ -418,8 +405,7 @@ static void null_argument(void) {
 static void unknown_fields(void) {
   const hs_stats_t stats = look(HS_EXACT);
   MUST((stats.exact & ~stats.valid) == 0, "a field is exact and not answered");
-  MUST(stats.valid & HS_F_COMMITTED || stats.committed_bytes == 0,
-       "a field that is not answered has a value");
+  MUST(stats.valid & HS_F_COMMITTED || stats.committed_bytes == 0, "a field that is not answered has a value");
   MUST(stats.valid & HS_F_METADATA || stats.metadata_bytes == 0, "a field that is not answered has a value");
   MUST(!(stats.valid & HS_F_COMMITTED) || stats.committed_bytes > 0, "a field is answered with 0");
 }
@@ -493,11 +479,9 @@ static const struct {
     {"usable-size", "all usable bytes of a block are its own", usable},
     {"stress", "one thread within the budget always gets memory, and leaves nothing behind", stress_alone},
     {"stress-threads", "so do four threads", stress_together},
-    {"boundaries", "blocks lie apart from each other, from the stack and from the program's mappings",
-     boundaries},
+    {"boundaries", "blocks lie apart from each other, from the stack and from the program's mappings", boundaries},
     {"fragment-fixed", "a million blocks later, current is exactly what it was", fixed_fragments},
-    {"fragment-random",
-     "blocks of random parts of what is available can always be had, and current comes back",
+    {"fragment-random", "blocks of random parts of what is available can always be had, and current comes back",
      random_fragments},
     {"peak", "peak is the highest current, no more and no less", highest},
     {"monotone", "peak and counters never fall, current never passes peak or limit", monotone},

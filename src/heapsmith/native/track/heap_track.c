@@ -61,8 +61,7 @@ static void unlock(struct shard* shard) { __atomic_store_n(&shard->taken, 0, __A
 
 static size_t find(const struct shard* shard, uintptr_t block) {
   size_t at = home_of(shard, block);
-  while (shard->places[at].block != 0 && shard->places[at].block != block)
-    at = (at + 1) & (shard->capacity - 1);
+  while (shard->places[at].block != 0 && shard->places[at].block != block) at = (at + 1) & (shard->capacity - 1);
   return at;
 }
 
@@ -85,8 +84,7 @@ static void count(ssize_t bytes) {
   const ssize_t now = __atomic_add_fetch(&heap_allocated, bytes, __ATOMIC_RELAXED);
   size_t seen = __atomic_load_n(&highest_bytes, __ATOMIC_RELAXED);
   while (now > 0 && (size_t)now > seen &&
-         !__atomic_compare_exchange_n(&highest_bytes, &seen, (size_t)now, 1, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED)) {
+         !__atomic_compare_exchange_n(&highest_bytes, &seen, (size_t)now, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 }
 
@@ -164,8 +162,7 @@ SHOWN void heap_track_init(void) {
                                                         : HEAP_TRACK_NONE;
   }
   const char* threshold = getenv("HEAP_TRACK_THRESHOLD");
-  if (threshold != NULL && *threshold >= '0' && *threshold <= '9')
-    heap_threshold = strtoull(threshold, NULL, 10);
+  if (threshold != NULL && *threshold >= '0' && *threshold <= '9') heap_threshold = strtoull(threshold, NULL, 10);
   const char* file = getenv("HEAP_TRACK_FILE");
   if (file == NULL || *file == '\0' || log_file != STDERR_FILENO) return;
   char* end = NULL;
@@ -216,17 +213,15 @@ static void log_call(const char* call, enum outcome outcome) {
   char line[320];
   int length = 0;
   if (outcome == kFailed) {
-    length = snprintf(line, sizeof line,
-                      "Heap-Tracker lib: %s... FAILED: out of memory, heap_allocated (%zd bytes)\n", call,
-                      allocated);
+    length = snprintf(line, sizeof line, "Heap-Tracker lib: %s... FAILED: out of memory, heap_allocated (%zd bytes)\n",
+                      call, allocated);
   } else if (outcome == kNotOurs) {
-    length = snprintf(line, sizeof line,
-                      "Heap-Tracker lib: WARNING: %s was called for a non-tracked pointer.\n", call);
+    length = snprintf(line, sizeof line, "Heap-Tracker lib: WARNING: %s was called for a non-tracked pointer.\n", call);
   } else if (is_warning) {
-    length = snprintf(
-        line, sizeof line,
-        "Heap-Tracker lib: %s... WARNING: heap_allocated (%zd bytes) is above heap_threshold (%zu bytes)\n",
-        call, allocated, threshold);
+    length =
+        snprintf(line, sizeof line,
+                 "Heap-Tracker lib: %s... WARNING: heap_allocated (%zd bytes) is above heap_threshold (%zu bytes)\n",
+                 call, allocated, threshold);
   } else {
     length = snprintf(line, sizeof line,
                       "Heap-Tracker lib: %s... SUCCESS: heap_allocated (%zd bytes) - delta with "
@@ -445,8 +440,7 @@ SHOWN void _free(void* block, size_t bytes) {
 SHOWN void* _realloc(void* block, size_t old_bytes, size_t new_bytes) {
   const struct pointer_text was = show(block);
   void* moved = move(block, new_bytes);
-  LOG(outcome_of(moved, new_bytes), "_realloc(%s,%zu,%zu)=%s", was.text, old_bytes, new_bytes,
-      show(moved).text);
+  LOG(outcome_of(moved, new_bytes), "_realloc(%s,%zu,%zu)=%s", was.text, old_bytes, new_bytes, show(moved).text);
   return moved;
 }
 
@@ -478,9 +472,7 @@ ssize_t TRACKED(getdelim)(char** line, size_t* bytes, int end, FILE* file) {
   return length;
 }
 
-ssize_t TRACKED(getline)(char** line, size_t* bytes, FILE* file) {
-  return TRACKED(getdelim)(line, bytes, '\n', file);
-}
+ssize_t TRACKED(getline)(char** line, size_t* bytes, FILE* file) { return TRACKED(getdelim)(line, bytes, '\n', file); }
 
 int __real_vasprintf(char** into, const char* format, va_list arguments);
 SHOWN int TRACKED(vasprintf)(char** into, const char* format, va_list arguments) {

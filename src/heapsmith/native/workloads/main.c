@@ -9,8 +9,7 @@
 #include "workload.h"
 
 extern const workload small_workloads[], metamalloc_workloads[], server_workloads[], large_workloads[];
-static const workload* const suites[] = {small_workloads, metamalloc_workloads, server_workloads,
-                                         large_workloads};
+static const workload* const suites[] = {small_workloads, metamalloc_workloads, server_workloads, large_workloads};
 enum { suite_count = sizeof suites / sizeof *suites };
 
 void* must(void* block) {

@@ -7,9 +7,9 @@
 // One thread, 37 sizes a thousand times; the first half freed first in first out, the second last in first
 // out.
 enum { local_sizes = 37, local_rounds = 1000, local_blocks = local_sizes * local_rounds };
-static const uint16_t sizes_of_local[local_sizes] = {
-    32,  16,  32,  16,   16, 16, 32, 64, 32,   12,   14, 8, 20, 22, 23, 27, 35, 96, 128,
-    100, 256, 512, 1024, 40, 50, 43, 74, 2048, 1500, 29, 7, 41, 77, 60, 80, 84, 106};
+static const uint16_t sizes_of_local[local_sizes] = {32, 16,   32,   16, 16, 16,  32,  64,  32,  12,   14, 8,  20,
+                                                     22, 23,   27,   35, 96, 128, 100, 256, 512, 1024, 40, 50, 43,
+                                                     74, 2048, 1500, 29, 7,  41,  77,  60,  80,  84,   106};
 static void local(unsigned scale) {
   static char* blocks[local_blocks];
   for (unsigned pass = 0; pass < 300 * scale; pass++) {

@@ -23,8 +23,7 @@ static void serve(unsigned index) {
   }
 }
 static void server(unsigned scale) {
-  for (server_generation = 0; server_generation < 10 * scale; server_generation++)
-    run_threads(server_threads, serve);
+  for (server_generation = 0; server_generation < 10 * scale; server_generation++) run_threads(server_threads, serve);
   for (unsigned i = 0; i < server_threads; i++)
     for (unsigned j = 0; j < server_slots; j++) {
       free(slots[i][j]);
@@ -128,8 +127,7 @@ static void mixed(unsigned scale) {
 }
 
 const workload server_workloads[] = {
-    {"server", "4 threads replace random blocks of 8 to 1000 bytes and hand them to the next generation",
-     server, NULL},
+    {"server", "4 threads replace random blocks of 8 to 1000 bytes and hand them to the next generation", server, NULL},
     {"producers", "2 threads allocate batches of small blocks, 2 others free them", producers, NULL},
     {"brief-threads", "threads that live for twenty blocks", brief_threads, NULL},
     {"mixed", "4 threads, random sizes to 2 MiB, random lifetimes, blocks swapped", mixed, NULL},

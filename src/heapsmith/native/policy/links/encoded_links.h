@@ -26,9 +26,7 @@ struct EncodedLinks {
   }
 
  private:
-  HS_FAST_PATH static uintptr_t mask(const void* block) {
-    return process_secret() ^ (address_of(block) >> page_shift);
-  }
+  HS_FAST_PATH static uintptr_t mask(const void* block) { return process_secret() ^ (address_of(block) >> page_shift); }
 };
 
 }  // namespace hs

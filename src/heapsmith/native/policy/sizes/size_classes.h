@@ -62,8 +62,7 @@ struct SizeClasses {
   static constexpr size_t coarse_grain = [] {
     size_t grain = fine_bytes;
     for (unsigned i = 0; i < count; i++)
-      if (Policy::classes.bytes[i] > fine_bytes)
-        grain = greatest_common_divisor(grain, Policy::classes.bytes[i]);
+      if (Policy::classes.bytes[i] > fine_bytes) grain = greatest_common_divisor(grain, Policy::classes.bytes[i]);
     return grain;
   }();
   static constexpr unsigned coarse_shift = log2_floor(coarse_grain & (~coarse_grain + 1));
@@ -87,8 +86,7 @@ struct SizeClasses {
 
   // Precondition: requested_bytes <= largest_bytes.
   HS_FAST_PATH static unsigned class_of(size_t requested_bytes) {
-    if (HS_LIKELY(requested_bytes <= fine_bytes))
-      return fine.index[(requested_bytes + fine_grain - 1) / fine_grain];
+    if (HS_LIKELY(requested_bytes <= fine_bytes)) return fine.index[(requested_bytes + fine_grain - 1) / fine_grain];
     return coarse.index[(requested_bytes + (size_t{1} << coarse_shift) - 1) >> coarse_shift];
   }
 
@@ -144,8 +142,7 @@ struct SizeClasses {
       for (unsigned index = 0; index <= count; index++) {
         made.of[set][index] = static_cast<uint8_t>(index);
         for (unsigned i = classes.class_count; index > 0 && i-- > 0;)
-          if (classes.bytes[i] >= shapes.of[index].class_bytes)
-            made.of[set][index] = static_cast<uint8_t>(first + i);
+          if (classes.bytes[i] >= shapes.of[index].class_bytes) made.of[set][index] = static_cast<uint8_t>(first + i);
       }
       first += classes.class_count;
       set++;
