@@ -87,8 +87,8 @@ def test_operators_of_cpp_are_counted_when_linked_in(build: Build, tmp_path: Pat
     source = tmp_path / "new.cc"
     source.write_text(
         '#include <cstdio>\n#include <vector>\n#include "heap_tracker_lib.h"\n'
-        "int* volatile kept;\nint main() { long with; { std::vector<int> v(1000); int* p = new int[10]; kept = p;"
-        " with = heap_allocated; delete[] p; }"
+        "int* volatile kept;\nint main() { long with; { std::vector<int> v(1000); int* p = new int[10];"
+        " kept = p; with = heap_allocated; delete[] p; }"
         ' std::printf("%ld %ld", with, (long)heap_allocated); }\n'
     )
     program = build(source, *build_flags(cpp=True), compiler="g++")

@@ -2,7 +2,6 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <malloc.h>
-#include <string.h>
 
 #include "abi/heap.h"
 #include "base/atomic.h"
@@ -17,6 +16,11 @@ size_t out_bytes() {
   size_t bytes = 0;
   for (const uint64_t of_class : out.bytes) bytes += of_class;
   return bytes;
+}
+
+bool is_name(const char* name, const char* wanted) {
+  while (*name != '\0' && *name == *wanted) ++name, ++wanted;
+  return *name == *wanted;
 }
 
 int within_int(size_t bytes) { return bytes > INT_MAX ? INT_MAX : static_cast<int>(bytes); }
@@ -35,6 +39,13 @@ HS_EXPORT void heapsmith_tell(size_t (&figures)[5]) {
   figures[3] = gauges.metadata_bytes;
   figures[4] = gauges.free_cached_bytes;
 }
+
+}  // extern "C"
+
+// Only glibc has these questions.
+#ifdef __GLIBC__
+
+extern "C" {
 
 HS_EXPORT struct mallinfo2 mallinfo2() noexcept {
   size_t figures[5];
@@ -79,9 +90,8 @@ __attribute__((visibility("hidden"), used)) void* hs_answer_dlsym(const char* na
 #endif
     hs::store_release(hs_real_dlsym, reinterpret_cast<void* (*)(void*, const char*)>(real));
   }
-  if (name == nullptr || name[0] != 'm' || strncmp(name, "mallinfo", 8) != 0) return nullptr;
-  if (strcmp(name, "mallinfo2") == 0) return reinterpret_cast<void*>(mallinfo2);
-  if (strcmp(name, "mallinfo") == 0) return reinterpret_cast<void*>(mallinfo);
+  if (is_name(name, "mallinfo2")) return reinterpret_cast<void*>(mallinfo2);
+  if (is_name(name, "mallinfo")) return reinterpret_cast<void*>(mallinfo);
   return nullptr;
 }
 #pragma GCC diagnostic pop
@@ -134,3 +144,5 @@ __asm__(
     ".popsection\n");
 #endif
 #endif
+
+#endif  // __GLIBC__

@@ -4,11 +4,11 @@
 #include <errno.h>
 #include <stdint.h>
 
-#include "abi/region_pages.h"
 #include "base/atomic.h"
 #include "heap/heap.h"
 #include "policy/cache/bounded_cache.h"
 #include "policy/lock/futex_lock.h"
+#include "policy/pages/region_pages.h"
 #include "policy/remote/remote_batch.h"
 #include "policy/sizes/geometric.h"
 
