@@ -1,4 +1,4 @@
-"""Programs compiled from tests/statistics/programs, and the allocators of this machine."""
+"""Programs compiled from tests/telling/programs, and the allocators of this machine."""
 
 from __future__ import annotations
 
