@@ -89,4 +89,5 @@ def test_no_room_is_a_junk_room() -> None:
 def test_every_dependency_has_a_lower_bound() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = [line for group in project["optional-dependencies"].values() for line in group]
-    assert [line for line in (*project["dependencies"], *optional) if ">=" not in line] == []
+    everything = [line for line in (*project["dependencies"], *optional) if not line.startswith("heapsmith[")]
+    assert [line for line in everything if ">=" not in line] == []
