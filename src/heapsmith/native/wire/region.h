@@ -33,14 +33,7 @@ inline constexpr char kControlMemfd[] = "heapsmith-control";
 
 enum class SlotState : uint32_t { kFree = 0, kAlive = 1 };
 
-enum class SlotKind : uint32_t {
-  kNative = 0,
-  kPython = 1,
-  kEndedNative = 2,
-  kEndedPython = 3,
-  kInheritedNative = 4,
-  kInheritedPython = 5
-};
+enum class SlotKind : uint32_t { kNative = 0, kPython = 1, kEndedNative = 2, kEndedPython = 3, kInheritedNative = 4, kInheritedPython = 5 };
 
 enum class EventKind : uint32_t { kNone = 0, kWarning = 1, kRefused = 2, kOutOfMemory = 3, kLimitChanged = 4 };
 
@@ -49,31 +42,16 @@ enum class PythonState : uint32_t { kNoPython = 0, kCounted = 1, kNotWanted = 2,
 enum class Allocator : uint32_t { kUnknown = 0, kGlibc = 1, kOther = 2, kForged = 3 };
 
 // The largest usable bytes of each size class.
-inline constexpr uint64_t kClassBytes[kClassCount] = {
-    8ull,           24ull,          40ull,          56ull,           72ull,           88ull,           104ull,
-    120ull,         136ull,         152ull,         168ull,          184ull,          200ull,          216ull,
-    232ull,         248ull,         264ull,         280ull,          296ull,          312ull,          328ull,
-    344ull,         360ull,         376ull,         392ull,          408ull,          424ull,          440ull,
-    456ull,         472ull,         488ull,         504ull,          520ull,          536ull,          552ull,
-    568ull,         584ull,         600ull,         616ull,          632ull,          648ull,          664ull,
-    680ull,         696ull,         712ull,         728ull,          744ull,          760ull,          776ull,
-    792ull,         808ull,         824ull,         840ull,          856ull,          872ull,          888ull,
-    904ull,         920ull,         936ull,         952ull,          968ull,          984ull,          1000ull,
-    1016ull,        1032ull,        1544ull,        2056ull,         3080ull,         4104ull,         6152ull,
-    8200ull,        12296ull,       16392ull,       24584ull,        32776ull,        49160ull,        65544ull,
-    98312ull,       131080ull,      196616ull,      262152ull,       393224ull,       524296ull,       786440ull,
-    1048584ull,     2097160ull,     4194312ull,     8388616ull,      16777224ull,     33554440ull,     67108872ull,
-    134217736ull,   268435464ull,   536870920ull,   1073741832ull,   2147483656ull,   4294967304ull,   8589934600ull,
-    17179869192ull, 34359738376ull, 68719476744ull, 137438953480ull, 274877906952ull, 549755813896ull, ~0ull};
+inline constexpr uint64_t kClassBytes[kClassCount] = {8ull, 24ull, 40ull, 56ull, 72ull, 88ull, 104ull, 120ull, 136ull, 152ull, 168ull, 184ull, 200ull, 216ull, 232ull, 248ull, 264ull, 280ull, 296ull, 312ull, 328ull, 344ull, 360ull, 376ull, 392ull, 408ull, 424ull, 440ull, 456ull, 472ull, 488ull, 504ull, 520ull, 536ull, 552ull, 568ull, 584ull, 600ull, 616ull, 632ull, 648ull, 664ull, 680ull, 696ull, 712ull, 728ull, 744ull, 760ull, 776ull, 792ull, 808ull, 824ull, 840ull, 856ull, 872ull, 888ull, 904ull, 920ull, 936ull, 952ull, 968ull, 984ull, 1000ull, 1016ull, 1032ull, 1544ull, 2056ull, 3080ull, 4104ull, 6152ull, 8200ull, 12296ull, 16392ull, 24584ull, 32776ull, 49160ull, 65544ull, 98312ull, 131080ull, 196616ull, 262152ull, 393224ull, 524296ull, 786440ull, 1048584ull, 2097160ull, 4194312ull, 8388616ull, 16777224ull, 33554440ull, 67108872ull, 134217736ull, 268435464ull, 536870920ull, 1073741832ull, 2147483656ull, 4294967304ull, 8589934600ull, 17179869192ull, 34359738376ull, 68719476744ull, 137438953480ull, 274877906952ull, 549755813896ull, ~0ull};
 
 // What one thread did with one size class.
 struct Cell {
-  uint64_t allocations;            // blocks handed out, reallocations included
-  int64_t below_peak_blocks;       // how many fewer blocks are live than at the peak: frees follow from it
-  uint32_t live_blocks_peak;       // most blocks live so far: allocations - frees
-  uint32_t followed_allocations;   // followed blocks handed out (halved together with the next when full)
-  uint32_t followed_slack_bytes;   // of those, usable bytes beyond what was asked for, in sum
-  uint16_t followed_frees;         // followed blocks taken back (halved together with the next when full)
+  uint64_t allocations;  // blocks handed out, reallocations included
+  int64_t below_peak_blocks;  // how many fewer blocks are live than at the peak: frees follow from it
+  uint32_t live_blocks_peak;  // most blocks live so far: allocations - frees
+  uint32_t followed_allocations;  // followed blocks handed out (halved together with the next when full)
+  uint32_t followed_slack_bytes;  // of those, usable bytes beyond what was asked for, in sum
+  uint16_t followed_frees;  // followed blocks taken back (halved together with the next when full)
   uint16_t followed_remote_frees;  // of those, blocks that another thread had allocated
 };
 static_assert(sizeof(Cell) == 32);
@@ -87,7 +65,7 @@ static_assert(offsetof(Cell, followed_remote_frees) == 30);
 
 // Usable bytes of a coarse class, whose blocks differ in size.
 struct LargeCell {
-  int64_t live_bytes;       // usable bytes allocated - freed
+  int64_t live_bytes;  // usable bytes allocated - freed
   int64_t live_bytes_peak;  // largest value of it so far
 };
 static_assert(sizeof(LargeCell) == 16);
@@ -96,18 +74,18 @@ static_assert(offsetof(LargeCell, live_bytes_peak) == 8);
 
 // The counters of one thread; one writer.
 struct Slot {
-  uint32_t state;           // SlotState
-  uint32_t kind;            // SlotKind
-  uint32_t tid;             // the kernel's thread id
-  uint32_t generation;      // how many threads had this slot before
-  char name[16];            // as the kernel has it, when last looked at
-  int64_t live_bytes;       // usable bytes allocated - freed by this thread
+  uint32_t state;  // SlotState
+  uint32_t kind;  // SlotKind
+  uint32_t tid;  // the kernel's thread id
+  uint32_t generation;  // how many threads had this slot before
+  char name[16];  // as the kernel has it, when last looked at
+  int64_t live_bytes;  // usable bytes allocated - freed by this thread
   int64_t mark_high_bytes;  // live_bytes above which the writer looks up from its work
-  int64_t mark_low_bytes;   // live_bytes below which it does
+  int64_t mark_low_bytes;  // live_bytes below which it does
   int64_t published_bytes;  // what of live_bytes is in the header's published sum
-  Cell cells[105];          // by class index
-  LargeCell large[40];      // by class index above the fine ones
-  uint64_t reallocations;   // calls of realloc that were counted as a free and an allocation
+  Cell cells[105];  // by class index
+  LargeCell large[40];  // by class index above the fine ones
+  uint64_t reallocations;  // calls of realloc that were counted as a free and an allocation
   uint8_t padding[24];
 };
 static_assert(sizeof(Slot) == 4096);
@@ -126,12 +104,12 @@ static_assert(offsetof(Slot, reallocations) == 4064);
 
 // Something a person wants to hear of.
 struct Event {
-  uint64_t sequence;         // its number from 1, written last; 0 is an empty place
-  uint64_t time_ns;          // CLOCK_MONOTONIC
-  uint32_t kind;             // EventKind
-  uint32_t tid;              // the thread it happened in
-  int64_t live_bytes;        // of the process, at that moment
-  int64_t threshold_bytes;   // the limit or threshold that was met
+  uint64_t sequence;  // its number from 1, written last; 0 is an empty place
+  uint64_t time_ns;  // CLOCK_MONOTONIC
+  uint32_t kind;  // EventKind
+  uint32_t tid;  // the thread it happened in
+  int64_t live_bytes;  // of the process, at that moment
+  int64_t threshold_bytes;  // the limit or threshold that was met
   uint64_t requested_bytes;  // of the allocation that met it
   uint8_t padding[16];
 };
@@ -146,11 +124,11 @@ static_assert(offsetof(Event, requested_bytes) == 40);
 
 // A private pool of the program that joined the report.
 struct Pool {
-  char name[24];            // what the program calls it
-  int64_t live_bytes;       // as the program last said
+  char name[24];  // what the program calls it
+  int64_t live_bytes;  // as the program last said
   int64_t live_bytes_peak;  // high-water mark of it
-  uint32_t state;           // SlotState
-  uint32_t in_heap;         // 1: its memory comes from malloc and is counted there
+  uint32_t state;  // SlotState
+  uint32_t in_heap;  // 1: its memory comes from malloc and is counted there
 };
 static_assert(sizeof(Pool) == 48);
 static_assert(offsetof(Pool, name) == 0);
@@ -161,61 +139,61 @@ static_assert(offsetof(Pool, in_heap) == 44);
 
 // The first page of a region: what holds for the whole process.
 struct RegionHeader {
-  uint64_t magic;                     // REGION_MAGIC, written last
-  uint32_t version;                   // of this layout
-  uint32_t slot_bytes;                // sizeof(Slot)
-  uint32_t slot_capacity;             // places for slots
-  uint32_t slots_used;                // slots ever used, from the first
-  uint32_t pid;                       // of the process
-  uint32_t parent_pid;                // of its parent, at start
-  uint64_t start_realtime_ns;         // CLOCK_REALTIME at start
-  uint64_t start_ns;                  // CLOCK_MONOTONIC at start
-  uint32_t allocator;                 // Allocator
-  uint32_t malloc_is_ours;            // 0: the program defines malloc itself, nothing native is seen
-  uint32_t forked;                    // 1: began as a copy of its parent, not by exec
-  uint32_t fold_sequence;             // odd while a thread's counters move into the ended ones
-  uint32_t python_state;              // PythonState
-  uint32_t python_version;            // PY_VERSION_HEX, 0 where there is no CPython
-  uint64_t threads_started;           // threads that ever allocated
-  uint64_t threads_ended;             // of those, gone
-  int64_t published_live_bytes;       // sum of what threads have published
-  int64_t live_bytes_peak;            // high-water mark of live bytes
-  int64_t live_bytes_peak_at_most;    // the true peak is not above this, or not above live_bytes_peak
-  uint64_t live_bytes_peak_ns;        // CLOCK_MONOTONIC of it
-  int64_t mapped_bytes;               // anonymous memory that the program mapped itself
-  int64_t mapped_bytes_peak;          // high-water mark of it
-  uint64_t maps;                      // anonymous mappings made
-  uint64_t unmaps;                    // anonymous mappings removed
-  int64_t python_arena_bytes;         // mapped for CPython's small objects
-  int64_t python_arena_bytes_peak;    // high-water mark of it
-  uint64_t limit_bytes;               // in force, 0 is none
-  uint64_t warn_at_bytes;             // in force, 0 is none
-  uint64_t refused;                   // allocations refused for the limit
-  uint64_t out_of_memory;             // allocations that the allocator itself refused
-  uint64_t last_failed_bytes;         // requested size of the last of either
-  uint64_t warnings;                  // upward crossings of the warning threshold
-  uint64_t events;                    // events ever written
-  uint64_t lost;                      // events of the heap that could not be counted
-  uint64_t lost_mappings;             // mappings that could not be followed
-  uint32_t exit_known;                // 1: the process left by exit or _exit
-  int32_t exit_code;                  // with what
-  uint64_t exit_ns;                   // CLOCK_MONOTONIC of it
+  uint64_t magic;  // REGION_MAGIC, written last
+  uint32_t version;  // of this layout
+  uint32_t slot_bytes;  // sizeof(Slot)
+  uint32_t slot_capacity;  // places for slots
+  uint32_t slots_used;  // slots ever used, from the first
+  uint32_t pid;  // of the process
+  uint32_t parent_pid;  // of its parent, at start
+  uint64_t start_realtime_ns;  // CLOCK_REALTIME at start
+  uint64_t start_ns;  // CLOCK_MONOTONIC at start
+  uint32_t allocator;  // Allocator
+  uint32_t malloc_is_ours;  // 0: the program defines malloc itself, nothing native is seen
+  uint32_t forked;  // 1: began as a copy of its parent, not by exec
+  uint32_t fold_sequence;  // odd while a thread's counters move into the ended ones
+  uint32_t python_state;  // PythonState
+  uint32_t python_version;  // PY_VERSION_HEX, 0 where there is no CPython
+  uint64_t threads_started;  // threads that ever allocated
+  uint64_t threads_ended;  // of those, gone
+  int64_t published_live_bytes;  // sum of what threads have published
+  int64_t live_bytes_peak;  // high-water mark of live bytes
+  int64_t live_bytes_peak_at_most;  // the true peak is not above this, or not above live_bytes_peak
+  uint64_t live_bytes_peak_ns;  // CLOCK_MONOTONIC of it
+  int64_t mapped_bytes;  // anonymous memory that the program mapped itself
+  int64_t mapped_bytes_peak;  // high-water mark of it
+  uint64_t maps;  // anonymous mappings made
+  uint64_t unmaps;  // anonymous mappings removed
+  int64_t python_arena_bytes;  // mapped for CPython's small objects
+  int64_t python_arena_bytes_peak;  // high-water mark of it
+  uint64_t limit_bytes;  // in force, 0 is none
+  uint64_t warn_at_bytes;  // in force, 0 is none
+  uint64_t refused;  // allocations refused for the limit
+  uint64_t out_of_memory;  // allocations that the allocator itself refused
+  uint64_t last_failed_bytes;  // requested size of the last of either
+  uint64_t warnings;  // upward crossings of the warning threshold
+  uint64_t events;  // events ever written
+  uint64_t lost;  // events of the heap that could not be counted
+  uint64_t lost_mappings;  // mappings that could not be followed
+  uint32_t exit_known;  // 1: the process left by exit or _exit
+  int32_t exit_code;  // with what
+  uint64_t exit_ns;  // CLOCK_MONOTONIC of it
   uint64_t exit_resident_bytes_peak;  // the kernel's high-water mark then
-  uint64_t exit_minor_faults;         // page faults without input/output then
-  uint64_t exit_major_faults;         // page faults with input/output then
-  uint64_t image_mark;                // AT_RANDOM of the auxiliary vector: another one after each exec
-  uint32_t command_bytes;             // bytes of `command`
-  char python_note[96];               // why Python's objects are not counted
-  char allocator_path[256];           // the file that answers malloc
-  char command[2048];                 // the arguments, each ended by a zero
-  uint32_t told_version;              // HS_STATS_VERSION of the writer
-  uint64_t told_ns;                   // CLOCK_MONOTONIC of what the allocator last told of itself, 0 is never
-  uint64_t told_fields;               // HS_F_ bits of the next four that it told
-  uint64_t told_committed_bytes;      // taken by the allocator from the system
-  uint64_t told_reserved_bytes;       // address space of the allocator
-  uint64_t told_metadata_bytes;       // for the allocator itself
-  uint64_t told_free_cached_bytes;    // committed and free
-  Pool pools[16];                     // private pools of the program
+  uint64_t exit_minor_faults;  // page faults without input/output then
+  uint64_t exit_major_faults;  // page faults with input/output then
+  uint64_t image_mark;  // AT_RANDOM of the auxiliary vector: another one after each exec
+  uint32_t command_bytes;  // bytes of `command`
+  char python_note[96];  // why Python's objects are not counted
+  char allocator_path[256];  // the file that answers malloc
+  char command[2048];  // the arguments, each ended by a zero
+  uint32_t told_version;  // HS_STATS_VERSION of the writer
+  uint64_t told_ns;  // CLOCK_MONOTONIC of what the allocator last told of itself, 0 is never
+  uint64_t told_fields;  // HS_F_ bits of the next four that it told
+  uint64_t told_committed_bytes;  // taken by the allocator from the system
+  uint64_t told_reserved_bytes;  // address space of the allocator
+  uint64_t told_metadata_bytes;  // for the allocator itself
+  uint64_t told_free_cached_bytes;  // committed and free
+  Pool pools[16];  // private pools of the program
   uint8_t padding[584];
 };
 static_assert(sizeof(RegionHeader) == 4096);
@@ -277,10 +255,10 @@ static_assert(offsetof(RegionHeader, pools) == 2744);
 
 // What the outside wants of a running program; the program only reads it.
 struct ControlBlock {
-  uint64_t magic;          // CONTROL_MAGIC
-  uint32_t version;        // of this layout
-  uint32_t sequence;       // raised after each change
-  uint64_t limit_bytes;    // hard limit on live bytes, 0 is none
+  uint64_t magic;  // CONTROL_MAGIC
+  uint32_t version;  // of this layout
+  uint32_t sequence;  // raised after each change
+  uint64_t limit_bytes;  // hard limit on live bytes, 0 is none
   uint64_t warn_at_bytes;  // warning threshold, 0 is none
   uint8_t padding[4064];
 };
@@ -293,12 +271,12 @@ static_assert(offsetof(ControlBlock, warn_at_bytes) == 24);
 
 // What the launcher wants from the first moment.
 struct LaunchBlock {
-  uint64_t magic;           // LAUNCH_MAGIC
-  uint32_t version;         // of this layout
+  uint64_t magic;  // LAUNCH_MAGIC
+  uint32_t version;  // of this layout
   uint32_t python_objects;  // 1: count CPython's own objects
-  uint64_t limit_bytes;     // hard limit on live bytes, 0 is none
-  uint64_t warn_at_bytes;   // warning threshold, 0 is none
-  uint32_t memory_files;    // 1: the directory cannot hold regions, use descriptors
+  uint64_t limit_bytes;  // hard limit on live bytes, 0 is none
+  uint64_t warn_at_bytes;  // warning threshold, 0 is none
+  uint32_t memory_files;  // 1: the directory cannot hold regions, use descriptors
   uint8_t padding[28];
 };
 static_assert(sizeof(LaunchBlock) == 64);
