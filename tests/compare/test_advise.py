@@ -100,7 +100,7 @@ def test_a_static_program_is_said_to_be_out_of_reach_of_preloads(tmp_path) -> No
     subprocess.run(["cc", "-static", source, "-o", program], check=True)
     document = json.loads(heapsmith("advise", "--budget", "10s", "--json", "--", str(program)).stdout)
     assert any("linked statically" in note for note in document["notes"])
-    assert all(item["allocator"].startswith("glibc:") for item in document["search"])
+    assert {item["allocator"].partition(":")[0] for item in document["search"]} == {"glibc"}
 
 
 def test_an_allocator_linked_into_the_program_is_named() -> None:

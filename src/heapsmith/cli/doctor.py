@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import EXIT_FAILED
-from heapsmith.lab.doctor import Verdict, examine
+from heapsmith.lab.doctor import Finding, Verdict, examine
 from heapsmith.show.doctor import render_finding
 
 
@@ -20,7 +20,7 @@ def doctor(*, json: Annotated[bool, Parameter(help="One JSON document on standar
 
     Example: heapsmith doctor
     """
-    findings = []
+    findings = list[Finding]()
     console = Console(stderr=json)
     for finding in examine():
         findings.append(finding)

@@ -16,8 +16,8 @@ def spell(values: Values, version: Version | None) -> Variables:
     """Spell knob values as ``MIMALLOC_...`` variables, by the names that version reads.
 
     Example:
-        >>> spell({"purge_delay": 0}, (2, 0, 9)), spell({"purge_delay": 0}, (3, 4, 3))
-        ({'MIMALLOC_DECOMMIT_DELAY': '0'}, {'MIMALLOC_PURGE_DELAY': '0'})
+        >>> spell({"allow_large_os_pages": True}, (2, 0, 9)), spell({"purge_delay": 0}, (3, 4, 3))
+        ({'MIMALLOC_LARGE_OS_PAGES': '1'}, {'MIMALLOC_PURGE_DELAY': '0'})
     """
     old = version is not None and version < _RENAMED
     variables: Variables = {}

@@ -9,13 +9,13 @@ behind the leader's by more than what a round of noise could explain, a bar that
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.lab.compare import Laboratory
@@ -195,7 +195,7 @@ class Race:
         found = [
             Standing(
                 candidate=candidate,
-                ratio=statistics.median(ratios[label]) if ratios[label] else None,
+                ratio=float(np.median(ratios[label])) if ratios[label] else None,
                 rounds=len(ratios[label]),
                 left=self._left.get(label),
             )
