@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.text import Text
 from heapsmith.peers import python
 from heapsmith.peers.knobs import Knob
 from heapsmith.peers.register import Found
+
+
+_TOLD_MARKS: Final = {"exact": "exact", "approximate": "~", "unknown": "?"}
 
 
 def render_allocators(found: Sequence[Found]) -> RenderableType:
@@ -42,7 +45,7 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
                 end_section=index == len(_known(item)) - 1,
             )
     knobs.add_row("each", python.KNOB.name, _default(python.KNOB), python.KNOB.range_text(), python.KNOB.help)
-    parts: list[RenderableType] = [table, Text(), knobs]
+    parts: list[RenderableType] = [table, Text(), _what_each_tells(found), Text(), knobs]
     missing = [item for item in found if not item.here]
     if missing:
         parts.append(Text("\nnot on this machine", style="italic"))
@@ -53,6 +56,21 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
             Text(f"  {item.allocator.name}{trouble}: get it with {ways}, or give the path of its library")
         )
     return Group(*parts)
+
+
+def _what_each_tells(found: Sequence[Found]) -> Table:
+    """What an allocator's own statistics answer; where they say nothing, the watch counts or nobody knows."""
+    names = sorted({name for item in found for name in item.allocator.fields})
+    title = "what each can tell of itself (~ approximately, ? not at all)"
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    table.add_column("allocator")
+    for name in names:
+        table.add_column(name.removesuffix("_bytes").replace("_", " "), justify="center")
+    for item in found:
+        if item.here and not item.allocator.python_only:
+            told = (item.allocator.fields[name] for name in names)
+            table.add_row(item.allocator.name, *(_TOLD_MARKS[tells] for tells in told))
+    return table
 
 
 def _known(item: Found) -> list[Knob]:
