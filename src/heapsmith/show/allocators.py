@@ -13,7 +13,6 @@ from heapsmith.peers import python
 from heapsmith.peers.knobs import Knob
 from heapsmith.peers.register import Found
 
-
 _TOLD_MARKS: Final = {"exact": "exact", "approximate": "~", "unknown": "?"}
 
 
