@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import needs
 from heapsmith.native import SOURCES
+from watched import needs
 
 HERE = Path(__file__).parent
 PROBE = sorted(

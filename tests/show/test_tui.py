@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -26,7 +27,9 @@ def drive(machine: Machine, act: Act, folder: Path | None = None, size: tuple[in
             await pilot.pause(0.2)
             await act(app, pilot)
 
-    asyncio.run(run())
+    # A loop of its own thread: the browser tests leave theirs running in this one.
+    with ThreadPoolExecutor(1) as alone:
+        alone.submit(asyncio.run, run()).result()
 
 
 def rows(app: TopApp, which: str = "#classes") -> list[list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Watched
+from watched import Watched
 
 LIBRARIES = {
     "glibc": None,

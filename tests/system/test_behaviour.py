@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, Watched, preloaded
 from heapsmith.run.directory import RunDirectory
 from heapsmith.units import MiB
+from watched import PROGRAMS, Watched, preloaded
 
 SCENARIOS = re.findall(r'\{"(\w+)", \w+\}', (PROGRAMS / "behaviour.c").read_text())
 

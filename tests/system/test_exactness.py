@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Watched
 from heapsmith.run.values import Process
 from heapsmith.wire.classes import CLASS_BYTES, FINE_LIMIT_BYTES, compute_class_index
+from watched import Watched
 
 COUNTERS = ("allocations", "frees", "reallocations", "failures", "live_blocks", "live_bytes")
 

@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import Watched, needs, preloaded, run_directory
 from heapsmith.run.watch import Watcher
 from heapsmith.units import KiB, MiB
+from watched import Watched, needs, preloaded, run_directory
 
 Finished = subprocess.CompletedProcess[str]
 Heapsmith = Callable[..., Finished]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Watched
+from watched import Watched
 
 
 @pytest.mark.parametrize(

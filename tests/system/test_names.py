@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Watched, needs
 from heapsmith.native import LIBRARIES, SOURCES, library
+from watched import Watched, needs
 
 MALLOC_FAMILY = re.compile(r"alloc|free|memalign|malloc|mallin|mallopt|usable")
 """How a name of the C library looks that could hand out or take back a block."""

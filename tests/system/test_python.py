@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, Watched
 from heapsmith.run.values import Process
+from watched import PROGRAMS, Watched
 
 OBJECTS = PROGRAMS / "objects.py"
 SIZES = [size for size in range(0, 2000, 7) if not 512 < size + 35 <= 520]

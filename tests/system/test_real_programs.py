@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from conftest import Watched, needs, preloaded, run_directory
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.units import MiB
+from watched import Watched, needs, preloaded, run_directory
 
 
 def assert_sane(process: Process) -> None:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import preloaded, run_directory
 from heapsmith.run.directory import RunDirectory
 from heapsmith.run.watch import Watcher
 from heapsmith.show.text import render_process
 from heapsmith.wire.region import PAGE_BYTES, SLOT, SLOTS_OFFSET_BYTES
 from heapsmith.wire.render import HEADER, render_header
+from watched import preloaded, run_directory
 
 Heapsmith = Callable[..., subprocess.CompletedProcess[str]]
 

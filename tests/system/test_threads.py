@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Watched
 from heapsmith.units import KiB, MiB
+from watched import Watched
 
 RUNTIME_BYTES_PER_THREAD = 2048
 """What the C and C++ libraries allocate to start a thread, generously."""

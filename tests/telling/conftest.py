@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import needs
 from heapsmith.native import LIBRARIES, SOURCES, library
 from heapsmith.peers.register import find
+from watched import needs
 
 PROGRAMS = Path(__file__).parent / "programs"
 CLIENT = SOURCES / "abi" / "heapsmith_client.c"
