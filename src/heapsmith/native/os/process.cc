@@ -17,6 +17,7 @@ bool is_restricted = false;
 namespace {
 
 uint64_t clock_ns(clockid_t clock) {
+  if (is_restricted) return 0;  // unknown: where the kernel's shortcut does not hold, asking is a system call
   timespec now = {};
   clock_gettime(clock, &now);
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
