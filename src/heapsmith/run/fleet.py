@@ -70,6 +70,7 @@ class Gauges:
     freed_bytes: int
     refused: int
     out_of_memory: int
+    overflowed: int
     warnings: int
     warn_at_bytes: int | None
     limit_bytes: int | None
@@ -80,6 +81,11 @@ class Gauges:
     python_blocks: int | None
     pools: list[Pool]
     ended: Ended | None
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Allocations that gave NULL, by who could not: heapsmith's limit, the allocator or system, nobody."""
+        return {"limit": self.refused, "os": self.out_of_memory, "overflow": self.overflowed}
 
     @property
     def largest_block_bytes(self) -> int | None:
@@ -281,6 +287,7 @@ class Fleet:
             freed_bytes=totals.freed_bytes,
             refused=reader.number("refused"),
             out_of_memory=reader.number("out_of_memory"),
+            overflowed=reader.number("overflowed"),
             warnings=reader.number("warnings"),
             warn_at_bytes=warn_at_bytes,
             limit_bytes=limit_bytes,
