@@ -180,7 +180,7 @@ PROCESS_METRICS: Final = (
     ProcessMetric(
         "heapsmith_allocation_failures",
         Kind.COUNTER,
-        "Allocations that gave NULL: for heapsmith's limit, because the allocator had nothing, or as no heap could hold it.",
+        "Allocations that gave NULL: refused for heapsmith's limit, by the allocator, or because no heap could hold them.",
         lambda g: [((reason,), float(count)) for reason, count in g.failures.items()],
         ("reason",),
     ),

@@ -30,7 +30,9 @@ def render_statistics_checks(
     table.add_column("check", no_wrap=True)
     for allocator in verdicts:
         # A library by its file's name; the path is below, where there is something to say of it.
-        table.add_column(Path(allocator).name if "/" in allocator else allocator, overflow="fold", min_width=5)
+        table.add_column(
+            Path(allocator).name if "/" in allocator else allocator, overflow="fold", min_width=5
+        )
     table.add_column("promise", min_width=_PROMISE_COLUMNS)
     details = list[Text]()
     for check in checks:
