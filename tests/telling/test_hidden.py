@@ -68,7 +68,10 @@ def test_programs_run_and_are_told_what_is_known_without_proc() -> None:
     code = "import heapsmith; i = heapsmith.mallinfo(); print(i.live_bytes is not None, i.resident_bytes, i.picture())"
     script = 'mount -t tmpfs none /proc && "$0" -m heapsmith run --no-summary -- "$0" -c "$1"'
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script, sys.executable, code], capture_output=True, text=True, timeout=60
+        ["unshare", "-m", "bash", "-c", script, sys.executable, code],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"no mount namespace can be had here: {done.stderr.strip()}")
