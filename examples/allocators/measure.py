@@ -95,7 +95,7 @@ def measure_noise(trials=20):
     for _ in range(trials):
         command = [sys.executable, str(HERE / "dictionaries.py")]
         document = heapsmith(
-            "compare", "-a", "default", "-a", "default", "--runs", "6", "--json", "--", *command
+            "compare", "-a", "system", "-a", "system", "--runs", "6", "--json", "--", *command
         )
         differences = document["results"][1]["differences"].values()
         found += any(difference["more_than_noise"] for difference in differences)
