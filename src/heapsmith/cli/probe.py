@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from heapsmith.lab.reach import Reach, choose_limit, measure_reach
 from heapsmith.lab.field import read_field
+from heapsmith.lab.reach import Reach, choose_limit, measure_reach
 from heapsmith.peers.candidate import AS_IT_IS
 from heapsmith.show.reach import render_reach
 from heapsmith.show.terminal import print_json, print_text

@@ -135,7 +135,8 @@ def start_export(fleet: Fleet, endpoint: str, interval_s: float, say: Callable[[
     class Exporter(OTLPMetricExporter):
         def export(self, *words: Any, **options: Any) -> MetricExportResult:
             nonlocal answers
-            result = super().export(*words, **options)
+            parent: Any = super()
+            result = parent.export(*words, **options)
             if answers != (result is MetricExportResult.SUCCESS):
                 answers = not answers
                 say(f"{endpoint} {'takes metrics again' if answers else 'takes no metrics; trying on'}")

@@ -15,7 +15,6 @@ from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
 from heapsmith.tune.objective import Objective
 
-
 _OURS: Final[Mapping[str, Objective]] = {"default": "balanced", "small": "memory", "low-latency": "time"}
 """Presets that are tried on every program, and what each is made for."""
 
@@ -52,9 +51,9 @@ def choose_pool(
 ) -> list[Candidate]:
     """Return everything worth trying on a program, the program as it is first.
 
-    Each allocator of this machine takes part with its defaults and with the settings that its file says are
-    worth it, and heaps of ours as they came compiled; what cannot reach the program, or needs another Python than it has, stays out. What is made for
-    the other objective comes last, so that it is left out first where time is short.
+    Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it,
+    and heaps of ours as they came compiled; what cannot reach the program, or needs another Python than it has, stays
+    out. What is made for the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
