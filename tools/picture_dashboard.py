@@ -30,7 +30,17 @@ from bokeh.plotting import figure
 from bokeh.resources import INLINE
 from playwright.sync_api import sync_playwright
 
+from heapsmith.run.limits import memory_groups
+
 ROOT = Path(__file__).resolve().parent.parent
+GROUPS = dict(
+    zip(
+        (str(group.directory) for group in memory_groups("self")),
+        ("container", "its parent", "above that", "further up"),
+        strict=False,
+    )
+)
+"""The cgroups of this process, under names that say more than their paths."""
 COLUMN_PX, ROW_PX = 52, 30
 PROCESSES = "reports.py|brief.py"
 """What the dashboard's variable is set to."""
@@ -92,6 +102,11 @@ class Prometheus:
         with urllib.request.urlopen(f"{self.address}/{verb}?{urllib.parse.urlencode(wanted)}") as answer:
             found = json.load(answer)["data"]["result"]
         for series in found:
+            group = series["metric"].get("cgroup")
+            if group is not None and group not in GROUPS:
+                continue  # another container's
+            if group is not None:
+                series["metric"]["cgroup"] = GROUPS[group]
             points = series.get("values") or [series["value"]]
             yield (
                 series["metric"],
@@ -110,7 +125,7 @@ def write_number(value, unit):
     """A stat in its unit."""
     if unit == "bytes":
         return f"{value / 2**20:.1f} MiB"
-    return f"{value:.0%}" if unit == "percentunit" else f"{value:g}"
+    return f"{value:.0%}" if unit == "percentunit" else f"{value:.0f}"
 
 
 def draw(panel, prometheus):
@@ -198,7 +213,10 @@ def main():
         brief = Path(folder) / "brief.py"
         brief.write_text("import time; x = bytearray(50 << 20); time.sleep(20)")
         stack.enter_context(
-            running([*heapsmith, "run", "--no-summary", "--", sys.executable, str(brief)], **quiet)
+            running(
+                [*heapsmith, "run", "--no-summary", "--limit", "200MiB", "--", sys.executable, str(brief)],
+                **quiet,
+            )
         )
         port, own_port = free_port(), free_port()
         stack.enter_context(running([*heapsmith, "metrics", "--port", str(port)], **quiet))
