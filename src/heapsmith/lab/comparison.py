@@ -53,6 +53,22 @@ def _cpu(outcome: Outcome, _: Workload) -> float | None:
     return None if seen.user_s is None or seen.system_s is None else seen.user_s + seen.system_s
 
 
+def _per_call(outcome: Outcome, workload: Workload) -> float | None:
+    """Processor time per call of malloc's family: only a replay counts its calls."""
+    total_s = _cpu(outcome, workload)
+    if workload.replay is None or total_s is None:
+        return None
+    with_objects = workload.replay.objects_operations and "python=malloc" in outcome.candidate
+    return total_s / (workload.replay.objects_operations if with_objects else workload.replay.operations)
+
+
+def _blowup(outcome: Outcome, workload: Workload) -> float | None:
+    peak = outcome.seen.resident_bytes_peak
+    if workload.replay is None or peak is None:
+        return None
+    return peak / max(1, workload.replay.live_bytes_peak)
+
+
 def _end(outcome: Outcome, workload: Workload) -> float | None:
     return None if workload.service is not None else outcome.seen.resident_bytes_end
 
@@ -60,6 +76,10 @@ def _end(outcome: Outcome, workload: Workload) -> float | None:
 FIGURES: Final[tuple[Figure, ...]] = (
     Figure("time_s", "time", "seconds", _time, "wall clock: of the program, or of the load it served"),
     Figure("cpu_s", "processor time", "seconds", _cpu, "user and system, all processes"),
+    Figure(
+        "cpu_s_per_call", "time per call", "seconds", _per_call,
+        "processor time of malloc, free and so on: the call, touching what it gave, the page faults of both",
+    ),
     Figure(
         "throughput", "throughput", "number", lambda o, _: o.metric, "as the output reports it",
         less_is_better=False,
@@ -77,6 +97,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "resident_bytes_settled", "resident, after the load", "bytes",
         lambda o, _: o.seen.resident_bytes_settled, "median of the last second of settling",
     ),
+    Figure("blowup", "blowup", "number", _blowup, "resident peak over the peak of requested live bytes"),
     Figure("page_faults", "page faults", "count", lambda o, _: o.seen.page_faults, "minor and major"),
     Figure(
         "context_switches", "context switches", "count", lambda o, _: o.seen.context_switches,
