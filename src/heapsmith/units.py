@@ -111,8 +111,8 @@ def format_seconds(value: float | None) -> str:
     """Write a duration for a person.
 
     Example:
-        >>> format_seconds(0.0123), format_seconds(75), format_seconds(1.5e-8), format_seconds(None)
-        ('12.3 ms', '1 min 15 s', '15.0 ns', '?')
+        >>> format_seconds(0.0123), format_seconds(75), format_seconds(9e-8), format_seconds(None)
+        ('12.3 ms', '1 min 15 s', '90.0 ns', '?')
     """
     if value is None:
         return UNKNOWN
