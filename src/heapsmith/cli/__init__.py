@@ -28,6 +28,7 @@ VERBS: Final = {
     "allocators": "What allocators are here, with their knobs.",
     "compare": "Run a program under several allocators, and tell differences from noise.",
     "advise": "Find the allocator and the knobs that suit a program.",
+    "replay": "Play a recorded program's allocations over several allocators.",
     "forge": "Make a heap from its description.",
     "check": "Hold an allocator against the contract of malloc, or the statistics call against its promises.",
     "bench": "Measure heapsmith itself.",

@@ -57,3 +57,14 @@ endforeach()
 
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
+
+# Plays a recorded program's calls over any malloc: `heapsmith replay` starts it.
+add_executable(heapsmith_replay ${native}/replay/replay.c)
+target_include_directories(heapsmith_replay PRIVATE ${native})
+set_target_properties(heapsmith_replay PROPERTIES C_STANDARD 11)
+target_compile_options(heapsmith_replay PRIVATE -O2 -Wall -Wextra -fno-builtin)
+target_link_libraries(heapsmith_replay PRIVATE Threads::Threads)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_replay PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_replay RUNTIME DESTINATION heapsmith/native/lib)
