@@ -1,7 +1,8 @@
 """Recording a program: every allocation event of its processes, in one trace file.
 
 The program writes records into shared memory and does no I/O; this process reads them, orders and pairs them, and
-writes the file. Whatever happens to the program, what it had done is in the file; whatever happens here, the program goes on.
+writes the file. Whatever happens to the program, what it had done is in the file; whatever happens here, the program
+goes on.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import platform
 import resource
 import select
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
 import heapsmith
 from heapsmith.errors import RunError
 from heapsmith.run.directory import RunDirectory, create_run_directory
-from heapsmith.run.drain import TICK_NS, Drain, DrainedProcess
+from heapsmith.run.drain import TICK_NS, Drain, DrainedProcess, ThreadLife
 from heapsmith.run.launched import Launched, judge_command
 from heapsmith.run.values import Exit
 from heapsmith.trace import (
@@ -36,6 +37,9 @@ from heapsmith.trace import (
 )
 from heapsmith.trace.layout import MEMORY_SAMPLE
 from heapsmith.wire.recording import RECORD_VARIABLE, RECORDING_SUFFIX, OnFull, StackMode
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 RECORD_LIBRARY: Final = "libheapsmith_record.so"
 LOOK_NS: Final = 20_000_000
@@ -132,6 +136,8 @@ class Recorder:
 
     def __init__(self, directory: Path, output: Path, wishes: RecordWishes, command: Sequence[str]) -> None:
         self.output = output
+        self.exit_of: Callable[[int], Exit | None] = lambda _: None
+        """Tells how a process ended, where somebody knows better than the process could say."""
         self.notes = list[str]()
         self._directory = directory
         self._drain = Drain(
@@ -146,9 +152,7 @@ class Recorder:
             command=list(command),
             started_unix_ns=started_unix_ns,
             tick_ns=TICK_NS,
-            stacks={StackMode.NONE: "none", StackMode.SAMPLED: "sampled", StackMode.ALL: "all"}[
-                wishes.stacks
-            ],
+            stacks=STACKS[wishes.stacks],
             python_objects=wishes.python_objects,
             heapsmith=heapsmith.__version__,
             machine=_describe_machine(),
@@ -159,6 +163,7 @@ class Recorder:
             self._drain.close()
             raise RunError(f"{output} cannot be written", error.strerror or str(error)) from error
         self._images = dict[tuple[int, int], _Image]()
+        self._index_of = dict[int, int]()
         self._poll = select.poll()
         self._failed = False
         self._processes = self._threads = self._unknown = self._dropped = self._waited_ns = self._peak = 0
@@ -196,14 +201,10 @@ class Recorder:
             spent_s = time.monotonic() - now_s
             self._next_memory_s = now_s + max(MEMORY_EVERY_S, _MEMORY_COST * spent_s)
 
-    def finish(self, exits: dict[int, Exit] | None = None) -> None:
-        """Read what is left, and close the file; processes that still run go on unrecorded.
-
-        Args:
-            exits: How processes ended, by pid, where that is known from outside.
-        """
+    def finish(self) -> None:
+        """Read what is left, and close the file; processes that still run go on unrecorded."""
         self._discover()
-        self._find_ended(exits or {})
+        self._find_ended()
         self._drain.stop()
         if self._images:
             self.notes.append(
@@ -213,8 +214,7 @@ class Recorder:
             self._drain.run([image.drained for image in self._images.values()], 2_000_000)
         for image in list(self._images.values()):
             self._close_image(image, None, still_runs=True)
-        with self._writing():
-            self._writer.write_end(End(ended_ns=self.now_ns(), events=self._writer.events))
+        self._put(self._writer.write_end, End(ended_ns=self.now_ns(), events=self._writer.events))
         self._writer.close()
         self._drain.close()
 
@@ -232,10 +232,6 @@ class Recorder:
             file_bytes=self._writer.bytes_written,
             notes=self.notes,
         )
-
-    def note_exit(self, pid: int, end: Exit) -> None:
-        """Say how a process ended, where the launcher knows better than the process could."""
-        self._find_ended({pid: end})
 
     def _discover(self) -> None:
         for entry in sorted(os.scandir(self._directory), key=lambda entry: entry.name):
@@ -257,18 +253,20 @@ class Recorder:
         command = header["command"][: int(header["command_bytes"])].split(b"\0")
         words = [word.decode(errors="replace") for word in command if word]
         start_ns = max(0, int(header["start_ns"]) - self._drain.start_ns)
-        parents = [image for image in self._images.values() if image.pid == int(header["parent_pid"])]
+        parent = self._index_of.get(int(header["parent_pid"]))
         start = ProcessStart(
             pid=pid,
             ppid=int(header["parent_pid"]),
             name=Path(words[0]).name if words else "",
             command=words,
             started_ns=start_ns,
-            forked_from=parents[-1].index if header["forked"] and parents else None,
+            forked_from=parent if header["forked"] else None,
         )
-        index = -1
-        with self._writing():
-            index = self._writer.add_process(start)
+        index = self._put(self._writer.add_process, start)
+        if index is None:
+            drained.close()
+            return
+        self._index_of[pid] = index
         pidfd = None
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
@@ -280,15 +278,16 @@ class Recorder:
         if header["is_blind"]:
             self.notes.append(f"process {pid} has a malloc of its own: nothing native of it is recorded")
 
-    def _find_ended(self, exits: dict[int, Exit] | None = None) -> None:
+    def _find_ended(self) -> None:
         ended = {fd for fd, _ in self._poll.poll(0)}
         for image in list(self._images.values()):
-            if image.pidfd is None or image.pidfd in ended or image.pid in (exits or {}):
-                self._close_image(image, (exits or {}).get(image.pid))
+            if image.pidfd is None or image.pidfd in ended:
+                self._close_image(image, self.exit_of(image.pid))
 
     def _close_image(
         self, image: _Image, end: Exit | None, *, replaced: bool = False, still_runs: bool = False
     ) -> None:
+        self._write(image)
         if not still_runs:
             while self._drain.finish(image.drained):
                 self._write(image)
@@ -301,20 +300,20 @@ class Recorder:
         self._threads += totals.threads
         self._peak = max(self._peak, totals.live_bytes_peak)
         exit_code = int(header["exit_code"]) if header["exit_known"] else None
-        with self._writing():
-            self._write_samples(image)
-            if not still_runs:
-                self._writer.end_process(
-                    image.index,
-                    ProcessEnd(
-                        ended_ns=max(0, int(header["exit_ns"]) - self._drain.start_ns)
-                        if header["exit_known"]
-                        else max(totals.last_tick * TICK_NS, image.start_ns),
-                        exit_code=end.code if end else exit_code,
-                        signal=end.signal if end else None,
-                        replaced=replaced,
-                    ),
-                )
+        if not still_runs:
+            end_ns = max(totals.last_tick * TICK_NS, image.start_ns)
+            if header["exit_known"]:
+                end_ns = max(0, int(header["exit_ns"]) - self._drain.start_ns)
+            self._put(
+                self._writer.end_process,
+                image.index,
+                ProcessEnd(
+                    ended_ns=end_ns,
+                    exit_code=end.code if end else exit_code,
+                    signal=end.signal if end else None,
+                    replaced=replaced,
+                ),
+            )
         image.drained.close()
         image.path.unlink(missing_ok=True)
         if image.pidfd is not None:
@@ -326,49 +325,30 @@ class Recorder:
         image.batch_since_s = time.monotonic()
         threads = image.drained.take_threads()
         batch = image.drained.take_batch()
-        with self._writing():
-            if threads:
-                self._writer.write_threads(
-                    image.index,
-                    [
-                        ThreadRecord(
-                            index=life.index,
-                            tid=life.tid,
-                            name=life.name.decode(errors="replace"),
-                            started_ns=life.start_tick * TICK_NS,
-                            ended_ns=life.end_tick * TICK_NS if life.has_ended else None,
-                        )
-                        for life in threads
-                    ],
-                )
-            if batch:
-                self._writer.write_encoded_events(image.index, *batch)
-                batch = None
-            self._write_drops(image)
-            self._write_samples(image)
+        if threads:
+            self._put(self._writer.write_threads, image.index, [_thread_record(life) for life in threads])
         if batch:
-            self._dropped += batch[1]
+            before = self._writer.events
+            self._put(self._writer.write_encoded_events, image.index, *batch)
+            self._dropped += batch[1] - (self._writer.events - before)
+        self._write_drops(image)
+        if image.samples:
+            self._put(self._writer.write_memory, image.index, np.array(image.samples, MEMORY_SAMPLE))
+            image.samples.clear()
 
     def _write_drops(self, image: _Image) -> None:
         lost = image.drained.totals().lost_events
         now_ns = self.now_ns()
         if lost > image.seen_lost:
-            self._writer.write_drops(
-                image.index,
-                Drops(
-                    events=lost - image.seen_lost,
-                    since_ns=image.lost_since_ns,
-                    until_ns=now_ns,
-                    reason="the rings were full, or there was none",
-                ),
+            drops = Drops(
+                events=lost - image.seen_lost,
+                since_ns=image.lost_since_ns,
+                until_ns=now_ns,
+                reason="the rings were full, or there was none",
             )
+            self._put(self._writer.write_drops, image.index, drops)
         image.seen_lost = lost
         image.lost_since_ns = now_ns
-
-    def _write_samples(self, image: _Image) -> None:
-        if image.samples:
-            self._writer.write_memory(image.index, np.array(image.samples, MEMORY_SAMPLE))
-            image.samples.clear()
 
     def _sample_memory(self) -> None:
         now_ns = self.now_ns()
@@ -381,19 +361,19 @@ class Recorder:
                     (now_ns, resident * _PAGE_BYTES, (resident - shared) * _PAGE_BYTES, faults)
                 )
 
-    @contextlib.contextmanager
-    def _writing(self) -> Generator[None]:
-        """A file that cannot be written any more ends the recording, not the program."""
+    def _put(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
+        """Write; a file that cannot be written any more ends the recording, not the program."""
         if self._failed:
-            return
+            return None
         try:
-            yield
+            return write(*arguments, **named)
         except OSError as error:
             self._failed = True
             self._drain.stop()
             self.notes.append(
                 f"recording stopped: {self.output}: {error.strerror or error}; the file holds what came before"
             )
+            return None
 
 
 class Recording:
@@ -438,6 +418,11 @@ class Recording:
             self._directory.remove()
             raise
 
+        self.recorder.exit_of = self._exit_of
+
+    def _exit_of(self, pid: int) -> Exit | None:
+        return self._launched.wait(1.0) if pid == self._launched.pid else None
+
     def send_signal(self, number: int) -> None:
         """Pass a signal on to the launched process, if it still runs."""
         self._launched.send_signal(number)
@@ -454,8 +439,7 @@ class Recording:
                 if on_look:
                     on_look(self.recorder)
         finally:
-            ended = self._launched.exit
-            self.recorder.finish({self._launched.pid: ended} if ended else None)
+            self.recorder.finish()
             self._launched.close()
             self._directory.remove()
         return self.recorder.result(self._launched.exit)
@@ -471,6 +455,16 @@ def check_output(output: Path, *, force: bool) -> None:
         raise RunError(f"{output} is a directory", hint="name a file: -o FILE.heap")
     if output.exists() and not force:
         raise RunError(f"{output} is there already", hint="choose another name, or replace it with --force")
+
+
+def _thread_record(life: ThreadLife) -> ThreadRecord:
+    return ThreadRecord(
+        index=life.index,
+        tid=life.tid,
+        name=life.name.decode(errors="replace"),
+        started_ns=life.start_tick * TICK_NS,
+        ended_ns=life.end_tick * TICK_NS if life.has_ended else None,
+    )
 
 
 def _describe_machine() -> dict[str, str | int]:

@@ -60,6 +60,8 @@ __attribute__((constructor(101))) void enter() {
   dlerror();
   TheHeap::functions();
   record::on_recording_open = describe_process;
+  record::attach();
+  // Others' constructors may have allocated, and so opened the file, before this one.
   if (record::recording.header != nullptr) describe_process();
   if (__register_atfork != nullptr) {
     __register_atfork(nullptr, nullptr, after_fork_in_child, nullptr);

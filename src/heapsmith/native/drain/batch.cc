@@ -78,20 +78,19 @@ bool Ranking::grow() {
   return true;
 }
 
-uint32_t Ranking::number(const Shape& shape) {
+uint32_t Ranking::find(const Shape& shape) {
   const uint32_t mask = capacity * 2 - 1;
   uint64_t at = scatter(shape) >> 32 & mask;
   for (; places[at] != 0; at = (at + 1) & mask) {
     Row& row = rows[places[at] - 1];
-    if (row.shape.requested_bytes == shape.requested_bytes && row.shape.slack_bytes == shape.slack_bytes &&
-        row.shape.alignment_bits == shape.alignment_bits) {
+    if (is_same(row.shape, shape)) {
       ++row.times;
       return places[at] - 1;
     }
   }
   if (count == capacity) {
     if (!grow()) abort();  // a recorder without a few bytes of memory cannot go on
-    return number(shape);
+    return find(shape);
   }
   rows[count] = {shape, 1};
   places[at] = ++count;

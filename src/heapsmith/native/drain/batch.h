@@ -37,16 +37,32 @@ struct Ranking {
   uint32_t* places = nullptr;  // row + 1 by hash; 0 is empty
   uint32_t count = 0;
   uint32_t capacity = 0;
+  // The row that a small size had last, by size: most have one.
+  static constexpr uint32_t kUsualSizes = 2048;
+  uint32_t usual[kUsualSizes] = {};
 
   bool open();
   void close();
   // Answers the row's number, or UINT32_MAX where there is no memory.
-  uint32_t number(const Shape& shape);
+  uint32_t number(const Shape& shape) {
+    if (shape.requested_bytes >= kUsualSizes) return find(shape);
+    uint32_t& at = usual[shape.requested_bytes];
+    if (__builtin_expect(at < count && is_same(rows[at].shape, shape), 1)) {
+      ++rows[at].times;
+      return at;
+    }
+    return at = find(shape);
+  }
   void clear();
   // `order[number]` is the row's place by falling frequency; `sorted` the rows so ordered.
   void rank(uint32_t* order, uint32_t* sorted) const;
 
  private:
+  static bool is_same(const Shape& one, const Shape& other) {
+    return one.requested_bytes == other.requested_bytes && one.slack_bytes == other.slack_bytes &&
+           one.alignment_bits == other.alignment_bits;
+  }
+  uint32_t find(const Shape& shape);
   bool grow();
 };
 

@@ -49,47 +49,6 @@ wire::Ring* take_ring(uint32_t& index) {
   return &ring;
 }
 
-void thread_ends(void* value);
-
-bool attach() {
-  ThreadRing& thread = this_ring;
-  if (thread.is_lost) return false;
-  thread.is_lost = true;  // what is allocated on the way in is not recorded
-  const os::KeepErrno keep;
-  uint32_t seen = kNotOpen;
-  if (compare_exchange_acquire(state, seen, uint32_t{kOpening})) {
-    const bool is_open = open_recording(is_forked);
-    if (is_open && !has_key) has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
-    if (is_open && on_recording_open != nullptr) on_recording_open();
-    store_release(state, is_open ? uint32_t{kOpen} : uint32_t{kShut});
-  }
-  while ((seen = load_acquire(state)) == kOpening) os::yield_processor();
-  if (seen != kOpen || os::is_restricted || !rings_lock.lock(os::yield_processor)) return false;
-  uint32_t index = 0;
-  wire::Ring* ring = take_ring(index);
-  if (ring != nullptr) {
-    ring->tid = os::thread_id();
-    os::thread_name(ring->name);
-    thread.words = words_of[index];
-    thread.mask = ring->capacity_words - 1;
-    thread.at = ring->written_words;
-    thread.limit = thread.at;
-    thread.index = index;
-    thread.gave_up_at = UINT64_MAX;
-    if (index != 0) store_relaxed(is_threaded, 1u);
-    store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
-    if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
-    thread.ring = ring;
-  }
-  rings_lock.unlock();
-  if (ring == nullptr) return false;
-  if (has_key) pthread_setspecific(end_of_thread, ring);
-  thread.is_lost = false;
-  Record start = {{head_of(wire::RecordOperation::kThreadStart, 0, false), ring->tid}, 2};
-  put_slowly(start, 0);
-  return true;
-}
-
 void thread_ends(void* value) {
   if (++rounds_seen < kRounds && pthread_setspecific(end_of_thread, value) == 0) return;
   ThreadRing& thread = this_ring;
@@ -160,6 +119,46 @@ bool make_room(ThreadRing& thread, uint32_t words) {
 }
 
 }  // namespace
+
+bool attach() {
+  ThreadRing& thread = this_ring;
+  if (thread.ring != nullptr) return true;
+  if (thread.is_lost) return false;
+  thread.is_lost = true;  // what is allocated on the way in is not recorded
+  const os::KeepErrno keep;
+  uint32_t seen = kNotOpen;
+  if (compare_exchange_acquire(state, seen, uint32_t{kOpening})) {
+    const bool is_open = open_recording(is_forked);
+    if (is_open && !has_key) has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
+    if (is_open && on_recording_open != nullptr) on_recording_open();
+    store_release(state, is_open ? uint32_t{kOpen} : uint32_t{kShut});
+  }
+  while ((seen = load_acquire(state)) == kOpening) os::yield_processor();
+  if (seen != kOpen || os::is_restricted || !rings_lock.lock(os::yield_processor)) return false;
+  uint32_t index = 0;
+  wire::Ring* ring = take_ring(index);
+  if (ring != nullptr) {
+    ring->tid = os::thread_id();
+    os::thread_name(ring->name);
+    thread.words = words_of[index];
+    thread.mask = ring->capacity_words - 1;
+    thread.at = ring->written_words;
+    thread.limit = thread.at;
+    thread.index = index;
+    thread.gave_up_at = UINT64_MAX;
+    if (index != 0) store_relaxed(is_threaded, 1u);
+    store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
+    if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
+    thread.ring = ring;
+  }
+  rings_lock.unlock();
+  if (ring == nullptr) return false;
+  if (has_key) pthread_setspecific(end_of_thread, ring);
+  thread.is_lost = false;
+  Record start = {{head_of(wire::RecordOperation::kThreadStart, 0, false), ring->tid}, 2};
+  put_slowly(start, 0);
+  return true;
+}
 
 void put_slowly(Record& record, uint32_t stamped) {
   ThreadRing& thread = this_ring;

@@ -117,6 +117,8 @@ HS_FAST_PATH void put_death(uint64_t head, const void* block) {
   put_slowly(record, 0);
 }
 
+// Makes the file of this image on first use, then gives this thread a ring.
+HS_SLOW_PATH bool attach();
 void fork_child();
 // The names of all threads, as they are now.
 void refresh_names();
