@@ -21,6 +21,7 @@ from heapsmith.errors import EXIT_USAGE, HeapsmithError
 # `heapsmith.cli.run:run`.
 VERBS: Final = {
     "run": "Run a program and watch its heap; limit it; put it on another heap.",
+    "record": "Record every allocation event of a program.",
     "ps": "List the watched processes.",
     "info": "Show the heap of one watched process; change its limit.",
     "live": "Serve the live page of all watched processes.",
