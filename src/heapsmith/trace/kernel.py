@@ -434,3 +434,17 @@ def run(
     levels[F_USABLE_PEAK] = usable_peak
     _end_bin(bins, place_bin, highest, lowest, live, usable, mapped, blocks)
     return result
+
+
+@_compile
+def include(parents: Any, values: Any) -> None:
+    """Add to each node what the nodes below it hold, in place.
+
+    Args:
+        parents: (n,) int64; a parent has a smaller number; node 0 is the root.
+        values: (n, m) float64.
+    """
+    for node in range(len(parents) - 1, 0, -1):
+        parent = parents[node]
+        for column in range(values.shape[1]):
+            values[parent, column] += values[node, column]

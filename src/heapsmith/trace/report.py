@@ -367,7 +367,8 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
         return []
     usual = float(np.median(line.live_bytes))
     high = float(np.mean(line.live_bytes_highest > (usual + figures.live_bytes_peak) / 2))
-    if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE:
+    over = float(line.live_bytes_lowest[-1]) < (usual + figures.live_bytes_peak) / 2
+    if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
         return []
     times = figures.moments.times_s if figures.moments else np.zeros(0)
     sites = [site for site in process.sites if not site.mapped]
