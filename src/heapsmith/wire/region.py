@@ -231,6 +231,7 @@ REGION_HEADER: Final = Struct(
         Field("told_metadata_bytes", "u64", "for the allocator itself"),
         Field("told_free_cached_bytes", "u64", "committed and free"),
         Field("pools", POOL, "private pools of the program", POOL_CAPACITY),
+        Field("overflowed", "u64", "allocations of more than PTRDIFF_MAX bytes, which nobody could meet"),
     ),
     PAGE_BYTES,
 )

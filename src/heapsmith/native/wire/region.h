@@ -194,7 +194,8 @@ struct RegionHeader {
   uint64_t told_metadata_bytes;  // for the allocator itself
   uint64_t told_free_cached_bytes;  // committed and free
   Pool pools[16];  // private pools of the program
-  uint8_t padding[584];
+  uint64_t overflowed;  // allocations of more than PTRDIFF_MAX bytes, which nobody could meet
+  uint8_t padding[576];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -252,6 +253,7 @@ static_assert(offsetof(RegionHeader, told_reserved_bytes) == 2720);
 static_assert(offsetof(RegionHeader, told_metadata_bytes) == 2728);
 static_assert(offsetof(RegionHeader, told_free_cached_bytes) == 2736);
 static_assert(offsetof(RegionHeader, pools) == 2744);
+static_assert(offsetof(RegionHeader, overflowed) == 3512);
 
 // What the outside wants of a running program; the program only reads it.
 struct ControlBlock {
