@@ -27,7 +27,7 @@ int main() {
     const int* kept = arena.make<int>(7);
     const auto mark = arena.mark();
     for (int i = 0; i < 100000; i++) *arena.make<long>() = i;
-    arena.release_to(mark);
+    arena.release(mark);
     std::printf("arena %d\n", *kept);
   }
   void* forgotten = heapsmith::allocate(40);
