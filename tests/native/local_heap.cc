@@ -65,8 +65,8 @@ void follow_the_model(unsigned long seed, unsigned steps) {
   std::map<char*, Block> live;
   size_t usable_live_bytes = 0;
   const auto some = [&] {
-    auto found = live.lower_bound(live.begin()->first + draw.below(static_cast<unsigned long>(
-                                                            live.rbegin()->first - live.begin()->first + 1)));
+    auto found = live.lower_bound(
+        live.begin()->first + draw.below(static_cast<unsigned long>(live.rbegin()->first - live.begin()->first + 1)));
     return found == live.end() ? live.begin() : found;
   };
   const auto enter = [&](void* start, size_t bytes, size_t alignment) {

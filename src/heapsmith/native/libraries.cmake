@@ -55,3 +55,6 @@ install(TARGETS heapsmith_statistics_checks RUNTIME DESTINATION heapsmith/native
 
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
+
+# Local heaps for C and Python, and NumPy's data allocations from one.
+add_native_library(heapsmith_local ${native}/abi/local_heap.cc)

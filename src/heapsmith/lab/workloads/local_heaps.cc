@@ -116,8 +116,10 @@ struct Floor {
   char* at;
   Floor() {
     if (!prepared) {
-      void* start = mmap(nullptr, prepared_bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      prepared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(must(start)) + (2 << 20) - 1) & ~uintptr_t{(2 << 20) - 1});
+      void* start =
+          mmap(nullptr, prepared_bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      prepared = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(must(start)) + (2 << 20) - 1) &
+                                         ~uintptr_t{(2 << 20) - 1});
       madvise(prepared, prepared_bytes, MADV_HUGEPAGE);
       for (size_t i = 0; i < prepared_bytes / 8; i += 4096) prepared[i] = 1;
     }
@@ -158,8 +160,9 @@ Timed time_passes(unsigned count, Pass pass) {
   return {first, later[later.size() / 2]};
 }
 
-constexpr uint16_t local_sizes[37] = {32, 16,  32,  16,  16,  16,   32, 64, 32, 12, 14,   8,    20, 22, 23, 27, 35, 96, 128,
-                                      100, 256, 512, 1024, 40, 50, 43, 74, 2048, 1500, 29, 7,  41, 77, 60, 80, 84, 106};
+constexpr uint16_t local_sizes[37] = {32, 16,   32,   16, 16, 16,  32,  64,  32,  12,   14, 8,  20,
+                                      22, 23,   27,   35, 96, 128, 100, 256, 512, 1024, 40, 50, 43,
+                                      74, 2048, 1500, 29, 7,  41,  77,  60,  80,  84,   106};
 constexpr unsigned local_blocks = 37 * 1000;
 
 // One heap, pass after pass: 37 sizes a thousand times; half freed first in first out, half last in first out.

@@ -27,7 +27,6 @@ struct LocalClasses {
   }
   static size_t bytes_of(unsigned index) { return Of::bytes_of(index); }
   static constexpr size_t span_pages(unsigned index) { return Of::shapes.of[index].span_pages; }
-  static constexpr size_t span_blocks(unsigned index) { return Of::shapes.of[index].span_blocks; }
   static constexpr size_t alignment() { return Of::guaranteed_alignment; }
 };
 

@@ -40,6 +40,10 @@ class LocalHeap {
   LocalHeap& operator=(const LocalHeap&) = delete;
   ~LocalHeap() { release(); }
 
+  // Said before the first allocation; found again from any block.
+  void belong_to(void* owner) { owner_ = owner; }
+  static void* owner_of(const void* block) { return LocalSegment::of(block)->owner; }
+
   // --- the hot path
 
   // nullptr when there is no memory; zero bytes are a block like any other.
@@ -253,7 +257,9 @@ class LocalHeap {
     return true;
   }
 
-  size_t blocks_of(unsigned index, size_t page_count) const { return page_count * page_bytes / classes_.bytes_of(index); }
+  size_t blocks_of(unsigned index, size_t page_count) const {
+    return page_count * page_bytes / classes_.bytes_of(index);
+  }
 
   // Shows each span of small blocks: its class, first page and pages.
   template <class Visitor>
@@ -262,7 +268,8 @@ class LocalHeap {
       const unsigned index = segment->class_of_page[page];
       after = page + 1;
       if (index - 1 >= classes_.small_count()) continue;
-      while (after < segment->begun_pages && segment->class_of_page[after] == index && segment->place_of_page[after] != 0)
+      while (after < segment->begun_pages && segment->class_of_page[after] == index &&
+             segment->place_of_page[after] != 0)
         after++;
       visitor(index, page, after - page);
     }
@@ -351,6 +358,7 @@ class LocalHeap {
       uncharge(mapped_bytes);
       return nullptr;
     }
+    segment->owner = owner_;
     segment->mapped_bytes = mapped_bytes;
     segment->block_bytes = bytes;
     segment->after = own_;
@@ -461,6 +469,7 @@ class LocalHeap {
       uncharge(LocalSegment::header_pages * page_bytes);
       return false;
     }
+    segment->owner = owner_;
     segment->begun_pages = LocalSegment::header_pages;
     segment->before = nullptr;
     segment->after = segments_;
@@ -508,6 +517,7 @@ class LocalHeap {
   Kept* kept_[medium_count + 1] = {};
   Kept* oldest_ = nullptr;
   Kept* newest_ = nullptr;
+  void* owner_ = nullptr;
   size_t charged_bytes_ = 0;
   size_t kept_bytes_ = 0;
   size_t large_live_bytes_ = 0;

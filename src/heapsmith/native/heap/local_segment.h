@@ -20,6 +20,7 @@ struct LocalSegment {
 
   LocalSegment* after;
   LocalSegment* before;
+  void* owner;  // whoever the heap belongs to
   size_t mapped_bytes;
   size_t block_bytes;
   bool is_kept;
@@ -81,8 +82,7 @@ class LocalSegments {
     const size_t others_bytes = load_relaxed(warm_bytes_);
     const size_t warm_bytes = smaller_of(begun_bytes, keep_bytes - smaller_of(keep_bytes, others_bytes));
     if (warm_bytes >= LocalSegment::header_pages * page_bytes) {
-      if (warm_bytes < begun_bytes)
-        pages.purge(pointer_to(address_of(segment) + warm_bytes), begun_bytes - warm_bytes);
+      if (warm_bytes < begun_bytes) pages.purge(pointer_to(address_of(segment) + warm_bytes), begun_bytes - warm_bytes);
       memset(static_cast<void*>(segment), 0, offsetof(LocalSegment, class_of_page) + segment->begun_pages);
       segment->warm_bytes = warm_bytes;
       fetch_add_relaxed(warm_bytes_, warm_bytes);
