@@ -46,7 +46,7 @@ bool is_filled(const void* start, const Block& block) {
 size_t some_size(Draw& draw) {
   switch (draw.below(16)) {
     case 0:
-      return draw.below(8_MiB);
+      return draw.below(3_MiB);
     case 1:
     case 2:
       return draw.below(1_MiB);
@@ -99,9 +99,9 @@ void follow_the_model(unsigned long seed, unsigned steps) {
       EXPECT(block);
       enter(block, bytes, alignment);
     } else if (chosen < 50) {
-      auto* block = static_cast<unsigned char*>(heap.allocate_zeroed(bytes));
+      auto* block = static_cast<unsigned char*>(heap.allocate_zeroed(64, bytes));
       EXPECT(block && is_filled(block, {bytes, 0}));
-      enter(block, bytes, 8);
+      enter(block, bytes, 64);
     } else if (chosen < 58) {
       auto found = some();
       char* before = found->first;
@@ -214,10 +214,10 @@ void refuse_what_cannot_be() {
 }  // namespace
 
 int main() {
-  follow_the_model<HeapOf<hs::Geometric<16, 262144, 8>>>(1, 20000);
-  follow_the_model<HeapOf<hs::PowersOfTwo<16, 32768>, hs::OsPages<>>>(2, 10000);
-  follow_the_model<HeapOf<hs::Explicit<24, 64, 1000>>>(3, 10000);
-  follow_the_model<HeapOf<hs::Explicit<65536>>>(4, 3000);
+  follow_the_model<HeapOf<hs::Geometric<16, 262144, 8>>>(1, 3000);
+  follow_the_model<HeapOf<hs::PowersOfTwo<16, 32768>, hs::OsPages<>>>(2, 1500);
+  follow_the_model<HeapOf<hs::Explicit<24, 64, 1000>>>(3, 1500);
+  follow_the_model<HeapOf<hs::Explicit<65536>>>(4, 500);
   keep_to_a_limit();
   keep_large_blocks_warm_and_bounded();
   fail_cleanly();

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 from numpy.typing import DTypeLike, NDArray
 
-from heapsmith.errors import HeapsmithError
 from heapsmith.here.blocks import Layout, Shape, export, own, view_of
 from heapsmith.here.local_calls import (
     HUGE_ALWAYS,
@@ -203,8 +202,8 @@ class Arena:
 
         Example:
             >>> with Arena() as arena:
-            ...     bytes(arena.allocate(4, zeroed=True))
-            b'\\x00\\x00\\x00\\x00'
+            ...     sum(arena.allocate("4KiB", zeroed=True))
+            0
         """
         length_bytes = read_bytes(length, "a block")
         with self._lock:

@@ -122,7 +122,7 @@ def exporter_of(block: object) -> Any:
         >>> exporter_of(memoryview(b"somebody else's")) is None
         True
     """
-    found = block
+    found: Any = block
     while isinstance(found, np.ndarray):
         found = found.base
     if isinstance(found, memoryview):
@@ -130,4 +130,4 @@ def exporter_of(block: object) -> Any:
             found = found.obj
         except ValueError:  # it was released
             return None
-    return found if isinstance(found, ctypes.Array) and hasattr(found, "owner") else None
+    return found if type(found).__base__ is ctypes.Array and hasattr(found, "owner") else None

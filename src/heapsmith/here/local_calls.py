@@ -164,10 +164,7 @@ def read_alignment(alignment: int) -> int:
         >>> read_alignment(64)
         64
     """
-    if alignment in (16, 64):
-        return alignment
-    whole = isinstance(alignment, int) and not isinstance(alignment, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not whole or not 0 < alignment <= LARGEST_ALIGNMENT or alignment & (alignment - 1):
+    if type(alignment) is not int or not 0 < alignment <= LARGEST_ALIGNMENT or alignment & (alignment - 1):
         raise HeapsmithError(
             f"blocks cannot be aligned to {alignment!r}", hint="use a power of two, 2 MiB at most"
         )

@@ -215,7 +215,9 @@ class LocalHeap:
 
     def _allocate(self, length_bytes: int, alignment: int) -> Any:
         heap = self._open()
-        address = self._library.hs_local_allocate(heap, length_bytes, alignment) if length_bytes < NO_LIMIT else 0
+        address = (
+            self._library.hs_local_allocate(heap, length_bytes, alignment) if length_bytes < NO_LIMIT else 0
+        )
         if not address:
             raise no_memory(length_bytes, self._limit_bytes, read_statistics(heap).live_bytes)
         exporter = export(address, self._library.hs_local_usable_bytes(address), own(address))

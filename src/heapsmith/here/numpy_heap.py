@@ -25,12 +25,14 @@ from heapsmith.here.local_calls import (
     read_bytes,
     read_statistics,
 )
-from heapsmith.spec import Geometric
+from heapsmith.spec.size_classes import geometric_classes
 from heapsmith.units import KiB, format_bytes, parse_seconds
 
 ALIGNMENT: Final = 64
 """Of the first element of every array, in bytes: a cache line, and the widest vector."""
-_CLASSES: Final = Geometric(smallest_bytes=ALIGNMENT, largest_bytes=32 * KiB, steps_per_doubling=4)
+_CLASSES: Final = tuple(
+    sorted({-(-length // ALIGNMENT) * ALIGNMENT for length in geometric_classes(ALIGNMENT, 32 * KiB, 4)})
+)
 _CAPSULE_NAME: Final = b"mem_handler"
 _SET_HANDLER: Final = 304
 """Place of ``PyDataMem_SetHandler`` in NumPy's table of functions, fixed by its binary interface since 1.22."""
@@ -134,7 +136,7 @@ def numpy_heap(
         (3000000.0, 0)
     """
     options = HeapOptions(
-        class_bytes=tuple(_CLASSES.class_bytes()),
+        class_bytes=_CLASSES,
         limit_bytes=NO_LIMIT if limit is None else read_bytes(limit, "a limit", least=1),
         retain_bytes=NO_LIMIT if retain is None else read_bytes(retain, "to retain a piece"),
         retain_ms=_read_milliseconds(retain_for),
@@ -152,7 +154,9 @@ def _read_milliseconds(duration: float | str) -> int:
 
 
 def _refuse(duration: object) -> int:
-    raise HeapsmithError(f"memory cannot be retained for {duration!r}", hint="give seconds, or a text such as '2s'")
+    raise HeapsmithError(
+        f"memory cannot be retained for {duration!r}", hint="give seconds, or a text such as '2s'"
+    )
 
 
 def _set_handler(handler: object) -> object:
@@ -169,7 +173,9 @@ def _numpy_function() -> Any:
             break
     if module is None or np.lib.NumpyVersion(np.__version__) < "1.22.0":
         raise HeapsmithError(
-            "NumPy's data cannot be given a heap", f"NumPy {np.__version__} has no data handlers", "use 1.26 or later"
+            "NumPy's data cannot be given a heap",
+            f"NumPy {np.__version__} has no data handlers",
+            "use 1.26 or later",
         )
     get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)

@@ -18,12 +18,12 @@ class ChosenClasses {
   bool choose(const uint32_t* class_bytes, size_t class_count) {
     if (class_count == 0 || class_count > most_classes) return false;
     count_ = 0;
-    alignment_ = 16;
+    alignment_ = page_bytes;
     for (size_t i = 0; i < class_count; i++) {
       const uint32_t bytes = class_bytes[i];
       if (bytes == 0 || bytes % 8 != 0 || (i > 0 && bytes <= class_bytes[i - 1])) return false;
       if (bytes > largest_small_bytes) continue;
-      if (bytes % 16 != 0) alignment_ = 8;
+      while (bytes % alignment_ != 0) alignment_ /= 2;
       bytes_[++count_] = bytes;
       span_pages_[count_] = static_cast<uint8_t>(Shapes::shape_of_class(bytes).span_pages);
     }

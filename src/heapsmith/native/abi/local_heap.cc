@@ -58,7 +58,7 @@ struct hs_local_heap {
     return insist(bytes, [=, this] { return heap.allocate_aligned(alignment, bytes); });
   }
   void* allocate_zeroed(size_t bytes) {
-    return insist(bytes, [=, this] { return heap.allocate_zeroed(bytes); });
+    return insist(bytes, [=, this] { return heap.allocate_zeroed(kNumpyAlignment, bytes); });
   }
 
   void* reallocate(void* block, size_t bytes) {

@@ -87,9 +87,9 @@ class LocalHeap {
     return block;
   }
 
-  void* allocate_zeroed(size_t requested_bytes) {
+  void* allocate_zeroed(size_t alignment, size_t requested_bytes) {
     const unsigned long long mappings_before = fresh_mappings_;
-    void* block = allocate(requested_bytes);
+    void* block = allocate_aligned(alignment, requested_bytes);
     // A fresh mapping reads as zero and stays untouched.
     if (HS_LIKELY(block && fresh_mappings_ == mappings_before)) memset(block, 0, requested_bytes);
     return block;
