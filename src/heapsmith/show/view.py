@@ -213,7 +213,7 @@ def compute_view(
 
 
 def _strips(process: Process) -> list[Strip]:
-    """Say how full the spans are: the runs of pages last, with no tenths of their own."""
+    """Say how full the spans are: the largest first, what is free last."""
     widest = max((row.span_bytes for row in process.spans), default=0)
     return [
         Strip(
@@ -222,7 +222,7 @@ def _strips(process: Process) -> list[Strip]:
             share=round(row.span_bytes / widest, 4),
             pieces=_pieces(row),
         )
-        for row in process.spans
+        for row in sorted(process.spans, key=lambda row: (row.kind in ("dirty", "purged"), -row.span_bytes))
         if row.span_bytes
     ]
 

@@ -18,6 +18,7 @@
 #include "abi/shared_region.h"
 #include "base/atomic.h"
 #include "os/process.h"
+#include "probe/account.h"
 #include "probe/batches.h"
 #include "probe/region.h"
 #include "probe/thread.h"
@@ -60,8 +61,8 @@ void publish_gauges(wire::RegionHeader& header) {
   if (!is_counting) return;
   const uint64_t bound_bytes = SpecHeap::untold_bytes();
   store_relaxed(header.live_bytes_error_bound, bound_bytes);
-  raise_to(header.live_bytes_peak_at_most,
-           load_relaxed(header.live_bytes_peak) + static_cast<int64_t>(bound_bytes));
+  const int64_t unseen_bytes = static_cast<int64_t>(bound_bytes) + probe::count_writers() * probe::kUnseenPeakBytes;
+  raise_to(header.live_bytes_peak_at_most, load_relaxed(header.live_bytes_peak) + unseen_bytes);
 }
 
 void step_gauges() {
@@ -219,13 +220,14 @@ void open() {
   probe::attach();
   file_early_blocks();
   SpecHeap::listen({probe::move_blocks, probe::admits, visit});
-  publish(true);
+  publish(false);
+  store_relaxed(spans_due_ms, Linux::now_ms() + kSpansMs);
 }
 
 void close() {
   if (region_door == nullptr) return;
   SpecHeap::tell_current();
-  publish(true);
+  publish(Linux::now_ms() >= load_relaxed(spans_due_ms));
 }
 
 void fork_prepare() {

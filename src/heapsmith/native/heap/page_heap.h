@@ -122,9 +122,9 @@ class PageHeap {
   template <class Visitor>
   static void visit_spans(Visitor visit) {
     lock_.lock();
-    Map::visit_leaves([&](uintptr_t start) {
-      const uintptr_t end = start + (uintptr_t{1} << PageMapLeaf::shift);
-      for (uintptr_t at = start; at < end;) {
+    Map::visit_leaves(lowest_, highest_, [&](uintptr_t start) {
+      const uintptr_t end = smaller_of(start + (uintptr_t{1} << PageMapLeaf::shift), highest_);
+      for (uintptr_t at = larger_of(start, lowest_); at < end;) {
         const Span* span = Map::span_of(at);
         if (span && span->start == at && span->state != SpanState::retired) {
           visit(*span);
@@ -428,6 +428,8 @@ class PageHeap {
       return nullptr;
     }
     reserved_pages_ += bytes >> page_shift;
+    lowest_ = smaller_of(lowest_, start);
+    highest_ = larger_of(highest_, start + bytes);
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
     span = join(span, state);
     insert(span, state);
@@ -575,6 +577,9 @@ class PageHeap {
   static inline Span* oldest_;
   static inline Span* newest_;
   static inline Span* purging_;
+  // No segment was ever outside of these.
+  static inline constinit uintptr_t lowest_ = ~uintptr_t{0};
+  static inline uintptr_t highest_;
   static inline size_t live_pages_;
   static inline size_t dirty_pages_;
   static inline size_t reserved_pages_;

@@ -2,6 +2,7 @@
 
 #include "base/atomic.h"
 #include "probe/account.h"
+#include "probe/attention.h"
 #include "probe/size_class.h"
 #include "probe/thread.h"
 
@@ -17,6 +18,18 @@ void move_shared(uint32_t index, size_t block_bytes, int64_t count) {
   const int64_t bytes = count * static_cast<int64_t>(block_bytes);
   if (index >= wire::kFineClasses) fetch_add_relaxed(ended.large[index - wire::kFineClasses].live_bytes, bytes);
   grow_shared(bytes);
+}
+
+// Marks that say "now" and "never" are the ends of the range.
+bool is_beyond_marks(const wire::Slot& slot, int64_t live_bytes) {
+  const wire::RegionHeader& header = *region.header;
+  const bool is_bounded = (load_relaxed(header.limit_bytes) | load_relaxed(header.warn_at_bytes)) != 0 ||
+                          (load_relaxed(watches_in_use) | load_relaxed(scopes_in_use)) != 0;
+  const int64_t slack_bytes = is_bounded ? 0 : kUnseenPeakBytes;
+  const int64_t high_bytes = load_relaxed(slot.mark_high_bytes);
+  const int64_t low_bytes = load_relaxed(slot.mark_low_bytes);
+  return live_bytes > high_bytes + (high_bytes == INT64_MIN ? 0 : slack_bytes) ||
+         live_bytes < low_bytes - (low_bytes == INT64_MIN ? 0 : slack_bytes);
 }
 
 }  // namespace
@@ -41,7 +54,9 @@ void move_blocks(size_t block_bytes, int64_t count) {
     large.live_bytes += bytes;
     if (large.live_bytes > large.live_bytes_peak) large.live_bytes_peak = large.live_bytes;
   }
-  account_growth(*slot, bytes);
+  const int64_t live_bytes = slot->live_bytes + bytes;
+  store_relaxed(slot->live_bytes, live_bytes);
+  if (is_beyond_marks(*slot, live_bytes)) look_up(*slot, 0, 0);
 }
 
 bool admits(size_t bytes) {

@@ -6,6 +6,9 @@
 
 namespace hs::probe {
 
+// The peak may be off by this for each thread that is alive: looking up at each batch would cost as much as moving it.
+inline constexpr int64_t kUnseenPeakBytes = 96 * 1024;
+
 // This thread's program has `count` blocks more (fewer). What is live has changed already: nothing is refused here.
 void move_blocks(size_t block_bytes, int64_t count);
 
