@@ -4,7 +4,8 @@
 //            off by what the threads' own lists can hold, which is said beside them
 //   gauges   committed and free pages whenever they have moved by kStepBytes; what the caches hold, which has to be
 //            summed, at most every kGaugesMs, and never for more than 1/kShare of the time
-//   spans    how full they are, by class: the same, more seldom
+//   spans    how full they are, by class: the same, more seldom, and whenever the heap has become an eighth larger or
+//            smaller, so that a program that fills its heap and then rests is shown as it rests
 //
 // Where a watching library came first, it counts every call: then the blocks are its business, and gauges and spans go
 // into its region.
@@ -33,6 +34,7 @@ constexpr uint64_t kSpansMs = 250;
 constexpr uint64_t kShare = 200;
 
 constexpr uint64_t kStepBytes = 64 * 1024;
+constexpr uint64_t kSpansStepBytes = 1024 * 1024;
 
 RegionDoor region_door = nullptr;
 bool is_counting = false;
@@ -42,10 +44,23 @@ wire::RegionHeader* shown_in = nullptr;
 // Blocks in caches and waiting batches, when last summed.
 uint64_t cached_bytes = 0;
 uint64_t stepped_committed_bytes = 0;
+// When the spans were last looked at.
+uint64_t spanned_committed_bytes = 0;
+uint64_t spans_paid_ms = 0;
 
 uint32_t is_publishing = 0;
 uint64_t gauges_due_ms = 0;
 uint64_t spans_due_ms = 0;
+
+void publish_bound(wire::RegionHeader& header) {
+  if (!is_counting) return;
+  const uint64_t bound_bytes = SpecHeap::untold_bytes();
+  if (bound_bytes != load_relaxed(header.live_bytes_error_bound)) {
+    store_relaxed(header.live_bytes_error_bound, bound_bytes);
+  }
+  const int64_t unseen_bytes = static_cast<int64_t>(bound_bytes) + probe::count_writers() * probe::kUnseenPeakBytes;
+  raise_to(header.live_bytes_peak_at_most, load_relaxed(header.live_bytes_peak) + unseen_bytes);
+}
 
 void publish_gauges(wire::RegionHeader& header) {
   const HeapGauges gauges = SpecHeap::gauges();
@@ -58,16 +73,13 @@ void publish_gauges(wire::RegionHeader& header) {
   store_relaxed(header.told_metadata_bytes, gauges.metadata_bytes);
   store_relaxed(header.told_free_cached_bytes, gauges.free_cached_bytes);
   store_release(header.told_ns, os::monotonic_coarse_ns());
-  if (!is_counting) return;
-  const uint64_t bound_bytes = SpecHeap::untold_bytes();
-  store_relaxed(header.live_bytes_error_bound, bound_bytes);
-  const int64_t unseen_bytes = static_cast<int64_t>(bound_bytes) + probe::count_writers() * probe::kUnseenPeakBytes;
-  raise_to(header.live_bytes_peak_at_most, load_relaxed(header.live_bytes_peak) + unseen_bytes);
+  publish_bound(header);
 }
 
 void step_gauges() {
   wire::RegionHeader* header = load_relaxed(shown_in);
   if (header == nullptr) return;
+  publish_bound(*header);
   const uint64_t dirty_bytes = PageHeapType::dirty_bytes();
   const uint64_t committed_bytes = PageHeapType::live_bytes() + dirty_bytes + PageHeapType::Meta::used_bytes();
   const uint64_t before_bytes = load_relaxed(stepped_committed_bytes);
@@ -77,6 +89,7 @@ void step_gauges() {
   store_relaxed(stepped_committed_bytes, committed_bytes);
   store_relaxed(header->told_committed_bytes, committed_bytes);
   store_relaxed(header->told_reserved_bytes, PageHeapType::reserved_bytes() + PageHeapType::Map::reserved_bytes());
+  store_relaxed(header->told_metadata_bytes, PageHeapType::Meta::used_bytes());
   store_relaxed(header->told_free_cached_bytes, load_relaxed(cached_bytes) + dirty_bytes);
 }
 
@@ -137,10 +150,18 @@ void publish_spans(wire::SpanTable& table) {
 }
 
 // When next: after a while, and not before this has been paid for.
-uint64_t due_after(uint64_t every_ms, uint64_t began_ns) {
-  const uint64_t now_ns = os::monotonic_ns();
-  const uint64_t paid_ms = (now_ns - began_ns) * kShare / 1'000'000;
+uint64_t due_after(uint64_t every_ms, uint64_t cost_ns) {
+  const uint64_t paid_ms = cost_ns * kShare / 1'000'000;
   return Linux::now_ms() + (paid_ms > every_ms ? paid_ms : every_ms);
+}
+
+bool are_spans_due(uint64_t now_ms) {
+  if (now_ms >= load_relaxed(spans_due_ms)) return true;
+  const uint64_t committed_bytes = load_relaxed(stepped_committed_bytes);
+  const uint64_t before_bytes = load_relaxed(spanned_committed_bytes);
+  const uint64_t moved_bytes =
+      committed_bytes > before_bytes ? committed_bytes - before_bytes : before_bytes - committed_bytes;
+  return moved_bytes > kSpansStepBytes + before_bytes / 8 && now_ms >= load_relaxed(spans_paid_ms);
 }
 
 HS_SLOW_PATH void publish(bool spans_too) {
@@ -157,15 +178,22 @@ HS_SLOW_PATH void publish(bool spans_too) {
     store_relaxed(shown_in, header);
     if (table != nullptr) publish_spans(*table);
   }
-  store_relaxed(gauges_due_ms, due_after(kGaugesMs, began_ns));
-  if (spans_too) store_relaxed(spans_due_ms, due_after(kSpansMs, began_ns));
+  const uint64_t cost_ns = os::monotonic_ns() - began_ns;
+  store_relaxed(gauges_due_ms, due_after(kGaugesMs, cost_ns));
+  if (spans_too) {
+    store_relaxed(spans_due_ms, due_after(kSpansMs, cost_ns));
+    // For a heap that grows or shrinks, a hundredth of the time.
+    store_relaxed(spans_paid_ms, Linux::now_ms() + cost_ns / 10'000);
+    store_relaxed(spanned_committed_bytes, load_relaxed(stepped_committed_bytes));
+  }
   store_release(is_publishing, 0u);
 }
 
 void visit(uint64_t now_ms) {
   step_gauges();
-  if (HS_LIKELY(now_ms < load_relaxed(gauges_due_ms))) return;
-  publish(now_ms >= load_relaxed(spans_due_ms));
+  const bool spans_too = are_spans_due(now_ms);
+  if (HS_LIKELY(!spans_too && now_ms < load_relaxed(gauges_due_ms))) return;
+  publish(spans_too);
 }
 
 void describe_process() {
@@ -238,7 +266,8 @@ void fork_parent() {
 }
 void fork_child() {
   is_publishing = 0;
-  gauges_due_ms = spans_due_ms = 0;
+  gauges_due_ms = spans_due_ms = spans_paid_ms = 0;
+  spanned_committed_bytes = 0;
   shown_in = nullptr;
   if (is_counting) probe::fork_child();
 }

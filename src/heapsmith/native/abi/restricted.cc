@@ -1,6 +1,6 @@
 // From the moment a program restricts its own system calls, none is made for it that it might not make itself.
+#include <linux/prctl.h>
 #include <stdarg.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,7 +10,7 @@
 extern "C" {
 
 // A sandbox begins with one of these.
-HS_EXPORT int prctl(int option, ...) noexcept {
+HS_EXPORT int prctl(int option, ...) {
   va_list arguments;
   va_start(arguments, option);
   unsigned long given[4];

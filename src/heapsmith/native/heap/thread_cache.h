@@ -199,15 +199,7 @@ struct ThreadCache {
   }
 
   // How far off what the listener was told can be by now: what all lists can take, in bytes.
-  static size_t untold_bytes() {
-    size_t bytes = 0;
-    registry_lock_.lock();
-    for (ThreadCache* cache = registered_; cache; cache = cache->next)
-      for (unsigned index = 1; index < Classes::index_count; index++)
-        bytes += size_t{load_relaxed(cache->lists[index].capacity)} * Classes::bytes_of(index);
-    registry_lock_.unlock();
-    return bytes;
-  }
+  static size_t untold_bytes() { return load_relaxed(room_bytes_); }
 
   // Blocks waiting in the caches of all threads, in bytes: approximate while they work.
   static size_t cached_bytes() {
@@ -253,6 +245,7 @@ struct ThreadCache {
       cache->next = registered_;
       if (registered_) registered_->previous = cache;
       registered_ = cache;
+      fetch_add_relaxed(room_bytes_, cache->capacity_bytes());
     }
     registry_lock_.unlock();
     if (!cache) return nullptr;
@@ -285,6 +278,7 @@ struct ThreadCache {
     attached = false;
     next = idle_;
     idle_ = this;
+    fetch_add_relaxed(room_bytes_, -capacity_bytes());
   }
 
   static uint32_t first_capacity(size_t class_bytes) {
@@ -314,6 +308,7 @@ struct ThreadCache {
   void grant(unsigned class_index, uint32_t capacity) {
     FreeList& list = lists[class_index];
     granted_bytes += bytes_for(class_index, capacity) - bytes_for(class_index, list.capacity);
+    fetch_add_relaxed(room_bytes_, (capacity - list.capacity) * Classes::bytes_of(class_index));
     list.room += capacity - list.capacity;
     list.capacity = capacity;
   }
@@ -321,8 +316,19 @@ struct ThreadCache {
     FreeList& list = lists[class_index];
     if (list.capacity == 0) return;
     flush_class(class_index, false);
+    drop_capacity(class_index);
+  }
+  void drop_capacity(unsigned class_index) {
+    FreeList& list = lists[class_index];
     granted_bytes -= bytes_for(class_index, list.capacity);
+    fetch_add_relaxed(room_bytes_, -(list.capacity * Classes::bytes_of(class_index)));
     list.room = list.capacity = 0;
+  }
+  size_t capacity_bytes() const {
+    size_t bytes = 0;
+    for (unsigned index = 1; index < Classes::index_count; index++)
+      bytes += lists[index].capacity * Classes::bytes_of(index);
+    return bytes;
   }
   void flush_class(unsigned class_index, bool to_spans) {
     FreeList& list = lists[class_index];
@@ -360,6 +366,7 @@ struct ThreadCache {
     leave(this);
   }
   void forget_all() {
+    fetch_add_relaxed(room_bytes_, -capacity_bytes());
     for (unsigned index = 1; index < Classes::index_count; index++) {
       lists[index] = {nullptr, 0, 0};
       spares[index] = {nullptr, 0};
@@ -386,8 +393,7 @@ struct ThreadCache {
     for (unsigned index = 1; index < Classes::index_count; index++) {
       if (!used[index] && lists[index].capacity > 0) {
         flush_class(index, true);
-        granted_bytes -= bytes_for(index, lists[index].capacity);
-        lists[index].room = lists[index].capacity = 0;
+        drop_capacity(index);
       }
       used[index] = false;
     }
@@ -403,6 +409,8 @@ struct ThreadCache {
   static inline ThreadCache* registered_;
   static inline ThreadCache* idle_;
   static inline uint64_t recycled_ms_;
+  // What the lists of all registered caches can take.
+  static inline size_t room_bytes_;
 };
 
 }  // namespace hs

@@ -22,12 +22,13 @@ void move_shared(uint32_t index, size_t block_bytes, int64_t count) {
 
 // Marks that say "now" and "never" are the ends of the range.
 bool is_beyond_marks(const wire::Slot& slot, int64_t live_bytes) {
+  const int64_t high_bytes = load_relaxed(slot.mark_high_bytes);
+  const int64_t low_bytes = load_relaxed(slot.mark_low_bytes);
+  if (HS_LIKELY(live_bytes <= high_bytes && live_bytes >= low_bytes)) return false;
   const wire::RegionHeader& header = *region.header;
   const bool is_bounded = (load_relaxed(header.limit_bytes) | load_relaxed(header.warn_at_bytes)) != 0 ||
                           (load_relaxed(watches_in_use) | load_relaxed(scopes_in_use)) != 0;
   const int64_t slack_bytes = is_bounded ? 0 : kUnseenPeakBytes;
-  const int64_t high_bytes = load_relaxed(slot.mark_high_bytes);
-  const int64_t low_bytes = load_relaxed(slot.mark_low_bytes);
   return live_bytes > high_bytes + (high_bytes == INT64_MIN ? 0 : slack_bytes) ||
          live_bytes < low_bytes - (low_bytes == INT64_MIN ? 0 : slack_bytes);
 }
