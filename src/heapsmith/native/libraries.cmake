@@ -48,16 +48,18 @@ if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
 endif()
 install(TARGETS heapsmith_reach RUNTIME DESTINATION heapsmith/native/lib)
 
-# The promises of the statistics call, on any allocator: `heapsmith check stats` runs it.
+# The promises of the statistics call, on any allocator, and its cost: `heapsmith check stats` and `bench stats` run them.
 find_package(Threads REQUIRED)
-add_executable(heapsmith_statistics_checks ${native}/statistics/checks.c ${native}/abi/heapsmith_client.c)
-target_include_directories(heapsmith_statistics_checks PRIVATE ${native})
-target_compile_options(heapsmith_statistics_checks PRIVATE -O1 -Wall -Wextra -fno-builtin)
-target_link_libraries(heapsmith_statistics_checks PRIVATE Threads::Threads)
-if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
-  set_target_properties(heapsmith_statistics_checks PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
-endif()
-install(TARGETS heapsmith_statistics_checks RUNTIME DESTINATION heapsmith/native/lib)
+foreach(part checks cost)
+  add_executable(heapsmith_statistics_${part} ${native}/statistics/${part}.c ${native}/abi/heapsmith_client.c)
+  target_include_directories(heapsmith_statistics_${part} PRIVATE ${native})
+  target_compile_options(heapsmith_statistics_${part} PRIVATE -O1 -Wall -Wextra -fno-builtin)
+  target_link_libraries(heapsmith_statistics_${part} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
+  if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+    set_target_properties(heapsmith_statistics_${part} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+  endif()
+  install(TARGETS heapsmith_statistics_${part} RUNTIME DESTINATION heapsmith/native/lib)
+endforeach()
 
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)

@@ -193,8 +193,9 @@ def _find(name: str, problems: list[str]) -> Found | None:
     found = find(name)
     if not found.here:
         how = known[name].install
+        way = how and (f"its source: {how[0][1]}" if how[0][0] == "source" else f"`{how[0][1]}`")
         advice = found.problem or (
-            f"get it with `{how[0][1]}`, or give the path of its library" if how else ""
+            f"get it with {way}, or give the path of its library" if way else known[name].note
         )
         problems.append(f"{name} is not on this machine: {advice}")
         return None

@@ -176,6 +176,8 @@ class Process(msgspec.Struct, frozen=True):
     """Allocations that gave NULL: refused for the limit, or by the allocator itself."""
     refused: int
     """Of the failures, those refused for the limit."""
+    overflowed: int
+    """Of the failures, those of more bytes than any heap could hold."""
     last_failed_bytes: int | None
     warnings: int
     lost: int

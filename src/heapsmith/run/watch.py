@@ -200,7 +200,8 @@ class Watcher:
         threads = snapshot.threads({} if number("exit_known") else watched.names)
         own = snapshot.own_rows()
         allocations, frees = int(own.allocations.sum()), int(own.frees.sum())
-        refused, out_of_memory = number("refused"), number("out_of_memory")
+        refused, overflowed = number("refused"), number("overflowed")
+        failures = refused + overflowed + number("out_of_memory")
         live_bytes = snapshot.live_bytes()
         peak_ns, start_ns = number("live_bytes_peak_ns"), number("start_ns")
         live_bytes_peak = max(live_bytes, number("live_bytes_peak"))
@@ -234,9 +235,10 @@ class Watcher:
             frees=frees,
             reallocations=int(snapshot.slots["reallocations"].sum()),
             remote_frees=int(own.remote_frees.sum()),
-            failures=refused + out_of_memory,
+            failures=failures,
             refused=refused,
-            last_failed_bytes=number("last_failed_bytes") if refused + out_of_memory else None,
+            overflowed=overflowed,
+            last_failed_bytes=number("last_failed_bytes") if failures else None,
             warnings=number("warnings"),
             lost=number("lost") + number("lost_mappings"),
             resident_bytes=view.resident_bytes if view and alive else None,
@@ -321,6 +323,7 @@ def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
         "reallocations",
         "failures",
         "refused",
+        "overflowed",
         "warnings",
     ]
     if not snapshot.number("malloc_is_ours"):

@@ -46,10 +46,7 @@ _COUNTERS: Final[tuple[tuple[str, str, str, Callable[[Gauges], Iterable[Reading]
         "heapsmith.memory.failures",
         "{failure}",
         "Allocations that gave NULL.",
-        lambda g: [
-            (g.refused, {"heapsmith.failure.reason": "limit"}),
-            (g.out_of_memory, {"heapsmith.failure.reason": "os"}),
-        ],
+        lambda g: [(count, {"heapsmith.failure.reason": reason}) for reason, count in g.failures.items()],
     ),
 )
 

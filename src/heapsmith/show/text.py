@@ -243,6 +243,8 @@ def _failures(process: Process) -> Text:
     words = f"{format_count(process.failures)} allocation{'' if process.failures == 1 else 's'} failed"
     if process.refused:
         words += f", {format_count(process.refused)} of them refused for the limit"
+    if process.overflowed:
+        words += f", {format_count(process.overflowed)} of more than any heap could hold"
     if process.last_failed_bytes is not None:
         words += f"; the last asked for {format_bytes(process.last_failed_bytes)}"
     return Text(words, style=_BAD)

@@ -251,6 +251,7 @@ REGION_HEADER: Final = Struct(
         Field("told_metadata_bytes", "u64", "for the allocator itself"),
         Field("told_free_cached_bytes", "u64", "committed and free"),
         Field("pools", POOL, "private pools of the program", POOL_CAPACITY),
+        Field("overflowed", "u64", "allocations of more than PTRDIFF_MAX bytes, which nobody could meet"),
         Field("counting", "u32", "Counting"),
         Field("spans_slot", "u32", "the slot that is a SpanTable, 0 is none"),
         Field("live_bytes_error_bound", "u64", "live bytes are off by at most this"),

@@ -200,10 +200,11 @@ struct RegionHeader {
   uint64_t told_metadata_bytes;  // for the allocator itself
   uint64_t told_free_cached_bytes;  // committed and free
   Pool pools[16];  // private pools of the program
+  uint64_t overflowed;  // allocations of more than PTRDIFF_MAX bytes, which nobody could meet
   uint32_t counting;  // Counting
   uint32_t spans_slot;  // the slot that is a SpanTable, 0 is none
   uint64_t live_bytes_error_bound;  // live bytes are off by at most this
-  uint8_t padding[568];
+  uint8_t padding[560];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -261,9 +262,10 @@ static_assert(offsetof(RegionHeader, told_reserved_bytes) == 2720);
 static_assert(offsetof(RegionHeader, told_metadata_bytes) == 2728);
 static_assert(offsetof(RegionHeader, told_free_cached_bytes) == 2736);
 static_assert(offsetof(RegionHeader, pools) == 2744);
-static_assert(offsetof(RegionHeader, counting) == 3512);
-static_assert(offsetof(RegionHeader, spans_slot) == 3516);
-static_assert(offsetof(RegionHeader, live_bytes_error_bound) == 3520);
+static_assert(offsetof(RegionHeader, overflowed) == 3512);
+static_assert(offsetof(RegionHeader, counting) == 3520);
+static_assert(offsetof(RegionHeader, spans_slot) == 3524);
+static_assert(offsetof(RegionHeader, live_bytes_error_bound) == 3528);
 
 // The spans of one size class of a forged heap, or all runs of pages in one state.
 struct SpanRow {
