@@ -42,6 +42,7 @@ _SOURCE_FILES: Final = (
     "abi/forged_init.cc",
     "abi/forged_region.cc",
     "abi/forged_statistics.cc",
+    "abi/knobs.cc",
     "abi/leaks.cc",
     "abi/malloc.cc",
     "abi/new.cc",

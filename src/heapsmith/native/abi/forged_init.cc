@@ -4,6 +4,7 @@
 
 #include "abi/forged_region.h"
 #include "abi/heap.h"
+#include "abi/knobs.h"
 
 namespace {
 
@@ -41,11 +42,12 @@ void after_fork_in_child() {
 
 // First among the constructors of the libraries that were preloaded.
 __attribute__((constructor(101))) void enter() {
+  hs::launch_knobs::read();
   has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
   SpecHeap::on_thread_attached = thread_begins;
   // What allocated before was the main thread, whose end is the process's.
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  hs::forged_region::open();
+  if (hs::launch_knobs::is_shown) hs::forged_region::open();
 }
 
 __attribute__((destructor(101))) void leave() { hs::forged_region::close(); }

@@ -237,6 +237,7 @@ class PageHeap {
     if (before && before->state == state && before->end() == span->start && mergeable(before, span)) {
       remove(before);
       before->page_count += span->page_count;
+      before->zeroed = before->zeroed && span->zeroed;
       retire(span);
       span = before;
     }
@@ -244,6 +245,7 @@ class PageHeap {
     if (after && after->state == state && after->start == span->end() && mergeable(span, after)) {
       remove(after);
       span->page_count += after->page_count;
+      span->zeroed = span->zeroed && after->zeroed;
       retire(after);
     }
     return span;
@@ -304,6 +306,7 @@ class PageHeap {
         return nullptr;
       }
       run->page_count = static_cast<uint32_t>(lead_pages);
+      aligned->zeroed = run->zeroed;
       aligned->state = SpanState::large;
       Map::set_ends(aligned);
       insert_remainder(run, state, freed_ms);
@@ -311,7 +314,7 @@ class PageHeap {
     }
     run->state = SpanState::large;
     cut_tail(run, page_count, state, freed_ms);
-    run->zeroed = state != SpanState::dirty;
+    run->zeroed = run->zeroed && state != SpanState::dirty;
     Map::set_ends(run);
     return run;
   }
@@ -321,6 +324,7 @@ class PageHeap {
     Span* tail = new_span(run->start + (page_count << page_shift), run->page_count - page_count);
     if (!tail) return;
     run->page_count = static_cast<uint32_t>(page_count);
+    tail->zeroed = run->zeroed;
     Map::set_ends(run);
     insert_remainder(tail, state, freed_ms);
   }
@@ -431,6 +435,7 @@ class PageHeap {
     lowest_ = smaller_of(lowest_, start);
     highest_ = larger_of(highest_, start + bytes);
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
+    span->zeroed = true;
     span = join(span, state);
     insert(span, state);
     return span;
@@ -532,6 +537,7 @@ class PageHeap {
     unlink(purging_, run);
     if (purged) {
       pages_.give_back(run->bytes());
+      run->zeroed = pages_.purged_reads_zero();
       insert_free(run, SpanState::clean);
     } else {
       // Locked pages (mlockall) cannot be purged: they are used again, and not asked about again for a while.
