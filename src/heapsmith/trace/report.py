@@ -20,6 +20,7 @@ from heapsmith.trace.analysis import (
     Progress,
     analyse,
     check_readable,
+    stacks_are_sampled,
 )
 from heapsmith.trace.caches import CacheRules
 from heapsmith.trace.places import Forest, Label, NameFrames
@@ -139,6 +140,8 @@ class Report:
     events: int
     dropped_events: int
     unnamed_modules: dict[str, str]
+    totals_exact: bool
+    """False where only a sample of the allocations was recorded."""
 
     @property
     def sampled(self) -> bool:
@@ -203,6 +206,9 @@ def build_report(
         events=sum(trace.events for trace in traces),
         dropped_events=sum(trace.dropped_events for trace in traces),
         unnamed_modules=dict(getattr(name_frames, "problems", {})),
+        totals_exact=all(
+            trace.manifest.sample_every_bytes is None or stacks_are_sampled(trace) for trace in traces
+        ),
     )
 
 
