@@ -27,7 +27,8 @@ def diff(
         str | None, Parameter(help="Exit with 1 if the peak or what is live at the end grew by more bytes.")
     ] = None,
     format: Annotated[
-        Literal["text", "html", "json"] | None, Parameter(help="text, unless --output ends in .html or .json.")
+        Literal["text", "html", "json"] | None,
+        Parameter(help="text, unless --output ends in .html or .json."),
     ] = None,
     json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Write it to this file.")] = None,

@@ -23,7 +23,9 @@ def leaks(
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        Parameter(help="Regular expression: do not count stacks with a frame that matches; repeat it.", negative=""),
+        Parameter(
+            help="Regular expression: do not count stacks with a frame that matches; repeat it.", negative=""
+        ),
     ] = None,
     format: Annotated[
         Literal["text", "json", "leaks.txt"],

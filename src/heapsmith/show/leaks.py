@@ -78,7 +78,9 @@ def build_leaks_document(report: Report, left: LeftBlocks, fail_above_bytes: int
         "dropped_events": report.dropped_events,
         "notes": describe_limits(report),
         "live_bytes_at_exit": whole(sum(process.figures.live_bytes_at_exit for process in report.processes)),
-        "live_blocks_at_exit": whole(sum(process.figures.live_blocks_at_exit for process in report.processes)),
+        "live_blocks_at_exit": whole(
+            sum(process.figures.live_blocks_at_exit for process in report.processes)
+        ),
         "remaining_bytes": whole(left.remaining_bytes),
         "remaining_bytes_error": whole(left.error_bytes),
         "remaining_blocks": whole(left.remaining_blocks),

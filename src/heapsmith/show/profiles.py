@@ -84,7 +84,9 @@ def render_speedscope(report: Report) -> bytes:
             prefix = [number(name_process(process))] if several else []
             for node, value in zip(process.node.tolist(), values.tolist(), strict=True):
                 if value >= 0.5:
-                    samples.append([*prefix, *(number(label) for label in reversed(report.forest.path(node)))])
+                    samples.append(
+                        [*prefix, *(number(label) for label in reversed(report.forest.path(node)))]
+                    )
                     weights.append(round(value))
         profiles.append(
             {
@@ -137,7 +139,9 @@ def render_pprof(report: Report) -> bytes:
             function = functions[label.function, file] = len(functions) + 1
             name = text(label.function)
             tables.append(
-                _message(5, _integer(1, function) + _integer(2, name) + _integer(3, name) + _integer(4, text(file)))
+                _message(
+                    5, _integer(1, function) + _integer(2, name) + _integer(3, name) + _integer(4, text(file))
+                )
             )
         mapping = 0
         if label.module:
@@ -167,7 +171,9 @@ def render_pprof(report: Report) -> bytes:
     out.append(_integer(9, started) + _integer(10, round(duration * 1e9)))
     mean = report.manifests[0].sample_every_bytes
     if mean is not None:
-        out.append(_message(11, _integer(1, texts["alloc_space"]) + _integer(2, texts["bytes"])) + _integer(12, mean))
+        out.append(
+            _message(11, _integer(1, texts["alloc_space"]) + _integer(2, texts["bytes"])) + _integer(12, mean)
+        )
     out.append(_integer(13, comment) + _integer(14, default))
     return gzip.compress(b"".join(out), mtime=0)
 

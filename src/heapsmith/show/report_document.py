@@ -40,9 +40,9 @@ def build_report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def whole(value: float) -> int:
+def whole(value: Any) -> int:
     """A figure as JSON: whole bytes and counts, also of estimates."""
-    return round(value)
+    return round(float(value))
 
 
 def _process(report: Report, process: ReportedProcess) -> dict[str, Any]:
@@ -136,7 +136,9 @@ def _lifetimes(process: ReportedProcess) -> dict[str, Any]:
     by_allocations = [
         {"below_allocations": 1 << bits, "blocks": whole(blocks), "bytes": whole(held)}
         for bits, (blocks, held) in enumerate(
-            zip(lifetimes.blocks_by_allocations.tolist(), lifetimes.bytes_by_allocations.tolist(), strict=True)
+            zip(
+                lifetimes.blocks_by_allocations.tolist(), lifetimes.bytes_by_allocations.tolist(), strict=True
+            )
         )
         if blocks
     ]

@@ -98,7 +98,8 @@ def _words(report: Report) -> str:
 
 def _sentence(sentence: Sentence) -> str:
     rows = "".join(
-        f"<tr><td>{_escape(figure)}</td><td><button class='find' title='show in the graph'>{_escape(place)}</button></td></tr>"
+        f"<tr><td>{_escape(figure)}</td>"
+        f"<td><button class='find' title='show in the graph'>{_escape(place)}</button></td></tr>"
         for place, figure in sentence.places
     )
     table = f"<table class='said'>{rows}</table>" if rows else ""
@@ -148,7 +149,11 @@ def _build_data(report: Report) -> dict[str, Any]:
         "names": [name_process(process) for process in report.processes[:_MOST_PROCESSES]],
         "processes": [_process_row(report.processes[place], place) for place in ranked[:_MOST_PROCESSES]],
         "details": {str(place): _details(report.processes[place]) for place in detailed},
-        "total": {"times_s": _rounded(times), "live": _whole(live.tolist()), "mapped": _whole(mapped.tolist())},
+        "total": {
+            "times_s": _rounded(times),
+            "live": _whole(live.tolist()),
+            "mapped": _whole(mapped.tolist()),
+        },
         "sites": [
             [
                 site.label.function,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -81,7 +82,10 @@ def _notes(difference: TraceDifference) -> list[str]:
 def render_difference(difference: TraceDifference, fail_above_bytes: int | None) -> RenderableType:
     """Make the text."""
     parts: list[RenderableType] = [Text(f"note: {note}", style="yellow") for note in _notes(difference)]
-    parts += [Text(sentence, style="bold" if place == 0 else "") for place, sentence in enumerate(say_difference(difference))]
+    parts += [
+        Text(sentence, style="bold" if place == 0 else "")
+        for place, sentence in enumerate(say_difference(difference))
+    ]
     parts += [Text(), _table("Places", difference.places, "place")]
     if difference.unchanged_places:
         parts.append(Text(f"{difference.unchanged_places} places did not change", style="dim"))
@@ -156,32 +160,19 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1f2933; --quiet: #5f6c7b; --rule: #dfe4ea; --ground: #fff; --more: #b23c00; --less: #00714f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --quiet: #9aa7b5; --rule: #2a3541; --ground: #12181f; --more: #ff7a3d; --less: #2fc49a; } }
-body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color: var(--ink); background: var(--ground);
-  max-width: 1180px; margin: 0 auto; padding: 20px 20px 60px; }
-h1 { font-size: 20px; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 17px; margin: 28px 0 6px; }
-.quiet { color: var(--quiet); } .first { font-weight: 600; border-left: 4px solid #0072b2; padding: 4px 0 4px 14px; }
-.notes { border-left: 4px solid #f0b93a; padding: 4px 0 4px 28px; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; width: 100%; }
-th, td { text-align: right; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; vertical-align: top; }
-th:last-child, td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 220px; }
-.more { color: var(--more); } .less { color: var(--less); } small { color: var(--quiet); display: block; }
-"""
-
-
 def render_difference_page(difference: TraceDifference) -> str:
     """Make the text of a page that needs nothing else."""
     sentences = say_difference(difference)
     notes = "".join(f"<li>{_escape(note)}</li>" for note in _notes(difference))
     title = f"{difference.old.paths[0]} → {difference.new.paths[0]}"
+    style = resources.files("heapsmith.show").joinpath("trace_difference.css").read_text(encoding="utf-8")
     words = f"<p class='first'>{_escape(sentences[0])}</p>" + "".join(
         f"<p>{_escape(sentence)}</p>" for sentence in sentences[1:]
     )
     return (
-        f"<!doctype html>\n<html lang='en' data-ready='yes'><head><meta charset='utf-8'><title>heapsmith: {_escape(title)}</title>\n"
-        f"<meta name='viewport' content='width=device-width, initial-scale=1'>\n<style>{_STYLE}</style></head>\n<body>\n"
+        "<!doctype html>\n<html lang='en' data-ready='yes'><head><meta charset='utf-8'>\n"
+        f"<title>heapsmith: {_escape(title)}</title>\n"
+        f"<meta name='viewport' content='width=device-width, initial-scale=1'>\n<style>{style}</style></head>\n<body>\n"
         f"<h1>{_escape(title)}</h1><p class='quiet'>{_escape(' '.join(difference.new.manifests[0].command))} · "
         f"heapsmith {__version__}</p>\n" + (f"<ul class='notes'>{notes}</ul>\n" if notes else "") + words
         + "<h2>Places</h2>" + _html_table(difference.places[:1000], "place")
@@ -208,7 +199,10 @@ def _html_table(changes: Sequence[Change], what: str) -> str:
             )
         name = _place(change) if change.label is not None else _class(change.name)
         rows.append(f"<tr>{cells}<td>{_escape(name)}</td></tr>")
-    return f"<div class='wide'><table><thead><tr>{head}<th>{what}</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    return (
+        f"<div class='wide'><table><thead><tr>{head}<th>{what}</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _escape(text: str) -> str:

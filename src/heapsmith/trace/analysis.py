@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -306,6 +305,7 @@ def analyse(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from heapsmith.trace import Manifest, Operation, ProcessStart, TraceWriter
         >>> path = Path(tempfile.mkdtemp()) / "two.heap"
         >>> with TraceWriter(path, Manifest(command=["x"], started_unix_ns=0, heapsmith="0")) as writer:
@@ -622,7 +622,7 @@ class _Pass:
         def error(variance: Floats) -> Floats:
             return SEVERAL * np.sqrt(np.maximum(variance, 0.0))
 
-        columns = (
+        columns: Any = (
             origin % stacks, origin >= stacks, keys[:, k.K_ALLOCATIONS], keys[:, k.K_BYTES], at_peak, blocks_at_peak,
             keys[:, k.K_LIVE_BYTES], keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_TEMPORARY], keys[:, k.K_TEMPORARY_BYTES],
             keys[:, k.K_OWN_PEAK], lifetime_s, error(keys[:, k.K_VARIANCE]), error(variance_at_peak),
@@ -653,7 +653,9 @@ class _Pass:
             frees=float(self.threads[:, k.T_FREES].sum()),
             allocated_bytes=float(levels[k.F_BYTES]),
             live_bytes_peak=float(levels[k.F_PEAK]),
-            live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9 if levels[k.F_PEAK] else self._start_ns * 1e-9,
+            live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9
+            if levels[k.F_PEAK]
+            else self._start_ns * 1e-9,
             live_bytes_peak_event=int(numbers[k.N_PEAK_EVENT]),
             live_blocks_at_peak=float(levels[k.F_PEAK_BLOCKS]),
             usable_live_bytes_at_peak=float(levels[k.F_PEAK_USABLE]),
@@ -667,9 +669,9 @@ class _Pass:
             mapped_bytes_at_peak=float(levels[k.F_PEAK_MAPPED]),
             mapped_bytes_peak=float(levels[k.F_MAPPED_PEAK]),
             mapped_bytes_at_exit=float(levels[k.F_MAPPED]),
-            allocated_bytes_error=self._total_error(keys[:, k.K_VARIANCE].sum()),
-            live_bytes_peak_error=self._total_error(levels[k.F_PEAK_VARIANCE]),
-            live_bytes_at_exit_error=self._total_error(levels[k.F_VARIANCE]),
+            allocated_bytes_error=self._total_error(float(keys[:, k.K_VARIANCE].sum())),
+            live_bytes_peak_error=self._total_error(float(levels[k.F_PEAK_VARIANCE])),
+            live_bytes_at_exit_error=self._total_error(float(levels[k.F_VARIANCE])),
             temporary_allocations=float(levels[k.F_TEMPORARY]),
             temporary_bytes=float(levels[k.F_TEMPORARY_BYTES]),
             remote_frees=float(self.threads[:, k.T_REMOTE_FREES].sum()),
@@ -690,7 +692,7 @@ class _Pass:
         )
 
     def _total_error(self, variance: float) -> float:
-        return 0.0 if self._stacks_sampled else SEVERAL * float(np.sqrt(max(0.0, float(variance))))
+        return 0.0 if self._stacks_sampled else SEVERAL * float(np.sqrt(max(0.0, variance)))
 
     def _finish_bins(self) -> None:
         """The bins behind the last event hold what was live then."""

@@ -77,7 +77,7 @@ _inline: Any = numba.njit(cache=True, nogil=True, inline="always")
 
 
 @_inline
-def _wide(code: int, column: int, numbers: Any, w16: Any, w32: Any, w64: Any) -> int:
+def _wide(code: int, column: int, numbers: Any, w16: Any, w32: Any, w64: Any) -> Any:
     """The value behind a code of 253 or above; -1 where its stream has ended."""
     place = N_WIDE + 3 * column + code - 253
     at = numbers[place]
@@ -127,7 +127,14 @@ def _touch_class(classes: Any, place: int, epoch: int) -> None:
 
 @_inline
 def _end_bin(
-    bins: Any, place: int, highest: float, lowest: float, live: float, usable: float, mapped: float, blocks: float
+    bins: Any,
+    place: int,
+    highest: float,
+    lowest: float,
+    live: float,
+    usable: float,
+    mapped: float,
+    blocks: float,
 ) -> None:
     bins[place, B_MAX] = highest
     bins[place, B_MIN] = lowest
@@ -138,7 +145,7 @@ def _end_bin(
 
 
 @_compile
-def run(
+def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     operations: Any,
     threads_codes: Any, threads_16: Any, threads_32: Any, threads_64: Any,
     ticks_codes: Any, ticks_16: Any, ticks_32: Any, ticks_64: Any,
@@ -147,7 +154,8 @@ def run(
     stacks_codes: Any, stacks_16: Any, stacks_32: Any, stacks_64: Any,
     shape_values: Any, shape_class: Any, shape_count: Any,
     heap_keys: Any, mapped_keys: Any,
-    no_stack_row: int, numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
+    no_stack_row: int,
+    numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
     edges: Any, dirty: Any, slots: Any, free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
     stop_tick: int, tick_ns: int, stacks_sampled: bool,
 ) -> int:  # fmt: skip
@@ -295,13 +303,12 @@ def run(
                     if birth_thread != thread:
                         threads[thread, T_REMOTE_FREES] += 1
                         threads[birth_thread, T_FREED_BY_OTHERS] += 1
-                    if is_free:
-                        if birth_thread == thread and last_objects[thread] == number:
-                            keys[key, K_TEMPORARY] += kc
-                            keys[key, K_TEMPORARY_BYTES] += kw
-                            levels[F_TEMPORARY] += c
-                            levels[F_TEMPORARY_BYTES] += w
-                            threads[thread, T_TEMPORARY] += c
+                    if is_free and birth_thread == thread and last_objects[thread] == number:
+                        keys[key, K_TEMPORARY] += kc
+                        keys[key, K_TEMPORARY_BYTES] += kw
+                        levels[F_TEMPORARY] += c
+                        levels[F_TEMPORARY_BYTES] += w
+                        threads[thread, T_TEMPORARY] += c
                     keys[key, K_LIFE_TICKS] += life * kc
                     keys[key, K_DIED] += kc
                     doubling = _doubling(life * tick_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,17 @@ class ObjectBatch:
         return len(self.number)
 
 
-_COLUMNS = ("number", "born_ns", "size_bytes", "usable_bytes", "alignment", "born_thread", "stack", "operation", "is_python")
+_COLUMNS = (
+    "number",
+    "born_ns",
+    "size_bytes",
+    "usable_bytes",
+    "alignment",
+    "born_thread",
+    "stack",
+    "operation",
+    "is_python",
+)
 _DTYPES = (np.int64, np.int64, np.uint64, np.uint64, np.uint8, np.uint32, np.uint32, np.uint8, np.bool_)
 
 
@@ -64,7 +74,7 @@ def read_objects(trace: Trace, process: int | None = None) -> Iterator[ObjectBat
 
 
 def _read_process(trace: Trace, process: int) -> Iterator[ObjectBatch]:
-    live = [np.zeros(0, dtype) for dtype in _DTYPES]  # sorted by number
+    live: list[NDArray[Any]] = [np.zeros(0, dtype) for dtype in _DTYPES]  # sorted by number
     for batch in trace.batches(process):
         born = batch.born >= 0
         operation = batch.operation[born]
@@ -101,7 +111,7 @@ def _read_process(trace: Trace, process: int) -> Iterator[ObjectBatch]:
 
 def _batch(
     process: int,
-    columns: list[NDArray[np.generic]],
+    columns: list[NDArray[Any]],
     died_ns: NDArray[np.int64],
     died_thread: NDArray[np.int64],
     died_by: NDArray[np.uint8],

@@ -74,7 +74,9 @@ def _write(path: Path, frames: Iterator[pl.DataFrame]) -> None:
             yield frame if with_columns is None else frame.select(with_columns)
 
     lazy = register_io_source(source, schema=first.schema)
-    lazy.sink_parquet(part, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP, maintain_order=True)
+    lazy.sink_parquet(
+        part, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP, maintain_order=True
+    )
     part.replace(path)
 
 
@@ -96,7 +98,14 @@ def _events(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
 
 
 def _event_frame(
-    file: int, process: int, pid: int, count: int, names: pl.Series, operation: Any, is_python: Any, batch: Any
+    file: int,
+    process: int,
+    pid: int,
+    count: int,
+    names: pl.Series,
+    operation: Any,
+    is_python: Any,
+    batch: Any,
 ) -> pl.DataFrame:
     empty = np.zeros(0, np.int64)
 
@@ -145,7 +154,9 @@ def _objects(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
                     "size_bytes": batch.size_bytes,
                     "usable_bytes": batch.usable_bytes,
                     "alignment_log2": batch.alignment,
-                    "operation": names.gather(pl.Series(batch.operation.astype(np.uint32))).cast(pl.Categorical),
+                    "operation": names.gather(pl.Series(batch.operation.astype(np.uint32))).cast(
+                        pl.Categorical
+                    ),
                     "python": batch.is_python,
                     "born_thread": batch.born_thread,
                     "died_thread": pl.Series(batch.died_thread).replace(-1, None),
@@ -153,7 +164,9 @@ def _objects(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
                 }
             )
     if not yielded:
-        yield pl.DataFrame(schema={"file": pl.UInt32, "process": pl.UInt32, "pid": pl.Int64, "object": pl.Int64})
+        yield pl.DataFrame(
+            schema={"file": pl.UInt32, "process": pl.UInt32, "pid": pl.Int64, "object": pl.Int64}
+        )
 
 
 def _stacks(traces: Sequence[Trace], report: Report) -> Iterator[pl.DataFrame]:
@@ -172,4 +185,3 @@ def _stacks(traces: Sequence[Trace], report: Report) -> Iterator[pl.DataFrame]:
             },
             schema={"file": pl.UInt32, "stack": pl.UInt32, "frames": pl.List(pl.String)},
         )
-

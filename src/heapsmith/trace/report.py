@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -181,18 +182,19 @@ def build_report(
     processes: list[ReportedProcess] = []
     for index, (trace, figures_of) in enumerate(zip(traces, analysed, strict=True)):
         asked = [figures.places.stack for figures in figures_of if figures.places is not None]
-        node_of = forest.add_trace(trace, np.concatenate(asked) if asked else [], name_frames)
+        stacks: list[int] = np.concatenate(asked).tolist() if asked else []
+        node_of = forest.add_trace(trace, stacks, name_frames)
         for figures in figures_of:
             assert figures.places is not None
             node = node_of[figures.places.stack]
             sites = _find_sites(forest, figures, node, len(processes), rules)
             processes.append(ReportedProcess(index, figures, node, sites))
     findings = [
-        finding for place, process in enumerate(processes) for finding in _find(place, process.figures, process)
+        finding
+        for place, process in enumerate(processes)
+        for finding in _find(place, process.figures, process)
     ]
-    largest = sorted(
-        range(len(processes)), key=lambda place: -processes[place].figures.live_bytes_peak
-    )
+    largest = sorted(range(len(processes)), key=lambda place: -processes[place].figures.live_bytes_peak)
     rank = {place: order for order, place in enumerate(largest)}
     findings.sort(key=lambda finding: rank[finding.process])
     return Report(
@@ -306,7 +308,7 @@ def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
     if len(course) < 20:
         return False
     parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
-    rises = [later - earlier for earlier, later in zip(parts, parts[1:], strict=False)]
+    rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
     total = parts[-1] - parts[0]
     least = max(_GROWTH_BYTES, _TELLING_SHARE * figures.live_bytes_peak)
     return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
@@ -324,9 +326,13 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
             "peak",
             place,
             by_peak,
-            {"bytes": peak, "at_s": figures.live_bytes_peak_at_s - figures.start_s, "blocks": figures.live_blocks_at_peak,
-             "error_bytes": figures.live_bytes_peak_error},
-        )  # fmt: skip
+            {
+                "bytes": peak,
+                "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+                "blocks": figures.live_blocks_at_peak,
+                "error_bytes": figures.live_bytes_peak_error,
+            },
+        )
     )
     found += _find_leaks(place, figures, process.sites)
     found += _find_growth(place, figures, process.sites)
@@ -351,9 +357,14 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
             "leak",
             place,
             _heaviest(left, "live_bytes_at_exit", total),
-            {"bytes": total, "cached_bytes": cached, "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
-             "blocks": sum(site.live_blocks_at_exit for site in left), "error_bytes": figures.live_bytes_at_exit_error},
-        )  # fmt: skip
+            {
+                "bytes": total,
+                "cached_bytes": cached,
+                "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
+                "blocks": sum(site.live_blocks_at_exit for site in left),
+                "error_bytes": figures.live_bytes_at_exit_error,
+            },
+        )
     ]
 
 
@@ -386,9 +397,13 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
     ranked = sorted(sites, key=lambda site: -gained[id(site)])[:3]
     rise = figures.live_bytes_peak - usual
     told = [site for site in ranked if gained[id(site)] > _TELLING_SHARE * rise]
-    figures_said = {"bytes": figures.live_bytes_peak, "usual_bytes": usual, "at_s": figures.live_bytes_peak_at_s - figures.start_s,
-                    "lasting_s": high * figures.duration_s}  # fmt: skip
-    return [Finding("spike", place, told, figures_said)]
+    said = {
+        "bytes": figures.live_bytes_peak,
+        "usual_bytes": usual,
+        "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+        "lasting_s": high * figures.duration_s,
+    }
+    return [Finding("spike", place, told, said)]
 
 
 def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
@@ -418,15 +433,26 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
             if extra[worst] > _RESIDENT_BYTES and resident[worst] > _RESIDENT_RATIO * explained[worst]:
                 moment_sites = _live_at(figures, sites, float(times_s[worst]))
                 found.append(
-                    Finding("fragmentation", place, moment_sites, {
-                        "at_s": float(times_s[worst]) - figures.start_s, "resident_bytes": float(resident[worst]),
-                        "live_bytes": float(explained[worst]),
-                    })  # fmt: skip
+                    Finding(
+                        "fragmentation",
+                        place,
+                        moment_sites,
+                        {
+                            "at_s": float(times_s[worst]) - figures.start_s,
+                            "resident_bytes": float(resident[worst]),
+                            "live_bytes": float(explained[worst]),
+                        },
+                    )
                 )
     slack = figures.internal_fragmentation
     if slack is not None and slack > _SLACK_SHARE and figures.usable_live_bytes_at_peak > MiB:
         found.append(
-            Finding("slack", place, [], {"share": slack, "bytes": figures.usable_live_bytes_at_peak - figures.live_bytes_peak})
+            Finding(
+                "slack",
+                place,
+                [],
+                {"share": slack, "bytes": figures.usable_live_bytes_at_peak - figures.live_bytes_peak},
+            )
         )
     return found
 
@@ -435,7 +461,9 @@ def _live_at(figures: ProcessFigures, sites: Sequence[Site], time_s: float) -> l
     if figures.moments is None or not len(figures.moments.times_s):
         return []
     moment = min(int(np.searchsorted(figures.moments.times_s, time_s)), len(figures.moments.times_s) - 1)
-    ranked = sorted((site for site in sites if not site.mapped), key=lambda site: -float(site.course[moment]))[:3]
+    ranked = sorted(
+        (site for site in sites if not site.mapped), key=lambda site: -float(site.course[moment])
+    )[:3]
     whole = sum(float(site.course[moment]) for site in ranked)
     return [site for site in ranked if whole and site.course[moment] > 0.1 * whole]
 
@@ -458,7 +486,9 @@ def external_fragmentation(figures: ProcessFigures) -> Floats | None:
     return np.stack([times_s, resident, live], axis=1)
 
 
-def total_time_line(processes: Sequence[ReportedProcess], points: int = 1000) -> tuple[Floats, Floats, Floats]:
+def total_time_line(
+    processes: Sequence[ReportedProcess], points: int = 1000
+) -> tuple[Floats, Floats, Floats]:
     """Live bytes of processes together, at even times.
 
     Args:
@@ -468,7 +498,9 @@ def total_time_line(processes: Sequence[ReportedProcess], points: int = 1000) ->
     Returns:
         Times in s since the start of the trace, the sum of live bytes then, and the sum of mapped bytes, each (points,).
     """
-    lines = [(process.figures, process.figures.time_line) for process in processes if process.figures.time_line]
+    lines = [
+        (process.figures, process.figures.time_line) for process in processes if process.figures.time_line
+    ]
     start = min((figures.start_s for figures, _ in lines), default=0.0)
     end = max((figures.end_s for figures, _ in lines), default=0.0)
     times = np.linspace(start, max(end, start), points + 1)[1:]
@@ -496,9 +528,8 @@ def node_values(report: Report, process: int, measure: str, *, mapped: bool = Fa
     """
     chosen = report.processes[process]
     rows = chosen.places.mapped == mapped
-    return np.bincount(
-        chosen.node[rows], weights=getattr(chosen.places, measure)[rows], minlength=len(report.forest.parents)
-    )
+    weights: Floats = getattr(chosen.places, measure)[rows]
+    return np.bincount(chosen.node[rows], weights, len(report.forest.parents)).astype(np.float64)
 
 
 def moment_values(report: Report, process: int) -> list[tuple[Integers, Floats]]:
