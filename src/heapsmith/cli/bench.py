@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from heapsmith.cli.local_suites import add_local_suites
 from heapsmith.errors import CheckError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
 from heapsmith.lab.comparison import Comparison
@@ -88,3 +89,6 @@ def heap(
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_suites(measured))
+
+
+add_local_suites(bench)
