@@ -14,6 +14,7 @@ template <size_t after_bytes, OperatingSystem Os = Linux>
 struct HugePages {
   template <class Below>
   struct Over : Forward<Below> {
+    static constexpr bool makes_huge = true;
     size_t mapped_bytes = 0;
 
     Segment map(size_t bytes, bool for_blocks) {
@@ -23,6 +24,11 @@ struct HugePages {
       const Segment segment = huge ? map_aligned(bytes) : this->below.map(bytes, for_blocks);
       if (segment.start) mapped_bytes += bytes;
       return segment;
+    }
+
+    // `start` and `bytes` are multiples of the size of a huge page.
+    bool make_huge(void* start, size_t bytes) {
+      return mapped_bytes >= after_bytes && Os::advise_huge_pages(start, bytes);
     }
 
    private:
