@@ -128,9 +128,9 @@ class PageHeap {
   template <class Visitor>
   static void visit_spans(Visitor visit) {
     lock_.lock();
-    Map::visit_leaves([&](uintptr_t start) {
-      const uintptr_t end = start + (uintptr_t{1} << PageMapLeaf::shift);
-      for (uintptr_t at = start; at < end;) {
+    Map::visit_leaves(lowest_, highest_, [&](uintptr_t start) {
+      const uintptr_t end = smaller_of(start + (uintptr_t{1} << PageMapLeaf::shift), highest_);
+      for (uintptr_t at = larger_of(start, lowest_); at < end;) {
         const Span* span = Map::span_of(at);
         if (span && span->start == at && span->state != SpanState::retired) {
           visit(*span);
@@ -243,6 +243,7 @@ class PageHeap {
     if (before && before->state == state && before->end() == span->start && mergeable(before, span)) {
       remove(before);
       before->page_count += span->page_count;
+      before->zeroed = before->zeroed && span->zeroed;
       retire(span);
       span = before;
     }
@@ -250,6 +251,7 @@ class PageHeap {
     if (after && after->state == state && after->start == span->end() && mergeable(span, after)) {
       remove(after);
       span->page_count += after->page_count;
+      span->zeroed = span->zeroed && after->zeroed;
       retire(after);
     }
     return span;
@@ -310,6 +312,7 @@ class PageHeap {
         return nullptr;
       }
       run->page_count = static_cast<uint32_t>(lead_pages);
+      aligned->zeroed = run->zeroed;
       aligned->state = SpanState::large;
       Map::set_ends(aligned);
       insert_remainder(run, state, freed_ms);
@@ -317,7 +320,7 @@ class PageHeap {
     }
     run->state = SpanState::large;
     cut_tail(run, page_count, state, freed_ms);
-    run->zeroed = state != SpanState::dirty;
+    run->zeroed = run->zeroed && state != SpanState::dirty;
     Map::set_ends(run);
     return run;
   }
@@ -328,6 +331,7 @@ class PageHeap {
     Span* tail = new_span(run->start + (page_count << page_shift), run->page_count - page_count);
     if (!tail) return;
     run->page_count = static_cast<uint32_t>(page_count);
+    tail->zeroed = run->zeroed;
     Map::set_ends(run);
     if (state == SpanState::fresh) warm_rest(run, tail, run_end);
     if (tail) insert_remainder(tail, state, freed_ms);
@@ -344,6 +348,7 @@ class PageHeap {
     if (warm->bytes() > warm_bytes) {
       tail = new_span(warm->start + warm_bytes, warm->page_count - (warm_bytes >> page_shift));
       if (tail) {
+        tail->zeroed = warm->zeroed;
         warm->page_count = static_cast<uint32_t>(warm_bytes >> page_shift);
         tail->state = SpanState::large;
         Map::set_ends(tail);
@@ -496,8 +501,11 @@ class PageHeap {
       return nullptr;
     }
     reserved_pages_ += bytes >> page_shift;
+    lowest_ = smaller_of(lowest_, start);
+    highest_ = larger_of(highest_, start + bytes);
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
     if (segment.huge) Map::set_huge(start, bytes);
+    span->zeroed = true;
     span = join(span, state);
     insert(span, state);
     return span;
@@ -632,6 +640,7 @@ class PageHeap {
     unlink(purging_, run);
     if (purged) {
       pages_.give_back(run->bytes());
+      run->zeroed = pages_.purged_reads_zero();
       insert_free(run, Map::holds_huge(run->start, run->bytes()) ? SpanState::fresh : SpanState::clean);
     } else {
       // Locked pages (mlockall) cannot be purged: they are used again, and not asked about again for a while.
@@ -677,6 +686,9 @@ class PageHeap {
   static inline Span* oldest_;
   static inline Span* newest_;
   static inline Span* purging_;
+  // No segment was ever outside of these.
+  static inline constinit uintptr_t lowest_ = ~uintptr_t{0};
+  static inline uintptr_t highest_;
   static inline size_t live_pages_;
   static inline size_t dirty_pages_;
   static inline size_t reserved_pages_;
