@@ -75,6 +75,7 @@ class ChosenClasses {
 };
 
 struct ChosenPages {
+  static constexpr bool makes_huge = false;
   size_t retain_bytes = ~size_t{0};
   uint64_t retain_ms = ~uint64_t{0};
   // Mappings from here on are advised to become huge pages.
@@ -95,6 +96,8 @@ struct ChosenPages {
   void touch(void* start, size_t bytes) {
     if (prefaults) Linux::populate(start, bytes);
   }
+  bool make_huge(void*, size_t) { return false; }
+  bool purged_reads_zero() { return true; }
   size_t keep_bytes(size_t live_bytes) {
     if (live_bytes > 0) return retain_bytes;
     // Segments that may be made of huge pages are no use to heaps that did not ask for them.
