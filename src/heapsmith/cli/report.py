@@ -27,10 +27,15 @@ _MEASURES: Final = {
 
 
 def report(
-    *files: Annotated[str, Parameter(help="Traces: files, folders of them or patterns; several make one report.")],
+    *files: Annotated[
+        str, Parameter(help="Traces: files, folders of them or patterns; several make one report.")
+    ],
     output: Annotated[
         Path | None,
-        Parameter(name=["--output", "-o"], help="Where to write it; its ending tells the format if --format does not."),
+        Parameter(
+            name=["--output", "-o"],
+            help="Where to write it; its ending tells the format if --format does not.",
+        ),
     ] = None,
     format: Annotated[Format | None, Parameter(help="text if neither this nor --output tells.")] = None,
     measure: Annotated[

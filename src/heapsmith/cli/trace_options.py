@@ -48,7 +48,9 @@ class TraceOptions:
         rules = CacheRules(read_rules(self.rules or []), self.ignored)
         for folder in self.symbols or []:
             if not folder.is_dir():
-                raise HeapsmithError(f"--symbols {folder} is no folder", hint="give the folder with the files")
+                raise HeapsmithError(
+                    f"--symbols {folder} is no folder", hint="give the folder with the files"
+                )
         traces = [open_trace(path) for path in find_traces(names)]
         total = sum(trace.events for trace in traces)
         done = 0

@@ -136,7 +136,9 @@ def _lifetimes(process: ReportedProcess) -> dict[str, Any]:
     by_allocations = [
         {"below_allocations": 1 << bits, "blocks": whole(blocks), "bytes": whole(held)}
         for bits, (blocks, held) in enumerate(
-            zip(lifetimes.blocks_by_allocations.tolist(), lifetimes.bytes_by_allocations.tolist(), strict=True)
+            zip(
+                lifetimes.blocks_by_allocations.tolist(), lifetimes.bytes_by_allocations.tolist(), strict=True
+            )
         )
         if blocks
     ]

@@ -148,7 +148,11 @@ def _build_data(report: Report) -> dict[str, Any]:
         "names": [name_process(process) for process in report.processes[:_MOST_PROCESSES]],
         "processes": [_process_row(report.processes[place], place) for place in ranked[:_MOST_PROCESSES]],
         "details": {str(place): _details(report.processes[place]) for place in detailed},
-        "total": {"times_s": _rounded(times), "live": _whole(live.tolist()), "mapped": _whole(mapped.tolist())},
+        "total": {
+            "times_s": _rounded(times),
+            "live": _whole(live.tolist()),
+            "mapped": _whole(mapped.tolist()),
+        },
         "sites": [
             [
                 site.label.function,

@@ -60,7 +60,9 @@ def render_report(report: Report) -> RenderableType:
 def _words(sentences: list[Sentence]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for sentence in sentences:
-        lines.append(Text("• ", style=_STYLES.get(sentence.kind, "bold")).append(sentence.text, style="default"))
+        lines.append(
+            Text("• ", style=_STYLES.get(sentence.kind, "bold")).append(sentence.text, style="default")
+        )
         for place, figure in sentence.places:
             lines.append(Text(f"    {figure:>18}  ", style="cyan").append(place, style="default"))
         if sentence.advice:
@@ -181,7 +183,10 @@ def _lifetimes(process: ReportedProcess) -> Table:
         count = float(blocks[part].sum())
         bar = "█" * round(24 * count / max(1.0, 2 * highest))
         table.add_row(
-            format_seconds((1 << (low + 2)) * 1e-9), format_count(count), format_bytes(float(held[part].sum())), bar
+            format_seconds((1 << (low + 2)) * 1e-9),
+            format_count(count),
+            format_bytes(float(held[part].sum())),
+            bar,
         )
     return table
 

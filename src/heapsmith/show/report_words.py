@@ -36,7 +36,9 @@ def name_site(label: Label) -> str:
         >>> name_site(Label("grow", "/srv/app/demo.py", 12))
         'grow, app/demo.py:12'
     """
-    name = label.function if len(label.function) <= _LONGEST_NAME else label.function[: _LONGEST_NAME - 1] + "…"
+    name = (
+        label.function if len(label.function) <= _LONGEST_NAME else label.function[: _LONGEST_NAME - 1] + "…"
+    )
     return name if label.file is None and not label.is_named else f"{name}, {label.place}"
 
 
@@ -168,7 +170,9 @@ def _peak(report: Report, finding: Finding) -> Sentence:
 
 def _leak(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
-    cached = f"; {format_bytes(f['cached_bytes'])} more are known one-time caches" if f["cached_bytes"] else ""
+    cached = (
+        f"; {format_bytes(f['cached_bytes'])} more are known one-time caches" if f["cached_bytes"] else ""
+    )
     process = report.processes[finding.process].figures
     when = "at exit" if process.ended else "at the end of the recording"
     if not f["bytes"]:

@@ -39,7 +39,9 @@ def read_lines(path: Path, addresses: Sequence[int]) -> dict[int, list[Symbol]]:
     command = [tool, *_TOOLS[Path(tool).name], "-e", str(path)]
     text = "".join(f"{address:#x}\n" for address in addresses)
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
     return parse_lines(done.stdout)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -628,7 +627,9 @@ class _Pass:
             frees=float(self.threads[:, k.T_FREES].sum()),
             allocated_bytes=float(places.allocated_bytes[heap].sum()),
             live_bytes_peak=float(levels[k.F_PEAK]),
-            live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9 if levels[k.F_PEAK] else self._start_ns * 1e-9,
+            live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9
+            if levels[k.F_PEAK]
+            else self._start_ns * 1e-9,
             live_bytes_peak_event=int(numbers[k.N_PEAK_EVENT]),
             live_blocks_at_peak=float(levels[k.F_PEAK_BLOCKS]),
             usable_live_bytes_at_peak=float(levels[k.F_PEAK_USABLE]),

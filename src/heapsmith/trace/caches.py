@@ -116,9 +116,13 @@ def read_rules(files: Sequence[Path] = ()) -> list[Rule]:
             rules += msgspec.toml.decode(path.read_bytes(), type=_Rules).rule
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             raise TraceError(
-                f"cannot read the rules of {path}", str(error), "each [[rule]] has name and function, file or module"
+                f"cannot read the rules of {path}",
+                str(error),
+                "each [[rule]] has name and function, file or module",
             ) from None
         if any(rule.function is rule.file is rule.module is None for rule in rules):
-            raise TraceError(f"cannot read the rules of {path}", "a rule without a pattern would hold for everything")
+            raise TraceError(
+                f"cannot read the rules of {path}", "a rule without a pattern would hold for everything"
+            )
     built_in = resources.files("heapsmith.trace").joinpath("caches.toml").read_bytes()
     return rules + msgspec.toml.decode(built_in, type=_Rules).rule

@@ -28,14 +28,18 @@ def find_traces(names: Sequence[str]) -> list[Path]:
         heapsmith.errors.TraceError: cannot open no-such-file.heap: No such file or directory (check the path)
     """
     if not names:
-        raise TraceError("there is no trace to read", hint="`heapsmith record -o FILE.heap -- COMMAND` makes one")
+        raise TraceError(
+            "there is no trace to read", hint="`heapsmith record -o FILE.heap -- COMMAND` makes one"
+        )
     found: list[Path] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
             inside = sorted(path.glob(f"*{SUFFIX}"))
             if not inside:
-                raise TraceError(f"{name} holds no traces", f"no file in it ends in {SUFFIX}", "check the folder")
+                raise TraceError(
+                    f"{name} holds no traces", f"no file in it ends in {SUFFIX}", "check the folder"
+                )
             found += inside
         elif path.exists():
             found.append(path)

@@ -125,7 +125,14 @@ def _touch_class(classes: Any, place: int, epoch: int) -> None:
 
 @_inline
 def _end_bin(
-    bins: Any, place: int, highest: float, lowest: float, live: float, usable: float, mapped: float, blocks: float
+    bins: Any,
+    place: int,
+    highest: float,
+    lowest: float,
+    live: float,
+    usable: float,
+    mapped: float,
+    blocks: float,
 ) -> None:
     bins[place, B_MAX] = highest
     bins[place, B_MIN] = lowest

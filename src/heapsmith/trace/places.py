@@ -71,7 +71,9 @@ _RUNTIME_FUNCTION: Final = re.compile(
 _LIBRARY_PYTHON: Final = re.compile(
     r"(^|/)(site-packages|dist-packages)/|(^|/)lib/python[0-9.]+t?/|^<frozen |^<__array_function__|^/usr/lib/"
 )
-_LIBRARY_MODULE: Final = re.compile(r"^(/usr)?/lib(32|64|exec)?/|(^|/)(site-packages|dist-packages|lib-dynload)/")
+_LIBRARY_MODULE: Final = re.compile(
+    r"^(/usr)?/lib(32|64|exec)?/|(^|/)(site-packages|dist-packages|lib-dynload)/"
+)
 
 
 def judge_owner(label: Label) -> Owner:

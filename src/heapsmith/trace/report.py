@@ -185,11 +185,11 @@ def build_report(
             sites = _find_sites(forest, figures, node, len(processes), rules)
             processes.append(ReportedProcess(index, figures, node, sites))
     findings = [
-        finding for place, process in enumerate(processes) for finding in _find(place, process.figures, process)
+        finding
+        for place, process in enumerate(processes)
+        for finding in _find(place, process.figures, process)
     ]
-    largest = sorted(
-        range(len(processes)), key=lambda place: -processes[place].figures.live_bytes_peak
-    )
+    largest = sorted(range(len(processes)), key=lambda place: -processes[place].figures.live_bytes_peak)
     rank = {place: order for order, place in enumerate(largest)}
     findings.sort(key=lambda finding: rank[finding.process])
     return Report(
@@ -318,8 +318,12 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
             "peak",
             place,
             by_peak,
-            {"bytes": peak, "at_s": figures.live_bytes_peak_at_s - figures.start_s, "blocks": figures.live_blocks_at_peak,
-             "error_bytes": figures.live_bytes_peak_error},
+            {
+                "bytes": peak,
+                "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+                "blocks": figures.live_blocks_at_peak,
+                "error_bytes": figures.live_bytes_peak_error,
+            },
         )  # fmt: skip
     )
     found += _find_leaks(place, figures, process.sites)
@@ -345,8 +349,13 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
             "leak",
             place,
             _heaviest(left, "live_bytes_at_exit", total),
-            {"bytes": total, "cached_bytes": cached, "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
-             "blocks": sum(site.live_blocks_at_exit for site in left), "error_bytes": figures.live_bytes_at_exit_error},
+            {
+                "bytes": total,
+                "cached_bytes": cached,
+                "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
+                "blocks": sum(site.live_blocks_at_exit for site in left),
+                "error_bytes": figures.live_bytes_at_exit_error,
+            },
         )  # fmt: skip
     ]
 
@@ -412,15 +421,26 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
             if extra[worst] > _RESIDENT_BYTES and resident[worst] > _RESIDENT_RATIO * explained[worst]:
                 moment_sites = _live_at(figures, sites, float(times_s[worst]))
                 found.append(
-                    Finding("fragmentation", place, moment_sites, {
-                        "at_s": float(times_s[worst]) - figures.start_s, "resident_bytes": float(resident[worst]),
-                        "live_bytes": float(explained[worst]),
-                    })  # fmt: skip
+                    Finding(
+                        "fragmentation",
+                        place,
+                        moment_sites,
+                        {
+                            "at_s": float(times_s[worst]) - figures.start_s,
+                            "resident_bytes": float(resident[worst]),
+                            "live_bytes": float(explained[worst]),
+                        },
+                    )  # fmt: skip
                 )
     slack = figures.internal_fragmentation
     if slack is not None and slack > _SLACK_SHARE and figures.usable_live_bytes_at_peak > MiB:
         found.append(
-            Finding("slack", place, [], {"share": slack, "bytes": figures.usable_live_bytes_at_peak - figures.live_bytes_peak})
+            Finding(
+                "slack",
+                place,
+                [],
+                {"share": slack, "bytes": figures.usable_live_bytes_at_peak - figures.live_bytes_peak},
+            )
         )
     return found
 
@@ -429,7 +449,9 @@ def _live_at(figures: ProcessFigures, sites: Sequence[Site], time_s: float) -> l
     if figures.moments is None or not len(figures.moments.times_s):
         return []
     moment = min(int(np.searchsorted(figures.moments.times_s, time_s)), len(figures.moments.times_s) - 1)
-    ranked = sorted((site for site in sites if not site.mapped), key=lambda site: -float(site.course[moment]))[:3]
+    ranked = sorted(
+        (site for site in sites if not site.mapped), key=lambda site: -float(site.course[moment])
+    )[:3]
     whole = sum(float(site.course[moment]) for site in ranked)
     return [site for site in ranked if whole and site.course[moment] > 0.1 * whole]
 
@@ -452,7 +474,9 @@ def external_fragmentation(figures: ProcessFigures) -> Floats | None:
     return np.stack([times_s, resident, live], axis=1)
 
 
-def total_time_line(processes: Sequence[ReportedProcess], points: int = 1000) -> tuple[Floats, Floats, Floats]:
+def total_time_line(
+    processes: Sequence[ReportedProcess], points: int = 1000
+) -> tuple[Floats, Floats, Floats]:
     """Live bytes of processes together, at even times.
 
     Args:
@@ -462,7 +486,9 @@ def total_time_line(processes: Sequence[ReportedProcess], points: int = 1000) ->
     Returns:
         Times in s since the start of the trace, the sum of live bytes then, and the sum of mapped bytes, each (points,).
     """
-    lines = [(process.figures, process.figures.time_line) for process in processes if process.figures.time_line]
+    lines = [
+        (process.figures, process.figures.time_line) for process in processes if process.figures.time_line
+    ]
     start = min((figures.start_s for figures, _ in lines), default=0.0)
     end = max((figures.end_s for figures, _ in lines), default=0.0)
     times = np.linspace(start, max(end, start), points + 1)[1:]

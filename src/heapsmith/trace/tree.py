@@ -53,8 +53,11 @@ def build_tree(report: Report, most_nodes: int = 12_000) -> ShownTree:
 
     ranked = sorted(
         range(len(report.processes)),
-        key=lambda place: -max(
-            report.processes[place].figures.live_bytes_peak, 1e-6 * report.processes[place].figures.allocated_bytes
+        key=lambda place: (
+            -max(
+                report.processes[place].figures.live_bytes_peak,
+                1e-6 * report.processes[place].figures.allocated_bytes,
+            )
         ),
     )
     chosen = ranked[:_MOST_TREES]

@@ -91,6 +91,7 @@ struct ChosenPages {
   }
   bool release(void* start, size_t bytes) { return Linux::unmap(start, bytes); }
   bool purge(void* start, size_t bytes) { return Linux::purge(start, bytes); }
+  static constexpr bool purged_reads_zero() { return true; }
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void* start, size_t bytes) {
