@@ -22,6 +22,7 @@ add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drai
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 # Beside its own sources, a forged heap has the part of the probe that makes it seen.
 set(seen
+  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc
   ${native}/os/shared_memory.cc
   ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/batches.cc ${native}/probe/region.cc
