@@ -158,7 +158,8 @@ class Region:
         start = SLOTS_OFFSET_BYTES + index * PAGE_BYTES
         for _ in range(_FOLD_ATTEMPTS):
             tables = [
-                np.frombuffer(self._bytes[start : start + PAGE_BYTES], _SPAN_TABLE_DTYPE, 1)[0] for _ in range(2)
+                np.frombuffer(self._bytes[start : start + PAGE_BYTES], _SPAN_TABLE_DTYPE, 1)[0]
+                for _ in range(2)
             ]
             before, after = (int(table["sequence"]) for table in tables)
             if before == after and before % 2 == 0:

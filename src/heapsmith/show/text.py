@@ -171,8 +171,7 @@ def _live(process: Process) -> str:
     live = format_bytes(process.live_bytes) + (f" ±{format_bytes(bound)}" if bound else "")
     blocks = f"{format_count(process.live_blocks)} block{'' if process.live_blocks == 1 else 's'}"
     return (
-        f"{live} in {blocks} (the program asked for "
-        f"about {format_bytes(process.requested_live_bytes)})"
+        f"{live} in {blocks} (the program asked for about {format_bytes(process.requested_live_bytes)})"
         if process.live_blocks
         else f"{live} in {blocks}"
     )

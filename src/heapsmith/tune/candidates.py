@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from heapsmith.lab.rehearsal import Rehearsal
+from heapsmith.lab.subjects import forge_named
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Start
 from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate, read_candidates
@@ -29,10 +30,13 @@ def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
         ['default', 'glibc:arena_max=1']
     """
     if not names:
-        names = [AS_IT_IS, *(found.allocator.name for found in here() if found.path is not None)]
+        names = [
+            AS_IT_IS,
+            *(found.allocator.name for found in here() if found.path and found.allocator.worth_trying),
+        ]
     elif len(names) == 1:
         names = [AS_IT_IS, *names]
-    return read_candidates(names)
+    return read_candidates([forge_named(name) for name in names])
 
 
 def here() -> list[Found]:
@@ -78,6 +82,8 @@ def choose_pool(
 
 def _may_take_part(found: Found, rehearsal: Rehearsal) -> bool:
     allocator = found.allocator
+    if not allocator.worth_trying:
+        return False
     if rehearsal.unreachable is not None:
         return found.path is None and not allocator.python_only and rehearsal.reads_tunables
     if not allocator.python_only:
