@@ -174,7 +174,7 @@ def test_run_takes_knobs_after_the_name_of_an_allocator() -> None:
         ("default:limit=5", "1MiB or more"),
         ("default:limit=1GiB,limit=2GiB", "given twice"),
         ("nonsense:limit=1GiB", "there is no allocator"),
-        ("system:limit=1GiB", "there is no allocator"),
+        ("system:limit=1GiB", "takes no knobs"),
     ],
 )
 def test_run_refuses_knobs_that_are_not_there(allocator: str, said: str) -> None:
@@ -186,7 +186,7 @@ def test_run_refuses_knobs_that_are_not_there(allocator: str, said: str) -> None
 
 def test_presets_stand_in_the_register_with_their_knobs() -> None:
     listed = {row["name"]: row for row in json.loads(heapsmith("allocators", "--json").stdout)}
-    for name in ("heapsmith", "heapsmith-small", "heapsmith-low-latency"):
+    for name in ("default", "small", "low-latency"):
         assert [knob["name"] for knob in listed[name]["knobs"]] == [
             "limit", "purge_delay", "cache", "huge_pages", "purge",
         ]  # fmt: skip
@@ -197,10 +197,10 @@ def test_compare_takes_presets_with_knobs_and_specs(tmp_path: Path) -> None:
     spec = tmp_path / "mine.toml"
     spec.write_text('name = "mine"\n')
     done = heapsmith(
-        "compare", "--allocator", "default", "--allocator", "heapsmith:cache=64KiB", "--allocator", "small",
+        "compare", "--allocator", "system", "--allocator", "default:cache=64KiB", "--allocator", "small",
         "--allocator", f"{spec}:purge_delay=0", "--runs", "1", "--json", "--", "true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     named = [result["allocator"] for result in json.loads(done.stdout)["results"]]
-    assert named[:3] == ["default", "heapsmith:cache=64KiB", "heapsmith-small"]
+    assert named[:3] == ["system", "default:cache=64KiB", "small"]
     assert named[3].endswith(":purge_delay=0")

@@ -49,6 +49,7 @@ _SOURCE_FILES: Final = (
     # What makes it seen from outside.
     "abi/restricted.cc",
     "abi/shared_region.cc",
+    "os/numbered_file.cc",
     "os/process.cc",
     "os/shared_memory.cc",
     "probe/account.cc",

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from heapsmith.errors import CheckError, HeapsmithError
-from heapsmith.forge import forge, preset_library
+from heapsmith.forge import preset_library
+from heapsmith.lab.field import read_field
 from heapsmith.peers.allocator import Variables
-from heapsmith.peers.candidate import read_candidate
-from heapsmith.peers.register import find, register
-from heapsmith.spec import load_spec, presets
+from heapsmith.peers.candidate import AS_IT_IS
+from heapsmith.peers.register import find
+from heapsmith.spec import presets
 
-SYSTEM: Final = "system"
-_DEFAULT: Final = "default"
-_OURS: Final = "heapsmith"
-_ALSO_CALLED: Final = {"tbbmalloc": "tbb"}
+SYSTEM: Final = AS_IT_IS
 _FIELD: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbb")
 
 
@@ -53,28 +50,13 @@ def known_subjects() -> list[str]:
     return [SYSTEM, *presets(), *field_here]
 
 
-def forge_named(text: str) -> str:
-    """Forge the heap that ``SPEC.toml`` or ``SPEC.toml:knob=value`` names, and name its library in its place.
-
-    Any other text is answered as it is.
-
-    Example:
-        >>> forge_named("glibc:arena_max=1")
-        'glibc:arena_max=1'
-    """
-    name, colon, knobs = text.strip().partition(":")
-    if not name.endswith(".toml"):
-        return text
-    return f"{forge(load_spec(name)).path}{colon}{knobs}"
-
-
 def resolve_subject(text: str) -> Subject:
     """Find an allocator: ``system``, a preset, a spec (``.toml``), a name of the register, or a library's path.
 
     All but ``system`` may be followed by knobs: ``default:limit=1GiB,purge_delay=0``.
 
     Raises:
-        CheckError: There is no such allocator here, it has no such knob, or the file is no library to preload.
+        HeapsmithError: There is no such allocator here, it has no such knob, or the file is no library to preload.
 
     Example:
         >>> resolve_subject("system").library is None
@@ -83,27 +65,9 @@ def resolve_subject(text: str) -> Subject:
         {'HEAPSMITH_HEAP': 'cache=65536'}
     """
     name, _, knobs = text.strip().partition(":")
-    if name == SYSTEM and not knobs:
-        return Subject(name, None)
     ready = preset_library(name)
     if ready is not None and not knobs:
         return Subject(name, ready)
-    name = _ALSO_CALLED.get(name, name)
-    if name == _DEFAULT:
-        name = _OURS
-    elif "/" not in name and ".so" not in name and not name.endswith(".toml") and not _is_known(name):
-        raise CheckError(
-            f"there is no allocator {name!r}", hint=f"use {', '.join(known_subjects())}, or a library's path"
-        )
-    try:
-        candidate = read_candidate(forge_named(f"{name}:{knobs}" if knobs else name))
-    except CheckError:
-        raise
-    except HeapsmithError as error:
-        raise CheckError(error.what, error.why, error.hint) from error
+    candidate = read_field([text])[0]
     library = None if candidate.library is None else Path(candidate.library)
     return Subject(text, library, dict(candidate.variables))
-
-
-def _is_known(name: str) -> bool:
-    return name in register() or name in presets() or name == "mimalloc"

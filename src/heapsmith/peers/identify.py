@@ -37,8 +37,7 @@ def mine(name):
     return owner(name) is not None and owner(name) == answer["malloc"]
 if mine("heapsmith_name"):
     process.heapsmith_name.restype = ctypes.c_char_p
-    spec = process.heapsmith_name().decode()
-    answer.update(name="heapsmith" if spec == "default" else f"heapsmith-{spec}")
+    answer.update(name="heapsmith " + process.heapsmith_name().decode())
 elif mine("mallctl"):
     text, size = ctypes.c_char_p(), ctypes.c_size_t(8)
     process.mallctl(b"version", ctypes.byref(text), ctypes.byref(size), None, ctypes.c_size_t(0))
@@ -50,6 +49,8 @@ elif mine("mi_version"):
 elif mine("tc_version"):
     process.tc_version.restype = ctypes.c_char_p
     answer.update(name="tcmalloc", version=process.tc_version(None, None, None).decode())
+elif mine("heapsmith_tell"):
+    answer.update(name="heapsmith")
 elif mine("dlmalloc_footprint") or mine("malloc_footprint"):
     answer.update(name="dlmalloc")
 elif owner("scalable_malloc"):

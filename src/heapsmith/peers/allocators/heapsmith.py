@@ -39,7 +39,7 @@ KNOBS: Final = (
         name="purge_delay",
         kind="ms",
         help="free pages stay for about so long before they go back; -1: until malloc_trim",
-        default_note="as forged: 500 ms in heapsmith",
+        default_note="as forged: 500 ms in `default`",
         lowest=_FOR_EVER,
         highest=1 << 40,
         tries=(0, 100, 500, 5_000, _FOR_EVER),
@@ -48,7 +48,7 @@ KNOBS: Final = (
         name="cache",
         kind="bytes",
         help="what one thread may hold for itself",
-        default_note="as forged: 512KiB in heapsmith",
+        default_note="as forged: 512KiB in `default`",
         lowest=KiB,
         highest=1 << 40,
         tries=(16 * KiB, 64 * KiB, 512 * KiB, 2 * MiB),
@@ -85,11 +85,10 @@ _MEANINGS: Final = {
 
 
 def _preset(preset: str, title: str, starts: tuple[Start, ...], *, worth_trying: bool = True) -> Allocator:
-    name = NAME if preset == "default" else f"{NAME}-{preset}"
     return Allocator(
-        name=name,
+        name=preset,
         title=title,
-        identified_by=name,
+        identified_by=f"{NAME} {preset}",
         libraries=(f"libheapsmith_{preset}.so",),
         variables=(VARIABLE,),
         spell=_spell,
@@ -105,7 +104,7 @@ def _preset(preset: str, title: str, starts: tuple[Start, ...], *, worth_trying:
 ALLOCATORS: Final = (
     _preset(
         "default",
-        "heapsmith",
+        "heapsmith, for everything",
         (
             Start((("cache", 64 * KiB), ("purge_delay", 0)), "memory"),
             Start((), "memory", python="malloc"),
