@@ -18,6 +18,7 @@ from heapsmith.errors import HeapsmithError, RunError
 from heapsmith.lab.endings import describe_code
 from heapsmith.lab.replay.player import Replay, play, watched
 from heapsmith.peers.candidate import Candidate
+from heapsmith.run.inside import watch_inside
 from heapsmith.run.outside import Service, Subject, Watched, refuse_taken_port, watch
 
 PORT: Final = "{port}"
@@ -38,6 +39,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         metric: A pattern with one group: a number in the output of the load command (or of the program).
         metric_less_is_better: Whether a smaller number is the better one.
         exit_code: The exit code of a run that went well.
+        probe: Count inside as well: the watch is preloaded in front of every candidate.
         replay: Each trial plays this instead of running the command, which then only names it.
     """
 
@@ -50,6 +52,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     metric: str | None = None
     metric_less_is_better: bool = False
     exit_code: int = 0
+    probe: bool = False
     replay: Replay | None = None
 
     def words(self) -> str:
@@ -141,18 +144,17 @@ def run_once(workload: Workload, candidate: Candidate, *, scan: bool = False) ->
     workload = _with_free_port(workload)
     if workload.service is not None:
         refuse_taken_port(workload.service)
-    seen = watch(
-        Subject(
-            command=workload.command,
-            directory=workload.directory,
-            environment=candidate.environment(workload.environment),
-            library=candidate.library,
-            service=workload.service,
-            timeout_s=workload.timeout_s,
-            keep_output=workload.same_output or workload.metric is not None,
-            scan=scan,
-        )
+    subject = Subject(
+        command=workload.command,
+        directory=workload.directory,
+        environment=candidate.environment(workload.environment),
+        library=candidate.library,
+        service=workload.service,
+        timeout_s=workload.timeout_s,
+        keep_output=workload.same_output or workload.metric is not None,
+        scan=scan,
     )
+    seen = watch_inside(subject) if workload.probe and not scan else watch(subject)
     failed = seen.failed or _bad_end(seen, workload)
     metric = None
     if failed is None and seen.reached is False:

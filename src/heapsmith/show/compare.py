@@ -24,6 +24,7 @@ _SHOWN: Final = (
     "resident_bytes_mean",
     "resident_bytes_end",
     "resident_bytes_settled",
+    "live_bytes_peak",
     "blowup",
     "page_faults",
 )
@@ -65,6 +66,8 @@ def render_comparison(
             said = f"; it said: {result.complaint}" if result.complaint else ""
             parts.append(Text(f"{result.candidate.label} is out: {result.failed}{said}", style="red"))
     parts += [Text(f"note: {note}", style="yellow") for note in notes]
+    if comparison.accounting:
+        parts.append(Text(f"memory: {comparison.accounting}", style="dim"))
     if comparison.workers > 1:
         parts.append(Text(f"{comparison.workers} workers; only runs on the same worker were compared"))
     if comparison.interrupted:
@@ -127,6 +130,7 @@ def build_comparison_document(
         "workers": comparison.workers,
         "interrupted": comparison.interrupted,
         "too_few_runs": comparison.too_few_runs,
+        "accounting": comparison.accounting,
         "results": [build_result_document(result) for result in comparison.results],
         "notes": list(notes),
         "recommendation": recommendation,
