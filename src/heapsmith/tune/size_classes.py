@@ -53,7 +53,9 @@ def bytes_per_block() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return takes[best], best
 
 
-def histogram(size_bytes: NDArray[np.unsignedinteger], weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+def histogram(
+    size_bytes: NDArray[np.unsignedinteger], weight: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Count objects by candidate.
 
     Args:
@@ -135,7 +137,9 @@ def solve_all(
     return cost, begins
 
 
-def propose(weights: NDArray[np.float64], having_share: float = 0.5, heaps: float = 1.0) -> dict[int, list[int]]:
+def propose(
+    weights: NDArray[np.float64], having_share: float = 0.5, heaps: float = 1.0
+) -> dict[int, list[int]]:
     """Propose the best classes for every number of classes.
 
     Args:
