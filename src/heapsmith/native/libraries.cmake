@@ -83,5 +83,8 @@ if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
   set_target_properties(heapsmith_replay PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
 endif()
 install(TARGETS heapsmith_replay RUNTIME DESTINATION heapsmith/native/lib)
+
+# The numbers of a forged heap, for the simulator of `heapsmith tune`.
+add_native_library(heapsmith_geometry ${native}/geometry/geometry.cc)
 # Local heaps for C and Python, and NumPy's data allocations from one.
 add_native_library(heapsmith_local ${native}/abi/local_heap.cc)
