@@ -40,11 +40,7 @@ def ask(environment: dict[str, str]) -> Mallinfo:
 def test_an_allocator_answers_what_its_table_says(allocator: str) -> None:
     told = ask(behind_watch(allocator, watched=False))
     found = {
-        field: "unknown"
-        if getattr(told, name) is None
-        else "exact"
-        if name in told.exact
-        else "approximate"
+        field: "unknown" if getattr(told, name) is None else "exact" if name in told.exact else "approximate"
         for field, name in ANSWERS.items()
     }
     table = register()[allocator].fields
@@ -101,7 +97,9 @@ def test_an_allocator_is_recognised_by_what_its_object_exports(humble: Path) -> 
 
 def test_a_musl_program_is_told_that_nobody_can_answer(build: Build) -> None:
     program = build(PROGRAMS / "calls.c", CLIENT, "-static", compiler="musl-gcc")
-    done = subprocess.run([program, "absent"], env=behind_watch(watched=False), capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "absent"], env=behind_watch(watched=False), capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, "absent\n")
 
 

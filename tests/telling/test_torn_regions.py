@@ -92,7 +92,9 @@ def slot_places() -> st.SearchStrategy[tuple[int, int]]:
     )
 
 
-values = st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+values = st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]) | st.integers(
+    0, 2**64 - 1
+)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,7 +114,9 @@ def test_wrong_numbers_anywhere_are_survived(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, SLOTS_OFFSET_BYTES + SLOTS * PAGE_BYTES), seed=st.integers(0, 2**32 - 1))
-def test_regions_cut_short_or_of_noise_are_survived(whole: bytes, tmp_path: Path, cut: int, seed: int) -> None:
+def test_regions_cut_short_or_of_noise_are_survived(
+    whole: bytes, tmp_path: Path, cut: int, seed: int
+) -> None:
     path = tmp_path / "4000000.1.region"
     path.write_bytes(whole[:cut])
     look_everywhere(path)

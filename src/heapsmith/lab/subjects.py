@@ -10,6 +10,7 @@ from typing import Final
 
 from heapsmith.errors import CheckError
 from heapsmith.forge import forge, preset_library
+from heapsmith.native import preloadable
 from heapsmith.spec import load_spec, presets
 
 SYSTEM: Final = "system"
@@ -43,7 +44,7 @@ class Subject:
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that runs on it: nothing else is preloaded."""
         kept = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-        return kept | ({"LD_PRELOAD": str(self.library)} if self.library else {})
+        return kept | ({"LD_PRELOAD": str(preloadable(self.library))} if self.library else {})
 
 
 def known_subjects() -> list[str]:

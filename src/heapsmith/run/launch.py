@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 from heapsmith.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, RunError
-from heapsmith.native import library
+from heapsmith.native import library, preloadable
 from heapsmith.run import kernel
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.program import find_program, judge_program
@@ -25,6 +25,8 @@ from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE
 
 WATCH_LIBRARY: Final = "libheapsmith_watch.so"
+GATE_LIBRARY: Final = "libheapsmith_gate.so"
+"""Takes what stands before it in the list, and itself, from programs that would not start with them."""
 PRELOAD_VARIABLE: Final = "LD_PRELOAD"
 POLL_S: Final = 0.25
 
@@ -48,12 +50,14 @@ class Wishes:
         limit_bytes: Refuse allocations that would take live bytes over this; None is no limit.
         warn_at_bytes: Note each upward crossing of this; None is no threshold.
         python_objects: Count CPython's own objects.
+        heap: The library of the heap that the program runs on; None is its own.
         environment: Further variables of the program.
     """
 
     limit_bytes: int | None = None
     warn_at_bytes: int | None = None
     python_objects: bool = True
+    heap: Path | None = None
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -188,9 +192,11 @@ class Run:
     def _start(self) -> subprocess.Popen[bytes]:
         environment = os.environ | self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)}
         if self._watchability.preload:
-            before = environment.get(PRELOAD_VARIABLE, "")
-            own = str(self._preloadable())
-            environment[PRELOAD_VARIABLE] = f"{own}:{before}" if before else own
+            heap = [] if self._wishes.heap is None else [self._wishes.heap]
+            own = [library(WATCH_LIBRARY), *heap, library(GATE_LIBRARY)]
+            names = [str(preloadable(path, self.directory.path)) for path in own]
+            before = environment.get(PRELOAD_VARIABLE)
+            environment[PRELOAD_VARIABLE] = ":".join([*names, before] if before else names)
         try:
             # Descriptors that the shell opened for the program stay open, as without heapsmith.
             return subprocess.Popen(self.command, env=environment, close_fds=False)
@@ -202,15 +208,6 @@ class Run:
                 error.strerror or str(error),
                 exit_code=EXIT_NOT_FOUND if not_found else EXIT_NOT_EXECUTABLE,
             ) from error
-
-    def _preloadable(self) -> Path:
-        """The library under a name that can stand in a list: the linker splits that at spaces and colons."""
-        own = library(WATCH_LIBRARY)
-        if not any(separator in str(own) for separator in " :"):
-            return own
-        link = self.directory.path / WATCH_LIBRARY
-        link.symlink_to(own)
-        return link
 
     def _wait_for_exit(self, timeout_s: float) -> None:
         ready, _, _ = select.select([self._pidfd], [], [], timeout_s)
