@@ -230,7 +230,18 @@ def test_the_one_header_serves_the_standard_library(tmp_path: Path) -> None:
     ]
     subprocess.run([*words, "-pthread"], check=True, capture_output=True, text=True)
     output = subprocess.run([tmp_path / "use"], check=True, capture_output=True, text=True).stdout
-    assert output == "vector 1000 499500\npmr 3\narena 7\nleaked 48\nleaked 0\n"
+    assert output.splitlines() == [
+        "vector 1000 499500",
+        "pmr 3",
+        "local 1000 1 text 1",
+        "local usable 1 live 1",
+        "local released 0",
+        "local bad_alloc",
+        "arena 7 1",
+        "arena 100",
+        "leaked 48",
+        "leaked 0",
+    ]
 
 
 def test_threads_of_a_name_and_threads_that_ask_have_a_heap_of_their_own(tmp_path: Path) -> None:

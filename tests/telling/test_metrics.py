@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import http.server
 import json
 import os
 import re
@@ -10,10 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -272,3 +276,74 @@ def test_opentelemetry_sees_the_same_numbers(service: tuple[str, str]) -> None:
     )
     assert found["heapsmith.memory.limit"] and found["heapsmith.memory.allocations"]
     fleet.close()
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """A collector of OpenTelemetry as small as it can be: keeps what it gets."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.bodies.append(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_opentelemetry_metrics_arrive_at_a_collector(service: tuple[str, str]) -> None:
+    protocol = pytest.importorskip("opentelemetry.proto.collector.metrics.v1.metrics_service_pb2")
+    name, _ = service
+    Collector.bodies.clear()
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{collector.server_port}/v1/metrics"
+    sender = start("metrics", "--port", "0", "--otlp", address, "--interval", "300ms", stderr=subprocess.PIPE)
+    try:
+
+        def arrived() -> dict[str, float]:
+            for body in reversed(Collector.bodies):
+                request = protocol.ExportMetricsServiceRequest.FromString(body)
+                found = {
+                    metric.name: point.as_int or point.as_double
+                    for resource in request.resource_metrics
+                    for scope in resource.scope_metrics
+                    for metric in scope.metrics
+                    for point in (metric.gauge.data_points or metric.sum.data_points)
+                    if any(a.value.string_value == name for a in point.attributes)
+                }
+                if found:
+                    return found
+            return {}
+
+        found = wait_for(arrived)
+        assert isinstance(found, dict)
+        assert found["heapsmith.memory.used"] > 0 and found["heapsmith.memory.limit"] > 0
+        assert found["heapsmith.memory.used.peak"] >= found["heapsmith.memory.used"]
+        assert found["heapsmith.memory.allocations"] > 0
+        collector.shutdown()
+        collector.server_close()
+        assert sender.stderr is not None
+        sender.stderr.readline()
+        assert sender.stderr.readline() == f"heapsmith: {address} takes no metrics; trying on\n"
+    finally:
+        end(sender)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--otlp", "nonsense"], "is no address of a collector"),
+        (["--otlp", "http://127.0.0.1:9/v1/metrics", "--interval", "0s"], "cannot be sent every 0 s"),
+        (["--keep", "long"], "is not a duration"),
+        (["--port", "70000"], "cannot be served at port 70000"),
+    ],
+)
+def test_options_of_metrics_that_make_no_sense_are_one_line(
+    heapsmith: Cli, options: list[str], said: str
+) -> None:
+    pytest.importorskip("opentelemetry.sdk.metrics")
+    done = heapsmith("metrics", *options)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1

@@ -14,7 +14,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
-from heapsmith.run.launch import POLL_S, Run, SignalsPassedOn, Wishes
+from heapsmith.run.launch import POLL_S, Run, Wishes
+from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary

@@ -46,6 +46,8 @@ elif mine("mi_version"):
 elif mine("tc_version"):
     process.tc_version.restype = ctypes.c_char_p
     answer.update(name="tcmalloc", version=process.tc_version(None, None, None).decode())
+elif mine("heapsmith_tell"):
+    answer.update(name="heapsmith")
 elif mine("dlmalloc_footprint") or mine("malloc_footprint"):
     answer.update(name="dlmalloc")
 elif owner("scalable_malloc"):

@@ -59,7 +59,7 @@ def register() -> Mapping[str, Allocator]:
 
     Example:
         >>> sorted(register())[:3]
-        ['glibc', 'jemalloc', 'mimalloc2']
+        ['dlmalloc', 'glibc', 'jemalloc']
     """
     found: list[Allocator] = []
     for module in pkgutil.iter_modules(allocators.__path__):

@@ -339,7 +339,7 @@ class PagePipe(msgspec.Struct, frozen=True):
 
     Example:
         >>> (OsPages() | Limit(limit_bytes=64 * MiB) | PurgeOnDemand()).cpp()
-        'Pipe<OsPages<>, Limit<67108864>, PurgeOnDemand>'
+        'Pipe<OsPages<>, Limit<67108864>, PurgeOnDemand, AtStart>'
     """
 
     stages: tuple[PagesPolicy, ...]
@@ -349,8 +349,8 @@ class PagePipe(msgspec.Struct, frozen=True):
         return PagePipe((*self.stages, *more))
 
     def cpp(self) -> str:
-        """Write the type that the native core knows this pipe by."""
-        return f"Pipe<{', '.join(stage.cpp() for stage in self.stages)}>"
+        """Write the type that the native core knows this pipe by: what a launcher may want comes last."""
+        return f"Pipe<{', '.join(stage.cpp() for stage in self.stages)}, AtStart>"
 
 
 class OsPages(PagesPolicy, frozen=True):
@@ -364,10 +364,17 @@ class OsPages(PagesPolicy, frozen=True):
 
 
 class HugePages(PagesPolicy, frozen=True):
-    """Segments mapped after the heap has grown beyond `after_bytes` ask for transparent huge pages."""
+    """Segments mapped after the heap has grown beyond `after_bytes` are huge pages.
+
+    Args:
+        after_bytes: A smaller heap has none.
+        reserved: Those that were reserved for such use (``vm.nr_hugepages``), as long as there are any; else, and
+            then, transparent ones.
+    """
 
     header: ClassVar[str] = "policy/pages/huge_pages.h"
     after_bytes: int = 32 * MiB
+    reserved: bool = False
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if self.after_bytes < 0:
@@ -375,7 +382,9 @@ class HugePages(PagesPolicy, frozen=True):
 
     def cost(self) -> str:
         """Say in a few words what this choice costs and gives."""
-        return f"one page fault per 2 MiB instead of 512 beyond {format_bytes(self.after_bytes)}; up to 2 MiB unfilled"
+        kind = "; reserved pages stay taken" if self.reserved else ""
+        beyond = format_bytes(self.after_bytes)
+        return f"one page fault per 2 MiB instead of 512 beyond {beyond}; up to 2 MiB unfilled{kind}"
 
 
 class PurgeAfter(PagesPolicy, frozen=True):
@@ -439,6 +448,16 @@ class Prefault(PagesPolicy, frozen=True):
     def cost(self) -> str:
         """Say in a few words what this choice costs and gives."""
         return "no page fault after malloc has returned; pages never written take memory too"
+
+
+class PurgeLazily(PagesPolicy, frozen=True):
+    """Pages that go back are only offered to the kernel (MADV_FREE), which takes them when it wants them."""
+
+    header: ClassVar[str] = "policy/pages/purge_lazily.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "no page fault for what the kernel did not want; purged pages count as resident until it does"
 
 
 class Limit(PagesPolicy, frozen=True):
@@ -612,7 +631,7 @@ def for_thread(name: str, class_bytes_list: Sequence[int]) -> ForThread:
 SIZES: Final = (Geometric, PowersOfTwo, Explicit)
 CACHES: Final = (BoundedCache, FixedCache, NoCache)
 REMOTES: Final = (RemoteBatch, RemoteStack)
-PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, Prefault, Limit)
+PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, PurgeLazily, Prefault, Limit)
 LOCKS: Final = (FutexLock, SpinLock, NoLock)
 HARDENING: Final = (CheckedBlocks, Quarantine, ZeroOnFree, GuardPages, EncodedLinks, RandomFreeLists)
 POLICIES: Final[tuple[type[Policy], ...]] = (

@@ -155,6 +155,15 @@ class Trace:
                     tick_ns=self.manifest.tick_ns,
                 )
 
+    def payloads(self, process: int) -> Iterator[memoryview]:
+        """Yield the decompressed batches of one process as bytes, in order: what `decode_batch` takes."""
+        return (self._payload(chunk) for chunk in self._chunks if chunk.process == process)
+
+    def first_payload(self, process: int, *, last: bool = False) -> memoryview | None:
+        """Answer the first batch of one process as bytes, or the last one; None where it has none."""
+        chunks = reversed(self._chunks) if last else self._chunks
+        return next((self._payload(chunk) for chunk in chunks if chunk.process == process), None)
+
     def frames_of(self, stack: int) -> list[int]:
         """Answer the numbers of a stack's frames, innermost first."""
         numbers: list[int] = []

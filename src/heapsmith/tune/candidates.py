@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
+from heapsmith.forge import preset_library
+from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Start
-from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate, read_candidates
+from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate
 from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
 from heapsmith.tune.objective import Objective
+
+_OURS: Final[Mapping[str, Objective]] = {"default": "balanced", "small": "memory", "low-latency": "time"}
+"""Presets that are tried on every program, and what each is made for."""
 
 
 def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
     """Read the candidates that a person named, baseline first.
 
     Args:
-        names: What was named; the first is the baseline. One alone is compared with ``default``, none at all
-        means
-            every allocator of this machine against ``default``.
+        names: What was named; the first is the baseline. One alone is compared with ``system``, none at all
+            means every allocator of this machine against ``system``.
 
     Raises:
         HeapsmithError: All that is wrong with any of them.
 
     Example:
         >>> [candidate.label for candidate in choose_candidates(["glibc:arena_max=1"])]
-        ['default', 'glibc:arena_max=1']
+        ['system', 'glibc:arena_max=1']
     """
     if not names:
-        names = [AS_IT_IS, *(found.allocator.name for found in here() if found.path is not None)]
+        ours = [name for name in _OURS if preset_library(name) is not None][:1]
+        names = [AS_IT_IS, *ours, *(found.allocator.name for found in here() if found.path is not None)]
     elif len(names) == 1:
         names = [AS_IT_IS, *names]
-    return read_candidates(names)
+    return read_field(names)
 
 
 def here() -> list[Found]:
@@ -45,9 +51,9 @@ def choose_pool(
 ) -> list[Candidate]:
     """Return everything worth trying on a program, the program as it is first.
 
-    Each allocator of this machine takes part with its defaults and with the settings that its file says are
-    worth it; what cannot reach the program, or needs another Python than it has, stays out. What is made for
-    the other objective comes last, so that it is left out first where time is short.
+    Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it,
+    and heaps of ours as they came compiled; what cannot reach the program, or needs another Python than it has, stays
+    out. What is made for the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
@@ -64,6 +70,7 @@ def choose_pool(
         for turn, start in enumerate(sorted(starts, key=lambda start: start.goal != objective)):
             elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
             dealt.append((2 if elsewhere else 0, turn, make_candidate(found, start.knobs, start.python)))
+    dealt += _deal_ours(rehearsal, objective)
     dealt.sort(key=lambda item: item[:2])
     pool = [as_it_is()]
     seen = [environment]
@@ -74,6 +81,15 @@ def choose_pool(
             seen.append(result)
             pool.append(candidate)
     return pool
+
+
+def _deal_ours(rehearsal: Rehearsal, objective: Objective) -> Iterator[tuple[int, int, Candidate]]:
+    if rehearsal.unreachable is not None:
+        return
+    for name, goal in _OURS.items():
+        if preset_library(name) is not None:
+            fits = goal == objective or "balanced" in (goal, objective)
+            yield (0 if fits else 2, 0 if goal == objective else 1, read_field([name])[0])
 
 
 def _may_take_part(found: Found, rehearsal: Rehearsal) -> bool:

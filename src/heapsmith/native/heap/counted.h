@@ -27,7 +27,7 @@ class Counted {
   }
 
   // Files a block that the heap has just handed out; null if it had none, or if the limit refuses the block.
-  static HS_FAST_PATH void* filed(void* block, size_t bytes) {
+  static HS_FAST_PATH void* filed(void* block, size_t bytes, size_t /* alignment */ = 0) {
     wire::Slot* slot = probe::this_thread.fast;
     size_t usable_bytes;
     uint32_t index;

@@ -122,9 +122,9 @@ class PageHeap {
   template <class Visitor>
   static void visit_spans(Visitor visit) {
     lock_.lock();
-    Map::visit_leaves([&](uintptr_t start) {
-      const uintptr_t end = start + (uintptr_t{1} << PageMapLeaf::shift);
-      for (uintptr_t at = start; at < end;) {
+    Map::visit_leaves(lowest_, highest_, [&](uintptr_t start) {
+      const uintptr_t end = smaller_of(start + (uintptr_t{1} << PageMapLeaf::shift), highest_);
+      for (uintptr_t at = larger_of(start, lowest_); at < end;) {
         const Span* span = Map::span_of(at);
         if (span && span->start == at && span->state != SpanState::retired) {
           visit(*span);
@@ -237,6 +237,7 @@ class PageHeap {
     if (before && before->state == state && before->end() == span->start && mergeable(before, span)) {
       remove(before);
       before->page_count += span->page_count;
+      before->zeroed = before->zeroed && span->zeroed;
       retire(span);
       span = before;
     }
@@ -244,6 +245,7 @@ class PageHeap {
     if (after && after->state == state && after->start == span->end() && mergeable(span, after)) {
       remove(after);
       span->page_count += after->page_count;
+      span->zeroed = span->zeroed && after->zeroed;
       retire(after);
     }
     return span;
@@ -304,6 +306,7 @@ class PageHeap {
         return nullptr;
       }
       run->page_count = static_cast<uint32_t>(lead_pages);
+      aligned->zeroed = run->zeroed;
       aligned->state = SpanState::large;
       Map::set_ends(aligned);
       insert_remainder(run, state, freed_ms);
@@ -311,7 +314,7 @@ class PageHeap {
     }
     run->state = SpanState::large;
     cut_tail(run, page_count, state, freed_ms);
-    run->zeroed = state != SpanState::dirty;
+    run->zeroed = run->zeroed && state != SpanState::dirty;
     Map::set_ends(run);
     return run;
   }
@@ -321,6 +324,7 @@ class PageHeap {
     Span* tail = new_span(run->start + (page_count << page_shift), run->page_count - page_count);
     if (!tail) return;
     run->page_count = static_cast<uint32_t>(page_count);
+    tail->zeroed = run->zeroed;
     Map::set_ends(run);
     insert_remainder(tail, state, freed_ms);
   }
@@ -428,7 +432,10 @@ class PageHeap {
       return nullptr;
     }
     reserved_pages_ += bytes >> page_shift;
+    lowest_ = smaller_of(lowest_, start);
+    highest_ = larger_of(highest_, start + bytes);
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
+    span->zeroed = true;
     span = join(span, state);
     insert(span, state);
     return span;
@@ -530,6 +537,7 @@ class PageHeap {
     unlink(purging_, run);
     if (purged) {
       pages_.give_back(run->bytes());
+      run->zeroed = pages_.purged_reads_zero();
       insert_free(run, SpanState::clean);
     } else {
       // Locked pages (mlockall) cannot be purged: they are used again, and not asked about again for a while.
@@ -575,6 +583,9 @@ class PageHeap {
   static inline Span* oldest_;
   static inline Span* newest_;
   static inline Span* purging_;
+  // No segment was ever outside of these.
+  static inline constinit uintptr_t lowest_ = ~uintptr_t{0};
+  static inline uintptr_t highest_;
   static inline size_t live_pages_;
   static inline size_t dirty_pages_;
   static inline size_t reserved_pages_;

@@ -79,11 +79,13 @@ class PageMap {
     for (uintptr_t at = start; at < start + bytes; at += page_bytes)
       if (span_of(at)) set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
   }
-  // Calls `visit` with the first address of every leaf there is.
+  // Calls `visit` with the first address of every leaf that describes addresses of a range: the root itself is not
+  // touched beyond, for most of it was never written.
   template <class Visitor>
-  static void visit_leaves(Visitor visit) {
-    for (size_t leaf = 0; leaf < leaves; leaf++)
-      if (load_relaxed(root_[leaf])) visit(leaf << PageMapLeaf::shift);
+  static void visit_leaves(uintptr_t start, uintptr_t end, Visitor visit) {
+    for (uintptr_t at = round_down(start, size_t{1} << PageMapLeaf::shift); at < end;
+         at += size_t{1} << PageMapLeaf::shift)
+      if (leaf_of(at)) visit(at);
   }
   static size_t reserved_bytes() { return load_relaxed(leaves_mapped_) * sizeof(PageMapLeaf); }
 

@@ -67,6 +67,7 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.map(bytes, for_blocks) } -> Same<Segment>;
   { pages.release(start, bytes) } -> Same<bool>;
   { pages.purge(start, bytes) } -> Same<bool>;
+  { pages.purged_reads_zero() } -> Same<bool>;
   { pages.take(bytes) } -> Same<bool>;
   { pages.give_back(bytes) };
   { pages.touch(start, bytes) };

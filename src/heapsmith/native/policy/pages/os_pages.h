@@ -15,6 +15,8 @@ struct OsPages {
   Segment map(size_t bytes, bool) { return {Os::map(bytes), false}; }
   bool release(void* start, size_t bytes) { return Os::unmap(start, bytes); }
   bool purge(void* start, size_t bytes) { return Os::purge(start, bytes); }
+  // Whether purged pages read as zero from then on.
+  bool purged_reads_zero() { return true; }
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void*, size_t) {}

@@ -29,6 +29,7 @@ struct Forward {
   Segment map(size_t bytes, bool for_blocks) { return below.map(bytes, for_blocks); }
   bool release(void* start, size_t bytes) { return below.release(start, bytes); }
   bool purge(void* start, size_t bytes) { return below.purge(start, bytes); }
+  bool purged_reads_zero() { return below.purged_reads_zero(); }
   bool take(size_t bytes) { return below.take(bytes); }
   void give_back(size_t bytes) { below.give_back(bytes); }
   void touch(void* start, size_t bytes) { below.touch(start, bytes); }
