@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -232,3 +233,19 @@ def test_huge_pages_are_asked_for_where_they_are_wanted() -> None:
         raise AssertionError("no such mapping")
 
     assert [advised(True), advised(None), advised(False)] == [True, True, False]
+
+
+def test_what_nobody_wants_goes_back_and_what_is_missed_is_kept_longer() -> None:
+    with numpy_heap(retain_for="60ms") as heap:
+
+        def step(pause_s: float) -> int:
+            """Make and drop an array, wait, and tell what is still kept of it when the next array is made."""
+            np.ones(MiB).sum()
+            time.sleep(pause_s)
+            np.ones(200_000)  # of another size
+            return heap.statistics().kept_bytes
+
+        assert step(0.0) >= 8 * MiB
+        assert step(0.2) < 8 * MiB
+        assert step(0.1) >= 8 * MiB  # it was missed: this time it is still there
+        assert step(0.5) < 8 * MiB

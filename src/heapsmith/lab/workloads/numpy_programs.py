@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-REPEATS = {100: 600, 800: 300, 8_000: 40, 64_000: 7, 256_000: 3}
+REPEATS = {100: 600, 800: 300, 8_000: 40, 64_000: 9, 256_000: 5}
 
 
 def page_faults() -> int:
