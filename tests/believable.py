@@ -125,6 +125,7 @@ def process(
         remote_frees=frees // 50,
         failures=failures,
         refused=failures,
+        overflowed=0,
         last_failed_bytes=64 * MiB if failures else None,
         warnings=1 if warn_at_bytes else 0,
         lost=0,

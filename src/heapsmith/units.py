@@ -111,8 +111,8 @@ def format_seconds(value: float | None) -> str:
     """Write a duration for a person.
 
     Example:
-        >>> format_seconds(0.0123), format_seconds(75), format_seconds(None)
-        ('12.3 ms', '1 min 15 s', '?')
+        >>> format_seconds(0.0123), format_seconds(75), format_seconds(9e-8), format_seconds(None)
+        ('12.3 ms', '1 min 15 s', '90.0 ns', '?')
     """
     if value is None:
         return UNKNOWN
@@ -126,4 +126,6 @@ def format_seconds(value: float | None) -> str:
         return f"{_three_digits(value)} s"
     if value >= 1e-3:
         return f"{_three_digits(value * 1e3)} ms"
-    return f"{_three_digits(value * 1e6)} us"
+    if value >= 1e-6:
+        return f"{_three_digits(value * 1e6)} us"
+    return f"{_three_digits(value * 1e9)} ns"

@@ -71,6 +71,45 @@ def test_large_temporaries_get_faster_and_the_answer_says_how_to_start_the_progr
     assert set(document["lines"]) == set(PLACES)
 
 
+WINNER = "glibc:mmap_threshold=32MiB,trim_threshold=64MiB"
+SHORT = TEMPORARIES.replace("range(250)", "range(60)")
+
+
+def test_a_winner_is_confirmed_on_a_second_command_too(tmp_path) -> None:
+    script = tmp_path / "other.py"
+    script.write_text(SHORT.replace("1 << 20", "1 << 21"))
+    words = [
+        "advise",
+        "-a",
+        WINNER,
+        "--objective",
+        "time",
+        "--budget",
+        "9s",
+        "--also",
+        f"{sys.executable} -I -S {script}",
+    ]
+    done = heapsmith(*words, "--json", "--", sys.executable, "-I", "-S", "-c", SHORT)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "gain" and document["allocator"].startswith("glibc:"), document[
+        "recommendation"
+    ]
+    (also,) = document["also"]
+    assert also["results"][1]["allocator"] == document["allocator"]
+    assert also["results"][1]["runs"] >= 6 and also["results"][1]["failed"] is None
+    assert {item["allocator"].partition(":")[0] for item in document["search"]} == {"glibc"}
+
+
+def test_a_winner_that_breaks_a_second_command_is_no_answer(tmp_path) -> None:
+    other = "sh -c 'test -z \"$GLIBC_TUNABLES\"'"
+    words = ["advise", "-a", WINNER, "--objective", "time", "--budget", "6s", "--also", other]
+    done = heapsmith(*words, "--json", "--", sys.executable, "-I", "-S", "-c", SHORT)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "nothing" and document["also"][0]["results"][1]["failed"] == "exit code 1"
+
+
 def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
     done = heapsmith("advise", "--objective", "time", "--budget", "20s", "--", "sleep", "0.15")
     assert done.returncode == 0, done.stderr
@@ -135,7 +174,7 @@ def test_allocators_inside_libraries_are_found_by_what_they_leave_in_the_file(tm
 
 def test_a_preload_that_the_loader_would_ignore_is_not_tried() -> None:
     pool = choose_pool(rehearsal(unreachable="x is linked statically"), {})
-    assert [candidate.label for candidate in pool] == ["default"]
+    assert [candidate.label for candidate in pool] == ["system"]
 
 
 def test_python_settings_are_tried_on_python_alone() -> None:
@@ -151,7 +190,7 @@ def test_python_settings_are_tried_on_python_alone() -> None:
 
 def test_the_search_starts_with_what_is_made_for_the_objective() -> None:
     labels = [candidate.label for candidate in choose_pool(rehearsal(), {}, "memory")]
-    assert labels[0] == "default"
+    assert labels[0] == "system"
     assert labels.index("glibc:arena_max=1") < labels.index("glibc:hugetlb=1")
 
 
@@ -168,9 +207,9 @@ def test_neighbours_are_one_step_away_and_all_can_be_read() -> None:
 
 
 def test_among_equals_what_needs_no_library_and_fewer_knobs_is_simpler() -> None:
-    labels = ["glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1", "default"]
+    labels = ["glibc:arena_max=1", "glibc:arena_max=1,hugetlb=1", "system"]
     ranked = sorted(read_candidates(labels), key=simplicity)
-    assert [candidate.label for candidate in ranked] == ["default", *labels[:2]]
+    assert [candidate.label for candidate in ranked] == ["system", *labels[:2]]
 
 
 def outcome(time_s: float, resident: float) -> Outcome:
@@ -228,7 +267,7 @@ class Laboratory:
 
 
 def order_of(costs: dict[str, list[float]]) -> list[str]:
-    costs = {"default": [1.0] * 4, **costs}
+    costs = {"system": [1.0] * 4, **costs}
     race = Race(Laboratory(costs), read_candidates(costs), "balanced", 0.0)
     return [candidate.label for candidate in race.order()]
 
@@ -246,7 +285,7 @@ def test_rounds_that_overlap_do_not_let_noise_choose_the_more_complicated_one() 
 
 
 def test_who_failed_once_is_not_the_answer() -> None:
-    costs = {"default": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
+    costs = {"system": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
     laboratory = Laboratory(costs)
     broken = msgspec.structs.replace(laboratory.outcomes[-1].seen, failed="signal 11 (SIGSEGV)")
     laboratory.outcomes.append(msgspec.structs.replace(laboratory.outcomes[-1], round=1, seen=broken))

@@ -57,7 +57,7 @@ def test_the_document_has_every_candidate_with_intervals_and_verdicts() -> None:
 
 def test_a_candidate_that_fails_is_out_with_its_reason_and_the_others_go_on() -> None:
     code = "import os, sys; sys.exit(5 if os.environ.get('PYTHONMALLOC') == 'malloc' else 0)"
-    words = ["compare", "-a", "default", "-a", "glibc:python=malloc", "-a", "glibc", "--runs", "2"]
+    words = ["compare", "-a", "system", "-a", "glibc:python=malloc", "-a", "glibc", "--runs", "2"]
     command = ["--", sys.executable, "-S", "-c", code]
     done = heapsmith(*words, "--json", *command)
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_a_candidate_that_fails_is_out_with_its_reason_and_the_others_go_on() ->
 def test_same_output_puts_out_who_prints_something_else() -> None:
     code = "import os; print(os.environ.get('PYTHONMALLOC'))"
     done = heapsmith(
-        "compare", "-a", "default", "-a", "glibc:python=malloc", "--same-output", "--runs", "2", "--json",
+        "compare", "-a", "system", "-a", "glibc:python=malloc", "--same-output", "--runs", "2", "--json",
         "--", sys.executable, "-S", "-c", code,
     )  # fmt: skip
     failed = json.loads(done.stdout)["results"][1]["failed"]
@@ -116,6 +116,14 @@ def test_too_few_runs_are_said_to_be_too_few() -> None:
         (["-a", "glibc", "--executor", "spark://x", "--", "true"], "dask://"),
         (["-a", "glibc", "--settle", "soon", "--ready", "1", "--", "true"], "not a duration"),
         (["-a", "glibc", "--", sys.executable, "-c", "input()"], "no terminal"),
+        (
+            ["-a", "glibc", "--", "sh", "-c", "test -t 0 || { echo not a tty >&2; exit 3; }"],
+            "needs a terminal",
+        ),
+        (["-a", "glibc", "--", "sh", "-c", "sleep 5 & exit 0"], "foreground"),
+        (["-a", "defalt", "-a", "no.toml", "-a", "default:x=1", "--", "true"], "did you mean `default`"),
+        (["-a", "defalt", "-a", "no.toml", "-a", "default:x=1", "--", "true"], "no.toml"),
+        (["-a", "defalt", "-a", "no.toml", "-a", "default:x=1", "--", "true"], "no knob 'x'"),
     ],
 )
 def test_bad_input_is_one_line_with_a_remedy_and_exit_code_2(words: list[str], says: str) -> None:
@@ -171,7 +179,7 @@ def test_rounds_are_in_random_order_and_the_same_in_every_call() -> None:
     from heapsmith.lab.trials import Job, Workload
     from heapsmith.peers.candidate import read_candidates
 
-    candidates = tuple(read_candidates(["default", "glibc", "glibc:arena_max=1", "glibc:arena_max=2"]))
+    candidates = tuple(read_candidates(["system", "glibc", "glibc:arena_max=1", "glibc:arena_max=2"]))
     workload = Workload(command=("true",), directory="/", environment=dict(os.environ))
     orders = [
         [
@@ -201,5 +209,48 @@ def test_allocators_lists_versions_knobs_and_how_to_get_what_is_missing() -> Non
     assert set(by_name["jemalloc"]["fields"].values()) <= {"exact", "approximate", "unknown"}
     for item in document:
         if not item["here"]:
-            assert item["path"] is None and item["version"] is None and item["install"]
+            assert item["path"] is None and item["version"] is None and (item["install"] or item["note"])
     assert "dirty_decay_ms" in heapsmith("allocators").stdout
+
+
+def test_heaps_of_ours_take_part_by_preset_spec_and_library(tmp_path) -> None:
+    from heapsmith.native import library
+    from heapsmith.spec import load_spec, write_document
+
+    spec = tmp_path / "mine.toml"
+    spec.write_text(write_document(load_spec("small")))
+    names = ["system", "default", str(spec), str(library("libheapsmith_small.so"))]
+    words = [word for name in names for word in ("-a", name)]
+    done = heapsmith("compare", *words, "--runs", "1", "--json", *program(GROW.format(2)))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert [result["allocator"] for result in results] == names
+    assert [result["failed"] for result in results] == [None] * 4
+    assert results[0]["library"] is None and all(result["library"] for result in results[1:])
+
+
+def test_what_is_live_is_counted_inside_only_when_that_is_asked_for() -> None:
+    words = ["compare", "-a", "glibc", "-a", "jemalloc", "--runs", "1", "--json"]
+    for probe in ([], ["--probe"]):
+        done = heapsmith(*words, *probe, *program(GROW.format(32)))
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        for result in document["results"]:
+            live, blowup = result["live_bytes_peak"]["median"], result["blowup"]["median"]
+            if not probe:
+                assert live is None and blowup is None
+                continue
+            assert 32 << 20 <= live < 48 << 20 and 1 < blowup < 2
+        assert ("--probe" in document["accounting"]) == bool(probe)
+
+
+def test_where_the_figures_of_memory_come_from_is_said() -> None:
+    document = json.loads(
+        heapsmith("compare", "-a", "glibc", "--runs", "1", "--json", *program(GROW.format(24))).stdout
+    )
+    charged = [result["charged_bytes_peak"]["median"] for result in document["results"]]
+    if None in charged:
+        assert "no cgroup can be made here" in document["accounting"]
+    else:
+        assert all(24 << 20 <= value < 80 << 20 for value in charged)
+        assert "by a cgroup" in document["accounting"]

@@ -82,7 +82,7 @@ def test_a_candidate_is_read_back_from_its_own_label(data: st.DataObject) -> Non
 def test_all_that_is_wrong_is_said_at_once_with_the_nearest_names() -> None:
     with pytest.raises(HeapsmithError) as caught:
         read_candidates(
-            ["jemaloc", "glibc:arena_mx=3", "glibc:tcache_count=70000,hugetlb", "/no/lib.so", "default:x=1"]
+            ["jemaloc", "glibc:arena_mx=3", "glibc:tcache_count=70000,hugetlb", "/no/lib.so", "system:x=1"]
         )
     text = str(caught.value)
     assert "`jemalloc`" in text
@@ -143,7 +143,7 @@ def test_other_allocators_are_taken_out_of_the_environment_and_all_else_stays() 
         "LD_PRELOAD": "/opt/libmine.so",
         "GLIBC_TUNABLES": "glibc.rtld.nns=4:glibc.malloc.arena_max=1",
     }
-    assert read_candidate("default").environment(before) == before
+    assert read_candidate("system").environment(before) == before
 
 
 def test_adding_an_allocator_is_adding_a_file(tmp_path, monkeypatch) -> None:

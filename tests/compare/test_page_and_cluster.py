@@ -79,7 +79,7 @@ def test_a_page_survives_hostile_names(tmp_path) -> None:
     workload = Workload(
         command=("echo", "<script>alert(1)</script>"), directory="/", environment=dict(os.environ)
     )
-    candidates = read_candidates(["default", "glibc"])
+    candidates = read_candidates(["system", "glibc"])
     text = render_page(compute_comparison(workload, candidates, []), "</script><b>x", ["<i>"])
     assert "<script>alert(1)" not in text
     assert "</script><b>x" not in text
@@ -93,7 +93,7 @@ def laboratory(workers: Workers) -> Laboratory:
 def test_rounds_run_on_any_executor_and_are_compared_within_a_worker() -> None:
     with ThreadPoolExecutor(2) as executor:
         lab = laboratory(Workers(executor, 2))
-        result = compare(lab, read_candidates(["default", "glibc:arena_max=1"]), 8)
+        result = compare(lab, read_candidates(["system", "glibc:arena_max=1"]), 8)
     assert [item.runs for item in result.results] == [8, 8]
     assert result.workers == 2
     rounds = {(outcome.round, outcome.worker) for outcome in lab.outcomes}

@@ -110,9 +110,9 @@ def test_signals_and_exit_codes_have_names() -> None:
     workload = Workload(
         command=("/bin/sh", "-c", "kill -SEGV $$"), directory="/", environment=dict(os.environ)
     )
-    assert run_once(workload, read_candidate("default"))[0].failed == "signal 11 (SIGSEGV)"
+    assert run_once(workload, read_candidate("system"))[0].failed == "signal 11 (SIGSEGV)"
     workload = Workload(command=("/bin/sh", "-c", "exit 3"), directory="/", environment=dict(os.environ))
-    assert run_once(workload, read_candidate("default"))[0].failed == "exit code 3"
+    assert run_once(workload, read_candidate("system"))[0].failed == "exit code 3"
 
 
 def test_a_library_that_arrives_is_seen_to_and_one_that_cannot_is_a_failure(tmp_path) -> None:
@@ -138,7 +138,7 @@ def test_a_server_is_loaded_when_ready_and_measured_after_it_settled() -> None:
         service=service,
         metric="Requests/sec: ([0-9.]+)",
     )
-    seen, metric = run_once(workload, read_candidate("default"))
+    seen, metric = run_once(workload, read_candidate("system"))
     assert seen.failed is None
     assert metric == 123.5
     assert seen.load_s == pytest.approx(0.2, abs=0.15)
@@ -179,7 +179,7 @@ def test_a_port_that_another_program_has_is_refused() -> None:
             command=("sleep", "1"), directory="/", environment=dict(os.environ), service=Service(ready=port)
         )
         with pytest.raises(RunError, match="is taken"):
-            run_once(workload, read_candidate("default"))
+            run_once(workload, read_candidate("system"))
 
 
 def test_the_program_ends_when_whoever_asked_for_the_run_is_killed() -> None:

@@ -19,7 +19,7 @@ from heapsmith.run.directory import RunDirectory
 from heapsmith.run.watch import Watcher
 from heapsmith.show.text import render_process
 from heapsmith.wire.region import PAGE_BYTES, SLOT, SLOTS_OFFSET_BYTES
-from heapsmith.wire.render import HEADER, render_header
+from heapsmith.wire.render import HEADER, RECORDING_HEADER, render_header, render_recording_header
 from watched import preloaded, run_directory
 
 Heapsmith = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,6 +27,7 @@ Heapsmith = Callable[..., subprocess.CompletedProcess[str]]
 
 def test_the_generated_header_is_the_wire() -> None:
     assert HEADER.read_text() == render_header()
+    assert RECORDING_HEADER.read_text() == render_recording_header()
 
 
 @pytest.fixture

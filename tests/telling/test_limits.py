@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from heapsmith.here import calls
 from heapsmith.native import library
+from heapsmith.run.fleet import Fleet
 from heapsmith.run.limits import (
     Bound,
     LimitEffect,
@@ -233,3 +235,42 @@ def test_inside_and_outside_round_large_blocks_alike(allocator: str) -> None:
     available, largest = map(int, done.stdout.split())
     assert largest == largest_request_bytes(allocator, available)
     assert KiB < largest <= available
+
+
+def test_a_limit_that_changes_while_the_program_runs_is_seen_at_once(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [library("heapsmith_statistics_cost"), "hold", "0"],
+        env=behind_watch(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    machine = make_machine(tmp_path, "0::/a\n", {"a/memory.max": 400 * MiB, "a/memory.current": 100 * MiB})
+    (machine.proc / str(child.pid)).symlink_to("1")
+    group = machine.cgroups / "a"
+
+    with contextlib.closing(Fleet(machine=machine)) as fleet:
+
+        def look() -> tuple[str, str, int]:
+            limit = next(gauges for gauges in fleet.read() if gauges.pid == child.pid).limit
+            assert limit is not None
+            return limit.source, limit.effect, limit.available_bytes
+
+        try:
+            assert look() == ("cgroup2", "kill", 300 * MiB)
+            (group / "memory.max").write_text(f"{200 * MiB}\n")
+            assert look() == ("cgroup2", "kill", 100 * MiB)
+            # The number that is used up is read again when something happened in the group.
+            (group / "memory.current").write_text(f"{150 * MiB}\n")
+            (group / "memory.events").write_text("high 0\nmax 1\n")
+            assert look() == ("cgroup2", "kill", 50 * MiB)
+            (group / "memory.max").write_text("max\n")
+            assert look()[0] == "physical"
+            (group / "memory.max").write_text(f"{200 * MiB}\n")
+            assert look()[0] == "cgroup2"
+            (group / "memory.max").unlink()
+            assert look()[0] == "physical"
+            (group / "memory.current").unlink()
+            assert look()[0] == "physical"
+        finally:
+            child.communicate()

@@ -21,6 +21,7 @@ from heapsmith.errors import EXIT_USAGE, HeapsmithError
 # `heapsmith.cli.run:run`.
 VERBS: Final = {
     "run": "Run a program and watch its heap; limit it; put it on another heap.",
+    "record": "Record every allocation event of a program.",
     "ps": "List the watched processes.",
     "info": "Show the heap of one watched process; change its limit.",
     "live": "Serve the live page of all watched processes.",
@@ -28,6 +29,10 @@ VERBS: Final = {
     "allocators": "What allocators are here, with their knobs.",
     "compare": "Run a program under several allocators, and tell differences from noise.",
     "advise": "Find the allocator and the knobs that suit a program.",
+    "replay": "Play a recorded program's allocations over several allocators.",
+    "report": "Tell what happened in a recorded run, and where.",
+    "leaks": "What was still live at exit, by place.",
+    "diff": "What grew and what shrank between two recordings.",
     "forge": "Make a heap from its description.",
     "check": "Hold an allocator against the contract of malloc, or the statistics call against its promises.",
     "bench": "Measure heapsmith itself.",

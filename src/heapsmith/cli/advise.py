@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from heapsmith.cli.workload_options import WorkloadOptions
 from heapsmith.lab.compare import Laboratory
 from heapsmith.lab.executors import open_executor
+from heapsmith.lab.field import read_field
 from heapsmith.lab.ledger import Ledger, describe_machine
 from heapsmith.lab.rehearsal import rehearse
 from heapsmith.show.advise import build_advice_document, render_advice, sentence
@@ -26,6 +27,14 @@ from heapsmith.units import parse_seconds
 
 def advise(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    allocator: Annotated[
+        list[str] | None,
+        Parameter(
+            name=["--allocator", "-a"],
+            help="search among these alone (as for compare), and what is a knob away; repeat it",
+            negative="",
+        ),
+    ] = None,
     objective: Annotated[
         Objective, Parameter(help="what counts more: resident bytes, time, or both alike")
     ] = "balanced",
@@ -51,6 +60,7 @@ def advise(
 
     Example: heapsmith advise --budget 1m -- python3 -c "print(len([[i] for i in range(9**5)]))"
     """
+    named = [candidate for candidate in read_field(allocator or ()) if not candidate.changes_nothing]
     check_page(output)
     budget_s = parse_seconds(budget)
     options = options or WorkloadOptions()
@@ -71,7 +81,9 @@ def advise(
             )
             for words in commands
         ]
-        advice = decide(laboratories[0], laboratories[1:], objective, budget_s, stage=progress.say)
+        advice = decide(
+            laboratories[0], laboratories[1:], objective, budget_s, named=named, stage=progress.say
+        )
     if output is not None and advice.evidence is not None:
         write_page(output, advice.evidence.comparison, sentence(advice), advice.notes)
     if json:

@@ -13,10 +13,12 @@ from heapsmith.cli.local_suites import add_local_suites
 from heapsmith.errors import CheckError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
 from heapsmith.lab.comparison import Comparison
+from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import known_subjects, resolve_subject
 from heapsmith.lab.watch_cost import SUBJECTS, Subject, measure, prepared
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
 from heapsmith.show.benching import render_case, render_suites
+from heapsmith.show.statistics_cost import render_statistics_case, render_statistics_cost
 
 bench = App(
     name="bench",
@@ -89,6 +91,34 @@ def heap(
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_suites(measured))
+
+
+@bench.command
+def stats(
+    *names: Annotated[
+        str, Parameter(help="Only these: call (in the program), read (another process), scrape (Prometheus).")
+    ],
+    runs: Annotated[int, Parameter(help="How often each is measured.")] = 6,
+    json: Annotated[bool, Parameter(help="One JSON document on standard output.", negative="")] = False,
+) -> None:
+    """What the statistics call costs, beside the allocators' own statistics and psutil.
+
+    Example: heapsmith bench stats read --runs 3
+    """
+    if runs < 1:
+        raise CheckError("--runs has to be 1 or more")
+    chosen = select_cases(names)
+    console = Console(stderr=True, highlight=False)
+    with console.status("measuring") as status:
+        cases = measure_statistics_cost(
+            chosen, runs, lambda case: console.print(render_statistics_case(case)), status.update
+        )
+    if json:
+        suites = [{"name": "stats", "cases": cases}]
+        document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": suites}
+        print(msgspec.json.encode(document).decode())  # noqa: T201
+    else:
+        Console().print(render_statistics_cost(cases))
 
 
 add_local_suites(bench)

@@ -15,7 +15,8 @@ from heapsmith.lab.checks.statistics import (
     run_statistics_checks,
     select_statistics_checks,
 )
-from heapsmith.peers.candidate import Candidate, read_candidates
+from heapsmith.lab.field import read_field
+from heapsmith.peers.candidate import AS_IT_IS, Candidate
 from heapsmith.show.statistics_checks import render_statistics_checks
 from heapsmith.show.terminal import print_json, print_text
 
@@ -29,7 +30,7 @@ def check_statistics(names: Sequence[str], allocators: Sequence[str], *, json: b
         json: One JSON document on standard output.
     """
     checks = select_statistics_checks(names)
-    candidates = read_candidates(allocators or ["default"])
+    candidates = read_field(allocators or [AS_IT_IS])
     verdicts = dict[str, list[StatisticsVerdict]]()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

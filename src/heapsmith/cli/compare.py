@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from heapsmith.cli.workload_options import WorkloadOptions
@@ -28,11 +29,17 @@ def compare(
         list[str] | None,
         Parameter(
             name=["--allocator", "-a"],
-            help="NAME, NAME:knob=value,... or /path/LIB.so; `default` is the program as it is; repeat it",
+            help="NAME, NAME:knob=value,..., a preset, SPEC.toml or LIB.so; `system` is the program as it is; repeat it",
             negative="",
         ),
     ] = None,
     runs: Annotated[int, Parameter(help="trials of each allocator")] = DEFAULT_RUNS,
+    probe: Annotated[
+        bool,
+        Parameter(
+            help="count inside as well, in front of each allocator: live bytes and blowup", negative=""
+        ),
+    ] = False,
     objective: Annotated[Objective, Parameter(help="what the recommendation weighs more")] = "balanced",
     options: WorkloadOptions | None = None,
     executor: Annotated[
@@ -57,7 +64,7 @@ def compare(
             f"--runs {runs} measures nothing", hint="10 tell small differences from noise, 5 large ones"
         )
     check_page(output)
-    workload = (options or WorkloadOptions()).workload(command)
+    workload = msgspec.structs.replace((options or WorkloadOptions()).workload(command), probe=probe)
     rehearsal = rehearse(workload)
     ledger = Ledger(workload, resume=resume)
     total = runs * len(candidates)

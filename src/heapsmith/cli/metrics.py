@@ -59,15 +59,13 @@ def metrics(
         if once:
             sys.stdout.write(generate_latest(registry).decode())
             return 0
-        _serve(registry, host, port)
-        fleet.sample_every(_SAMPLE_S)
-        if otlp is not None:
-            from heapsmith.show.telemetry import start_export
+        with contextlib.ExitStack() as stack:
+            if otlp is not None:
+                from heapsmith.show.telemetry import start_export
 
-            provider = start_export(fleet, otlp, parse_seconds(interval))
-            _wait_for_the_end()
-            provider.shutdown()
-        else:
+                stack.callback(start_export(fleet, otlp, parse_seconds(interval), _say).shutdown)
+            _serve(registry, host, port)
+            fleet.sample_every(_SAMPLE_S)
             _wait_for_the_end()
     return 0
 
@@ -83,8 +81,11 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> None:
         ) from error
     except OverflowError as error:
         raise HeapsmithError(f"metrics cannot be served at port {port}", str(error)) from error
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"heapsmith: metrics at http://{host}:{server.server_port}/metrics (Ctrl-C ends it)")
+    _say(f"metrics at http://{host}:{server.server_port}/metrics (Ctrl-C ends it)")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"heapsmith: {text}")
 
 
 def _wait_for_the_end() -> None:

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from heapsmith.lab.field import read_field
 from heapsmith.lab.reach import Reach, choose_limit, measure_reach
-from heapsmith.peers.candidate import AS_IT_IS, read_candidate
+from heapsmith.peers.candidate import AS_IT_IS
 from heapsmith.show.reach import render_reach
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.units import format_bytes, parse_bytes
@@ -32,7 +33,7 @@ def probe(
 
     Example: heapsmith probe --limit 64MiB
     """
-    environment = read_candidate(allocator).environment(os.environ)
+    environment = read_field([allocator])[0].environment(os.environ)
     limit_bytes = choose_limit() if limit is None else parse_bytes(limit)
     step_bytes = None if step is None else parse_bytes(step)
     found = list[Reach]()

@@ -132,13 +132,16 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
     def picture(self) -> list[Part]:
         """What the resident bytes are made of: they add up, and what nothing explains has a name.
 
-        A part counts what was taken for it; where less of it is resident, ``unexplained`` is negative.
+        Empty where the kernel does not say what is resident. A part counts what was taken for it; where less of it is
+        resident, ``unexplained`` is negative.
 
         Example:
             >>> info = mallinfo()
             >>> sum(part.resident_bytes for part in info.picture()) == info.resident_bytes
             True
         """
+        if self.resident_bytes is None:
+            return []
         parts = list[Part]()
         native_bytes = self.committed_bytes
         if native_bytes is not None:
@@ -167,7 +170,7 @@ class Mallinfo(msgspec.Struct, frozen=True, kw_only=True):
             shared_bytes = int(psutil.Process().memory_info().shared)
             parts.append(Part("files", shared_bytes, "code and mapped files, shared with others"))
         explained = sum(part.resident_bytes for part in parts)
-        rest = (self.resident_bytes or 0) - explained
+        rest = self.resident_bytes - explained
         return [
             *parts,
             Part(

@@ -53,6 +53,22 @@ def _cpu(outcome: Outcome, _: Workload) -> float | None:
     return None if seen.user_s is None or seen.system_s is None else seen.user_s + seen.system_s
 
 
+def _per_call(outcome: Outcome, workload: Workload) -> float | None:
+    """Processor time per call of malloc's family: only a replay counts its calls."""
+    total_s = _cpu(outcome, workload)
+    if workload.replay is None or total_s is None:
+        return None
+    with_objects = workload.replay.objects_operations and "python=malloc" in outcome.candidate
+    return total_s / (workload.replay.objects_operations if with_objects else workload.replay.operations)
+
+
+def _blowup(outcome: Outcome, workload: Workload) -> float | None:
+    resident, live = outcome.seen.resident_bytes_peak, outcome.seen.live_bytes_peak
+    if workload.replay is not None:
+        live = workload.replay.live_bytes_peak
+    return resident / live if resident and live else None
+
+
 def _end(outcome: Outcome, workload: Workload) -> float | None:
     return None if workload.service is not None else outcome.seen.resident_bytes_end
 
@@ -60,6 +76,10 @@ def _end(outcome: Outcome, workload: Workload) -> float | None:
 FIGURES: Final[tuple[Figure, ...]] = (
     Figure("time_s", "time", "seconds", _time, "wall clock: of the program, or of the load it served"),
     Figure("cpu_s", "processor time", "seconds", _cpu, "user and system, all processes"),
+    Figure(
+        "cpu_s_per_call", "time per call", "seconds", _per_call,
+        "processor time of malloc, free and so on: the call, touching what it gave, the page faults of both",
+    ),
     Figure(
         "throughput", "throughput", "number", lambda o, _: o.metric, "as the output reports it",
         less_is_better=False,
@@ -77,6 +97,16 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "resident_bytes_settled", "resident, after the load", "bytes",
         lambda o, _: o.seen.resident_bytes_settled, "median of the last second of settling",
     ),
+    Figure(
+        "charged_bytes_peak", "charged, peak", "bytes", lambda o, _: o.seen.charged_bytes_peak,
+        "to a cgroup of its own, page cache included",
+    ),
+    Figure(
+        "live_bytes_peak", "live, peak", "bytes", lambda o, _: o.seen.live_bytes_peak,
+        "of the process that had the most; with --probe",
+    ),
+    Figure("allocations", "allocations", "count", lambda o, _: o.seen.allocations, "with --probe"),
+    Figure("blowup", "blowup", "number", _blowup, "resident peak over live peak: with --probe, or of a trace"),
     Figure("page_faults", "page faults", "count", lambda o, _: o.seen.page_faults, "minor and major"),
     Figure(
         "context_switches", "context switches", "count", lambda o, _: o.seen.context_switches,
@@ -119,6 +149,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         workers: How many workers took part.
         interrupted: It was broken off: the figures are of the runs there were.
         too_few_runs: At least one difference could never have been told from noise with so few runs.
+        accounting: Where the figures of memory come from, in a sentence.
     """
 
     workload: Workload
@@ -126,6 +157,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     interrupted: bool = False
     too_few_runs: bool = False
+    accounting: str = ""
 
     @property
     def baseline(self) -> Result:
@@ -173,7 +205,22 @@ def compute_comparison(
         workers=len({outcome.worker for outcome in outcomes}) or 1,
         interrupted=interrupted,
         too_few_runs=any(found.more_than_noise is None for pair in differences for found in pair.values()),
+        accounting=_describe_accounting(outcomes),
     )
+
+
+def _describe_accounting(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return ""
+    inside = (
+        "; inside, the watch counts (--probe)"
+        if any(o.seen.allocations is not None for o in outcomes)
+        else ""
+    )
+    if all(outcome.seen.charged_bytes_peak is not None for outcome in outcomes):
+        return f"resident by /proc, charged by a cgroup for each run{inside}"
+    why = next((outcome.seen.no_group for outcome in outcomes if outcome.seen.no_group), "")
+    return f"resident by /proc; no cgroup can be made here{f' ({why})' if why else ''}{inside}"
 
 
 def _differences(

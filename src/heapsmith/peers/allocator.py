@@ -19,18 +19,21 @@ FIELDS: Final[tuple[str, ...]] = (
     "max_total_heap_size",
     "committed_bytes",
     "reserved_bytes",
-    "resident_bytes",
     "metadata_bytes",
     "free_cached_bytes",
 )
-"""What one would like to know of a heap; each allocator says which of these its own statistics can tell."""
+"""What one would like to know of a heap; each allocator says which of these its own statistics can tell.
+
+What is resident is not among them: the kernel tells it of every process, exactly. A test asks every allocator of the
+machine and compares (``native/heap/told.cc`` is who asks).
+"""
 
 
 def tells(**known: Tells) -> dict[str, Tells]:
     """Fill the fields an allocator says nothing about with ``unknown``.
 
     Example:
-        >>> tells(committed_bytes="exact")["resident_bytes"]
+        >>> tells(committed_bytes="exact")["reserved_bytes"]
         'unknown'
     """
     return {field: known.get(field, "unknown") for field in FIELDS}
@@ -64,9 +67,11 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
         knobs: What can be set at launch.
         starts: Settings worth trying first; the plain default is always tried.
         fields: What its statistics can tell (`FIELDS`).
+        meanings: What exactly a field of those counts that is not plain, one clause each.
         install: How to get it here, by package manager.
         note: One clause a person should know before using it.
         python_only: It makes sense for CPython programs alone.
+        worth_trying: Whether it takes part where nobody names candidates.
     """
 
     name: str
@@ -75,12 +80,14 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
     knobs: tuple[Knob, ...]
     spell: Callable[[Values, Version | None], Variables]
     fields: dict[str, Tells]
+    meanings: dict[str, str] = {}
     libraries: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     starts: tuple[Start, ...] = ()
     install: tuple[tuple[str, str], ...] = ()
     note: str = ""
     python_only: bool = False
+    worth_trying: bool = True
 
     def knob(self, name: str) -> Knob | None:
         """Return the knob of that name, or None."""

@@ -1,13 +1,13 @@
 """A candidate: an allocator with its knobs set, ready to start a program on.
 
-Written ``NAME``, ``NAME:knob=value,knob=value`` or ``/path/to/LIB.so:knob=value``; ``default`` is the program
+Written ``NAME``, ``NAME:knob=value,knob=value`` or ``/path/to/LIB.so:knob=value``; ``system`` is the program
 as it is started today, its own environment untouched.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +16,12 @@ import msgspec
 from heapsmith.errors import HeapsmithError
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Allocator, Values, Variables
+from heapsmith.peers.allocators import heapsmith
 from heapsmith.peers.identify import identify
 from heapsmith.peers.knobs import Knob, Value, Version
 from heapsmith.peers.register import Found, find, register
 
-AS_IT_IS: Final = "default"
+AS_IT_IS: Final = "system"
 _PRELOAD: Final = "LD_PRELOAD"
 _TUNABLES: Final = "GLIBC_TUNABLES"
 _HEAP_TUNABLES: Final = "glibc.malloc."
@@ -31,7 +32,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     Args:
         label: How people write it, knobs in the allocator's order: equal labels are equal candidates.
-        allocator: The name in the register, the library's file name, or ``default``.
+        allocator: The name in the register, of a forged heap or library, or ``system``.
         library: The library to preload, or None.
         knobs: The knobs that are set, as written.
         variables: What the environment gets besides ``LD_PRELOAD``.
@@ -129,8 +130,33 @@ def _knob_of(allocator: Allocator, name: str) -> Knob:
     return knob
 
 
-def read_candidates(texts: Iterable[str]) -> list[Candidate]:
+class Elsewhere(msgspec.Struct, frozen=True):
+    """Heaps that are not in the register, and how each becomes a library.
+
+    Args:
+        names: What people call them.
+        endings: What the names of files end with that describe one.
+        library: Makes or finds the library; says with a HeapsmithError why it cannot.
+    """
+
+    names: tuple[str, ...] = ()
+    endings: tuple[str, ...] = ()
+    library: Callable[[str], Path] = Path
+
+    def knows(self, name: str) -> bool:
+        """Whether a name is one of these."""
+        return name in self.names or name.endswith(self.endings)
+
+
+_NOWHERE: Final = Elsewhere()
+
+
+def read_candidates(texts: Iterable[str], elsewhere: Elsewhere = _NOWHERE) -> list[Candidate]:
     """Read all candidates, and report all that is wrong with any of them at once.
+
+    Args:
+        texts: As people write them.
+        elsewhere: Further heaps that may be named.
 
     Raises:
         HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it
@@ -138,13 +164,13 @@ def read_candidates(texts: Iterable[str]) -> list[Candidate]:
             have or a value out of its range; the nearest names are suggested.
 
     Example:
-        >>> [candidate.label for candidate in read_candidates(["default", "glibc:arena_max=2"])]
-        ['default', 'glibc:arena_max=2']
+        >>> [candidate.label for candidate in read_candidates(["system", "glibc:arena_max=2"])]
+        ['system', 'glibc:arena_max=2']
     """
     candidates: list[Candidate] = []
     problems: list[str] = []
     for text in texts:
-        candidate = _read(text, problems)
+        candidate = _read(text, problems, elsewhere)
         if candidate is not None:
             candidates.append(_told_apart(candidate, candidates))
     if problems:
@@ -165,13 +191,13 @@ def read_candidate(text: str) -> Candidate:
     return read_candidates([text])[0]
 
 
-def _read(text: str, problems: list[str]) -> Candidate | None:
+def _read(text: str, problems: list[str], elsewhere: Elsewhere) -> Candidate | None:
     name, _, settings = text.strip().partition(":")
     if name == AS_IT_IS:
         if settings:
             problems.append(f"`{AS_IT_IS}` is the program as it is started today and takes no knobs")
         return as_it_is()
-    found = _find(name, problems)
+    found = _find(name, problems, elsewhere)
     if found is None:
         return None
     before = len(problems)
@@ -179,26 +205,42 @@ def _read(text: str, problems: list[str]) -> Candidate | None:
     return make_candidate(found, values, python_objects) if len(problems) == before else None
 
 
-def _find(name: str, problems: list[str]) -> Found | None:
+def _find(name: str, problems: list[str], elsewhere: Elsewhere) -> Found | None:
+    if elsewhere.knows(name):
+        return _find_elsewhere(name, problems, elsewhere)
     if "/" in name or name.endswith(".so"):
         return _find_library(Path(name), problems)
     known = register()
     if name == "mimalloc":
         name = next((line for line in ("mimalloc3", "mimalloc2") if find(line).here), "mimalloc2")
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, AS_IT_IS], n=1)
-        hint = f", did you mean `{near[0]}`?" if near else f" (there are {', '.join(known)})"
+        every = [AS_IT_IS, *known, *elsewhere.names]
+        near = difflib.get_close_matches(name, every, n=1)
+        hint = f", did you mean `{near[0]}`?" if near else f" (there are {', '.join(every)})"
         problems.append(f"there is no allocator {name!r}{hint}")
         return None
     found = find(name)
     if not found.here:
         how = known[name].install
+        way = how and (f"its source: {how[0][1]}" if how[0][0] == "source" else f"`{how[0][1]}`")
         advice = found.problem or (
-            f"get it with `{how[0][1]}`, or give the path of its library" if how else ""
+            f"get it with {way}, or give the path of its library" if way else known[name].note
         )
         problems.append(f"{name} is not on this machine: {advice}")
         return None
     return found
+
+
+def _find_elsewhere(name: str, problems: list[str], elsewhere: Elsewhere) -> Found | None:
+    try:
+        path = elsewhere.library(name)
+    except HeapsmithError as error:
+        problems.append(str(error))
+        return None
+    found = _find_library(path, problems)
+    if found is None:
+        return None
+    return msgspec.structs.replace(found, allocator=msgspec.structs.replace(found.allocator, name=name))
 
 
 def _find_library(path: Path, problems: list[str]) -> Found | None:
@@ -211,7 +253,9 @@ def _find_library(path: Path, problems: list[str]) -> Found | None:
         problems.append(f"no program can be started on {path}: {identity.problem}")
         return None
     peer = register().get(identity.name) if identity.name else None
-    if peer is None:
+    if peer is None and identity.name is not None and identity.name.startswith(heapsmith.NAME):
+        peer = heapsmith.forged(str(path))
+    elif peer is None:
         peer = Allocator(
             name=str(path), title=path.name, identified_by="", spell=_spell_nothing, knobs=(), fields={}
         )

@@ -35,7 +35,10 @@ def owner(name):
 answer = {"malloc": owner("malloc"), "name": None, "version": None}
 def mine(name):
     return owner(name) is not None and owner(name) == answer["malloc"]
-if mine("mallctl"):
+if mine("heapsmith_name"):
+    process.heapsmith_name.restype = ctypes.c_char_p
+    answer.update(name="heapsmith " + process.heapsmith_name().decode())
+elif mine("mallctl"):
     text, size = ctypes.c_char_p(), ctypes.c_size_t(8)
     process.mallctl(b"version", ctypes.byref(text), ctypes.byref(size), None, ctypes.c_size_t(0))
     answer.update(name="jemalloc", version=(text.value or b"").decode())
@@ -46,11 +49,17 @@ elif mine("mi_version"):
 elif mine("tc_version"):
     process.tc_version.restype = ctypes.c_char_p
     answer.update(name="tcmalloc", version=process.tc_version(None, None, None).decode())
+elif mine("heapsmith_tell"):
+    answer.update(name="heapsmith")
+elif mine("dlmalloc_footprint") or mine("malloc_footprint"):
+    answer.update(name="dlmalloc")
 elif owner("scalable_malloc"):
     answer.update(name="tbb", library=owner("scalable_malloc"))
 elif mine("gnu_get_libc_version"):
     process.gnu_get_libc_version.restype = ctypes.c_char_p
     answer.update(name="glibc", version=process.gnu_get_libc_version().decode())
+elif "musl" in os.path.basename(answer["malloc"] or ""):
+    answer.update(name="musl")
 print(json.dumps(answer))
 """
 _TBB_VERSION: Final = re.compile(rb"TBBmalloc: VERSION\s+([0-9][0-9.]*)")

@@ -154,7 +154,11 @@ def _find_problem(path: Path) -> str:
 
 def _file_system_of(path: Path) -> str:
     best, kind = "", ""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""  # /proc is not there: nobody can tell
+    for line in lines:
         fields = line.split(" ")
         mount = fields[1].rstrip("/")
         if (str(path) + "/").startswith(mount + "/") and len(mount) >= len(best):

@@ -24,7 +24,7 @@ def find_process(watcher: Watcher, pid: int) -> Process:
         return next((process for process in found if process.alive), found[-1])
     if watcher.problems:
         raise RunError(watcher.problems[0])
-    if kernel.look_at(pid) is None:
+    if kernel.look_at(pid) is None and not kernel.is_hidden(pid):
         raise RunError(f"there is no process {pid}", hint="see `heapsmith ps`")
     if pid not in kernel.own_processes():
         raise RunError(f"process {pid} is another user's", hint="ask as that user")

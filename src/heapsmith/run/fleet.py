@@ -19,6 +19,7 @@ from heapsmith.run.directory import region_files, run_directories
 from heapsmith.run.gauges import GaugeReader
 from heapsmith.run.limits import (
     HeapLimit,
+    Machine,
     MemoryGroup,
     compute_tightest,
     largest_request_bytes,
@@ -70,6 +71,7 @@ class Gauges:
     freed_bytes: int
     refused: int
     out_of_memory: int
+    overflowed: int
     warnings: int
     warn_at_bytes: int | None
     limit_bytes: int | None
@@ -80,6 +82,11 @@ class Gauges:
     python_blocks: int | None
     pools: list[Pool]
     ended: Ended | None
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Allocations that gave NULL, by who could not: heapsmith's limit, the allocator or system, nobody."""
+        return {"limit": self.refused, "os": self.out_of_memory, "overflow": self.overflowed}
 
     @property
     def largest_block_bytes(self) -> int | None:
@@ -132,12 +139,17 @@ class Fleet:
         >>> all(gauges.live_bytes_peak >= gauges.live_bytes for gauges in fleet.read())
         True
 
+    Limits are read again every two seconds, and at once when a cgroup's limits or events are others than before.
+
     Args:
         keep_s: How long the last values of an ended process stay, in seconds.
+        machine: Where the kernel tells limits.
     """
 
-    def __init__(self, keep_s: float = 300.0) -> None:
+    def __init__(self, keep_s: float = 300.0, machine: Machine | None = None) -> None:
         self._keep_s = keep_s
+        self._machine = machine or Machine()
+        self._marks = dict[Path, object]()
         self._watched = dict[Path, _Watched]()
         self._forgotten = set[Path]()
         self._searched_s = -_SEARCH_S
@@ -182,6 +194,7 @@ class Fleet:
     def _read(self) -> list[Gauges]:
         now_s = time.monotonic()
         self._find(now_s)
+        self._note_changed_groups()
         gauges = list[Gauges]()
         for path, watched in list(self._watched.items()):
             if watched.last is not None and watched.last.ended is not None:
@@ -196,6 +209,16 @@ class Fleet:
             watched.last = self._look(watched, now_s)
             gauges.append(watched.last)
         return gauges
+
+    def _note_changed_groups(self) -> None:
+        groups = {group.directory: group for watched in self._watched.values() for group in watched.groups}
+        marks: dict[Path, object] = {
+            directory: (group.read_limits(), group.events()) for directory, group in groups.items()
+        }
+        for watched in self._watched.values():
+            if any(self._marks.get(group.directory) != marks[group.directory] for group in watched.groups):
+                watched.limit_read_s = -_LIMIT_S
+        self._marks = marks
 
     def _forget(self, path: Path) -> None:
         self._watched.pop(path).close()
@@ -228,7 +251,7 @@ class Fleet:
                 self._forget(other_path)
         snapshot = region.read()
         process = _process_name(snapshot.command, pid)
-        groups = list(memory_groups(pid))
+        groups = list(memory_groups(pid, self._machine))
         self._watched[path] = _Watched(
             region=region,
             reader=GaugeReader(region),
@@ -260,7 +283,9 @@ class Fleet:
         warn_at_bytes = reader.number("warn_at_bytes") or None
         if alive and now_s - watched.limit_read_s > _LIMIT_S:
             watched.limit_read_s = now_s
-            watched.limit = compute_tightest(read_bounds(watched.pid), live_bytes, limit_bytes, warn_at_bytes)
+            bounds = read_bounds(watched.pid, self._machine)
+            watched.limit = compute_tightest(bounds, live_bytes, limit_bytes, warn_at_bytes)
+            watched.groups = list(memory_groups(watched.pid, self._machine)) or watched.groups
         python_state = reader.number("python_state")
         if not alive:
             watched.ended_s = now_s
@@ -281,6 +306,7 @@ class Fleet:
             freed_bytes=totals.freed_bytes,
             refused=reader.number("refused"),
             out_of_memory=reader.number("out_of_memory"),
+            overflowed=reader.number("overflowed"),
             warnings=reader.number("warnings"),
             warn_at_bytes=warn_at_bytes,
             limit_bytes=limit_bytes,

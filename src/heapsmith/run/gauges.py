@@ -135,6 +135,8 @@ class GaugeReader:
         return self._views
 
     def _view(self, used: int, path: tuple[str, ...], kind: str) -> Any:
+        if used == 0:  # NumPy has no view of nothing at the end of a buffer
+            return np.empty((0,) if len(path) == 1 else (0, CLASS_COUNT), kind)
         offset = SLOTS_OFFSET_BYTES + _SLOT_OFFSETS[path[0]]
         if len(path) == 1:
             return np.ndarray((used,), kind, self._bytes, offset, (PAGE_BYTES,))

@@ -356,6 +356,7 @@ class Baseline:
             remote_frees=process.remote_frees - before.remote_frees,
             failures=process.failures - before.failures,
             refused=process.refused - before.refused,
+            overflowed=process.overflowed - before.overflowed,
             warnings=process.warnings - before.warnings,
             temporary_ratio=min(1.0, frees / allocations) if allocations else None,
             events=[event for event in process.events if event.time_s > before.time_s],

@@ -111,6 +111,72 @@ class Tree:
                 os.kill(pid, how)
 
 
+class Group:
+    """A cgroup of the trial's own, where one can be made: the kernel charges it with every page, and keeps the peak."""
+
+    def __init__(self) -> None:
+        self.home = self.path = self.peak_file = None
+        self.why_not = "there is no memory controller"
+        for line in read("/proc/self/cgroup").decode(errors="replace").splitlines():
+            _, controllers, place = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                root, peak_file = "/sys/fs/cgroup/memory", "memory.max_usage_in_bytes"
+            elif not controllers:
+                root, peak_file = "/sys/fs/cgroup", "memory.peak"
+            else:
+                continue
+            home = root + place.rstrip("/")
+            # Where a group has processes, version 2 gives its children no controllers: then a sibling has them.
+            for parent in dict.fromkeys((home, os.path.dirname(home))):  # noqa: PTH120
+                if parent.startswith(root) and self._make(home, parent, peak_file):
+                    return
+
+    def _make(self, home: str, parent: str, peak_file: str) -> bool:
+        path = f"{parent}/heapsmith-trial-{os.getpid()}"
+        try:
+            os.mkdir(path)  # noqa: PTH102
+        except OSError as error:
+            self.why_not = error.strerror
+            return False
+        if not read(f"{path}/{peak_file}"):
+            self.why_not = "its memory is not counted"
+            os.rmdir(path)  # noqa: PTH106
+            return False
+        self.home, self.path, self.peak_file = home, path, peak_file
+        return True
+
+    def enter(self) -> None:
+        """Go in, so that whoever is started now is in it from its first page."""
+        self._move(self.path)
+
+    def leave(self) -> None:
+        """Go back to where this process was."""
+        self._move(self.home)
+
+    def _move(self, path: str | None) -> None:
+        if path is None:
+            return
+        try:
+            with open(f"{path}/cgroup.procs", "w") as file:  # noqa: PTH123
+                file.write(str(os.getpid()))
+        except OSError as error:
+            self.why_not = error.strerror
+            self.close()
+
+    def close(self) -> int | None:
+        """Remove the group and return the most bytes that it was ever charged with."""
+        if self.path is None:
+            return None
+        digits = read(f"{self.path}/{self.peak_file}").strip()
+        path, self.path = self.path, None
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)  # noqa: PTH106
+                break
+            time.sleep(0.005)
+        return int(digits) if digits.isdigit() else None
+
+
 class Keeper:
     """One trial: start, watch, load, settle, stop."""
 
@@ -246,17 +312,23 @@ class Keeper:
         os.chdir(request["directory"])
         self.started = time.monotonic()
         self.deadline = None if request["timeout_s"] is None else self.started + request["timeout_s"]
+        group = Group()
+        group.enter()
         try:
             self.root, self.root_fd = self._spawn(
                 request["command"], request["environment"], request["stdout"], request["stderr"]
             )
+            group.leave()
         except OSError as error:
+            group.leave()
+            group.close()
             return {"failed": f"cannot be started: {error.strerror}"}
         failed = self._serve(request["server"]) if request["server"] else self._finish()
         peak = max(self.peak_of_one, max((value for _, value in self.samples), default=0))
         duration = (self.ended or time.monotonic()) - self.started
         left = self._linger() if failed is None and not request["server"] else 0
         self._kill_all()
+        charged = group.close()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         load = self.load_usage
         if usage.ru_maxrss << 10 > self._floor() and load is None:
@@ -281,6 +353,8 @@ class Keeper:
             "voluntary_switches": used("ru_nvcsw"),
             "involuntary_switches": used("ru_nivcsw"),
             "resident_bytes_peak": peak,
+            "charged_bytes_peak": charged,
+            "no_group": "" if charged is not None else group.why_not,
             "samples": self.samples,
             "marks": self.marks,
             "objects": sorted(self.objects),

@@ -52,6 +52,24 @@ def look_at(pid: int) -> KernelView | None:
     )
 
 
+def is_hidden(pid: int) -> bool:
+    """Whether a process runs that ``/proc`` does not show: another user's, where it is mounted with ``hidepid``.
+
+    Example:
+        >>> is_hidden(os.getpid())
+        False
+    """
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
 def image_mark(pid: int) -> int | None:
     """A number that changes with each program executed in a process; None where the kernel would not say."""
     with contextlib.suppress(OSError):

@@ -202,16 +202,20 @@ def largest_request_bytes(allocator: str, available_bytes: int) -> int:
     """
     if available_bytes < PAGE_BYTES:
         return 0
-    if allocator in ("glibc", "musl", "dlmalloc", "heapsmith"):  # pages, and the words before a block
+    if allocator in ("glibc", "musl", "heapsmith"):  # pages, and the words before a block
         return available_bytes // PAGE_BYTES * PAGE_BYTES - 32
+    if allocator == "dlmalloc":
+        return available_bytes // PAGE_BYTES * PAGE_BYTES - 128
     if allocator == "tcmalloc":
         return available_bytes // 8192 * 8192
     if allocator.startswith("mimalloc"):
         return max(0, available_bytes // 65536 * 65536 - 65536)
-    power = 1 << (available_bytes.bit_length() - 1)
     if allocator == "jemalloc":  # four size classes to a doubling
-        return available_bytes // (power // 4) * (power // 4)
-    return power
+        quarter = 1 << max(0, available_bytes.bit_length() - 3)
+        return available_bytes // quarter * quarter
+    # Nobody knows how it rounds: whole powers of two, and a page for words of its own.
+    room = available_bytes - PAGE_BYTES
+    return 0 if room <= 0 else 1 << (room.bit_length() - 1)
 
 
 def refuse_limit_below_live(process: Process, limit_bytes: int) -> None:

@@ -91,6 +91,9 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         major_faults: Those that had to read a disk.
         context_switches: Voluntary and involuntary ones, of all processes.
         resident_bytes_peak: The largest resident sum of the tree: exact for one process, sampled for several.
+        charged_bytes_peak: The most that the kernel charged to a cgroup of the run's own, page cache included; None
+            where no cgroup could be made.
+        no_group: Why none could; empty where one could.
         resident_bytes_mean: Its average over time.
         resident_bytes_end: Its median over the last 20th of the run (for a service: before it was stopped).
         resident_bytes_settled: Of a service, its median over the last second of settling.
@@ -103,6 +106,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         objects: Executable files it had mapped, where that was asked for.
         executables: What its processes ran.
         reached: Whether the preloaded library was seen in it.
+        live_bytes_peak: Of the process that had the most, where the run was probed.
+        allocations: Of all processes, where the run was probed.
     """
 
     failed: str | None
@@ -115,6 +120,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     major_faults: int | None = None
     context_switches: int | None = None
     resident_bytes_peak: int | None = None
+    charged_bytes_peak: int | None = None
+    no_group: str = ""
     resident_bytes_mean: float | None = None
     resident_bytes_end: float | None = None
     resident_bytes_settled: float | None = None
@@ -127,6 +134,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     objects: list[str] = []
     executables: list[str] = []
     reached: bool | None = None
+    live_bytes_peak: int | None = None
+    allocations: int | None = None
 
 
 def find_program(word: str, directory: str, path: str | None) -> Path:
@@ -257,6 +266,8 @@ class _Answer(msgspec.Struct):
     voluntary_switches: int | None = None
     involuntary_switches: int | None = None
     resident_bytes_peak: int | None = None
+    charged_bytes_peak: int | None = None
+    no_group: str = ""
     samples: list[tuple[float, int]] = []
     marks: dict[str, float] = {}
     objects: list[str] = []
@@ -295,6 +306,8 @@ def _read_answer(subject: Subject, raw: dict[str, object], folder: Path) -> Watc
         major_faults=answer.major_faults,
         context_switches=switches,
         resident_bytes_peak=answer.resident_bytes_peak,
+        charged_bytes_peak=answer.charged_bytes_peak,
+        no_group=answer.no_group,
         resident_bytes_mean=_mean(samples),
         resident_bytes_end=_median_since(samples, stop - max(_END_SHARE * stop, 0.0)),
         resident_bytes_settled=_median_since(samples, max(stop - 1.0, marks.get("load_end_s", 0.0)))

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ _PT_INTERP: Final = 3
 _SHT_STRTAB: Final = 3
 _SHF_ALLOC: Final = 2
 _CLASS_64: Final = 2
-_MUST_BE_FIRST: Final = (b"libasan.so", b"libtsan.so", b"libhwasan.so")
+_MUST_BE_FIRST: Final = (b"libasan.so", b"liblsan.so", b"libtsan.so", b"libhwasan.so")
 _SCRIPT_DEPTH: Final = 4
 
 
@@ -89,7 +90,8 @@ def _judge_elf(path: Path, head: bytes) -> Watchability:
     if head[4] != _CLASS_64 or not little:
         return Watchability(preload=False, problem="it is not a 64-bit little-endian program")
     machine = struct.unpack_from("<H", head, 18)[0]
-    own = struct.unpack_from("<H", _read(Path("/proc/self/exe"), 0, 64), 18)[0]
+    # Not by /proc, which may be hidden.
+    own = struct.unpack_from("<H", _read(Path(sys.executable), 0, 64), 18)[0]
     if machine != own:
         return Watchability(preload=False, problem="it is for another processor")
     table, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)

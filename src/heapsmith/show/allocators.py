@@ -49,27 +49,39 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
     if missing:
         parts.append(Text("\nnot on this machine", style="italic"))
     for item in missing:
-        ways = " or ".join(f"`{way}`" for _, way in item.allocator.install)
-        trouble = f" ({item.problem})" if item.problem else ""
-        parts.append(
-            Text(f"  {item.allocator.name}{trouble}: get it with {ways}, or give the path of its library")
+        ways = " or ".join(
+            f"its source ({way})" if manager == "source" else f"`{way}`"
+            for manager, way in item.allocator.install
         )
+        trouble = f" ({item.problem})" if item.problem else ""
+        advice = f"get it with {ways}, or give the path of its library" if ways else item.allocator.note
+        parts.append(Text(f"  {item.allocator.name}{trouble}: {advice}"))
     return Group(*parts)
 
 
-def _what_each_tells(found: Sequence[Found]) -> Table:
+def _what_each_tells(found: Sequence[Found]) -> RenderableType:
     """What an allocator's own statistics answer; where they say nothing, the watch counts or nobody knows."""
     names = sorted({name for item in found for name in item.allocator.fields})
     title = "what each can tell of itself (~ approximately, ? not at all)"
     table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("allocator")
     for name in names:
-        table.add_column(name.removesuffix("_bytes").replace("_", " "), justify="center")
+        table.add_column(_short(name), justify="center")
     for item in found:
         if item.here and not item.allocator.python_only:
             told = (item.allocator.fields[name] for name in names)
             table.add_row(item.allocator.name, *(_TOLD_MARKS[tells] for tells in told))
-    return table
+    meanings = [
+        Text(f"  {item.allocator.name}, {_short(name)}: {meaning}", style="dim")
+        for item in found
+        if item.here
+        for name, meaning in item.allocator.meanings.items()
+    ]
+    return Group(table, *meanings)
+
+
+def _short(field: str) -> str:
+    return field.removesuffix("_bytes").replace("_", " ")
 
 
 def _known(item: Found) -> list[Knob]:
@@ -91,6 +103,7 @@ def build_allocators_document(found: Sequence[Found]) -> list[dict[str, Any]]:
             "path": None if item.path is None else str(item.path),
             "problem": item.problem,
             "fields": item.allocator.fields,
+            "meanings": item.allocator.meanings,
             "knobs": [_knob_document(knob, item) for knob in item.allocator.knobs],
             "install": dict(item.allocator.install),
             "note": item.allocator.note or None,

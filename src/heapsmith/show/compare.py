@@ -18,13 +18,18 @@ SCHEMA: Final = "heapsmith.compare/1"
 _SHOWN: Final = (
     "time_s",
     "cpu_s",
+    "cpu_s_per_call",
     "throughput",
     "resident_bytes_peak",
     "resident_bytes_mean",
     "resident_bytes_end",
     "resident_bytes_settled",
+    "live_bytes_peak",
+    "blowup",
     "page_faults",
 )
+_NOT_OF_REPLAYS: Final = ("time_s", "cpu_s")
+"""The clock of a replay has the waiting of threads for each other in it; processor time is told per call."""
 
 
 def render_comparison(
@@ -61,6 +66,8 @@ def render_comparison(
             said = f"; it said: {result.complaint}" if result.complaint else ""
             parts.append(Text(f"{result.candidate.label} is out: {result.failed}{said}", style="red"))
     parts += [Text(f"note: {note}", style="yellow") for note in notes]
+    if comparison.accounting:
+        parts.append(Text(f"memory: {comparison.accounting}", style="dim"))
     if comparison.workers > 1:
         parts.append(Text(f"{comparison.workers} workers; only runs on the same worker were compared"))
     if comparison.interrupted:
@@ -75,7 +82,8 @@ def shown_figures(comparison: Comparison) -> list[Figure]:
     return [
         by_name[name]
         for name in _SHOWN
-        if any(_median(result, name) is not None for result in comparison.results)
+        if not (comparison.workload.replay is not None and name in _NOT_OF_REPLAYS)
+        and any(_median(result, name) is not None for result in comparison.results)
     ]
 
 
@@ -122,6 +130,7 @@ def build_comparison_document(
         "workers": comparison.workers,
         "interrupted": comparison.interrupted,
         "too_few_runs": comparison.too_few_runs,
+        "accounting": comparison.accounting,
         "results": [build_result_document(result) for result in comparison.results],
         "notes": list(notes),
         "recommendation": recommendation,

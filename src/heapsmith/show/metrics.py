@@ -180,8 +180,8 @@ PROCESS_METRICS: Final = (
     ProcessMetric(
         "heapsmith_allocation_failures",
         Kind.COUNTER,
-        "Allocations that gave NULL: for heapsmith's limit, or because the allocator had nothing.",
-        lambda g: [(("limit",), float(g.refused)), (("os",), float(g.out_of_memory))],
+        "Allocations that gave NULL: refused for heapsmith's limit, by the allocator, or because no heap could hold them.",
+        lambda g: [((reason,), float(count)) for reason, count in g.failures.items()],
         ("reason",),
     ),
     ProcessMetric(
@@ -317,7 +317,7 @@ class HeapCollector(Collector):
             values = (
                 *(gauges.process, gauges.worker, gauges.pid, gauges.ended.code, gauges.ended.oom_killed),
                 *(gauges.live_bytes, gauges.live_bytes_peak, gauges.limit_bytes, gauges.live_blocks),
-                gauges.refused + gauges.out_of_memory,
+                sum(gauges.failures.values()),
             )
             family.add_metric(tuple(_label(value) for value in values), gauges.ended.time_s)
         return family

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from heapsmith.peers.candidate import Candidate
 from heapsmith.peers.register import register
+from heapsmith.spec import presets
 
 Place = Literal["env", "shell", "systemd", "docker", "k8s"]
+_IN_IMAGE: Final = "/usr/local/lib/heapsmith-heap.so"
 PLACES: tuple[Place, ...] = get_args(Place)
 
 
@@ -36,6 +38,7 @@ def render_lines(candidate: Candidate, place: Place) -> str:
         # A percent sign starts a specifier in unit files.
         lines = (f'Environment="{name}={value.replace("%", "%%")}"' for name, value in variables)
         return "\n".join(["[Service]", *lines])
+    forged = _made_by(candidate)
     if place == "docker":
         words = " \\\n    ".join(f"{name}={json.dumps(value)}" for name, value in variables)
         package = _debian_package(candidate)
@@ -45,9 +48,21 @@ def render_lines(candidate: Candidate, place: Place) -> str:
             if package
             else ""
         )
+        if forged:
+            words = words.replace(json.dumps(candidate.library), f'"{_IN_IMAGE}"')
+            install = f"# beforehand: {forged} -o heap.so\nCOPY heap.so {_IN_IMAGE}\n"
         return f"{install}ENV {words}"
+    if forged:
+        variables = [(name, value.replace(candidate.library or "", _IN_IMAGE)) for name, value in variables]
     entries = "".join(f"\n  - name: {name}\n    value: {json.dumps(value)}" for name, value in variables)
-    return f"env:{entries}"
+    note = f"# in the image, {_IN_IMAGE} is what `{forged} -o heap.so` makes\n" if forged else ""
+    return f"{note}env:{entries}"
+
+
+def _made_by(candidate: Candidate) -> str | None:
+    """The command that makes a heap of ours anew; None for what others made."""
+    is_ours = candidate.allocator in presets() or candidate.allocator.endswith(".toml")
+    return f"heapsmith forge {shlex.quote(candidate.allocator)}" if is_ours else None
 
 
 def _debian_package(candidate: Candidate) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,7 @@ from rich.text import Text
 from heapsmith.lab.checks.statistics import StatisticsCheck, StatisticsVerdict
 
 _STYLE: Final = {"pass": "green", "fail": "bold red", "unsupported": "yellow"}
+_PROMISE_COLUMNS: Final = 30
 _WORD: Final = {"pass": "pass", "fail": "FAIL", "unsupported": "n/a"}
 
 
@@ -27,8 +29,11 @@ def render_statistics_checks(
     table = Table(pad_edge=False, title="promises of the statistics call", title_justify="left")
     table.add_column("check", no_wrap=True)
     for allocator in verdicts:
-        table.add_column(allocator, no_wrap=True)
-    table.add_column("promise", overflow="fold")
+        # A library by its file's name; the path is below, where there is something to say of it.
+        table.add_column(
+            Path(allocator).name if "/" in allocator else allocator, overflow="fold", min_width=5
+        )
+    table.add_column("promise", min_width=_PROMISE_COLUMNS)
     details = list[Text]()
     for check in checks:
         cells = list[Text]()

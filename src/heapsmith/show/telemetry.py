@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +13,7 @@ from heapsmith.run.fleet import Fleet, Gauges
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
+_LONGEST_EXPORT_S: Final = 10.0
 Reading = tuple[float | None, dict[str, str]]
 _GAUGES: Final[tuple[tuple[str, str, str, Callable[[Gauges], Iterable[Reading]]], ...]] = (
     (
@@ -46,10 +49,7 @@ _COUNTERS: Final[tuple[tuple[str, str, str, Callable[[Gauges], Iterable[Reading]
         "heapsmith.memory.failures",
         "{failure}",
         "Allocations that gave NULL.",
-        lambda g: [
-            (g.refused, {"heapsmith.failure.reason": "limit"}),
-            (g.out_of_memory, {"heapsmith.failure.reason": "os"}),
-        ],
+        lambda g: [(count, {"heapsmith.failure.reason": reason}) for reason, count in g.failures.items()],
     ),
 )
 
@@ -101,27 +101,50 @@ def register_instruments(meter: Meter, fleet: Fleet) -> None:
         meter.create_observable_counter(name, [observe(read)], unit, description)
 
 
-def start_export(fleet: Fleet, endpoint: str, interval_s: float) -> Any:
+def start_export(fleet: Fleet, endpoint: str, interval_s: float, say: Callable[[str], None]) -> Any:
     """Send the metrics to a collector by OTLP over HTTP until the answer's ``shutdown()``.
 
     Args:
         fleet: Where the numbers come from.
         endpoint: For example ``http://127.0.0.1:4318/v1/metrics``.
-        interval_s: Between two exports, in seconds.
+        interval_s: Between two exports, in seconds; an export that takes longer has failed.
+        say: Told when the collector stops answering, and when it answers again.
 
     Raises:
-        HeapsmithError: The extra is not installed.
+        HeapsmithError: The extra is not installed, the endpoint is no address, or the interval is none.
     """
+    address = urllib.parse.urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.netloc:
+        raise HeapsmithError(
+            f"{endpoint!r} is no address of a collector", hint="write http://HOST:4318/v1/metrics"
+        )
+    if interval_s <= 0:
+        raise HeapsmithError("metrics cannot be sent every 0 s", hint="give --interval, for example 15s")
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+        from opentelemetry.sdk.metrics.export import MetricExportResult, PeriodicExportingMetricReader
     except ImportError as error:
         raise HeapsmithError(
             "OpenTelemetry is not installed", str(error), "pip install 'heapsmith[otel]'"
         ) from error
+    # Said here, in a sentence, and not with each export.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    answers = True
+
+    class Exporter(OTLPMetricExporter):
+        def export(self, *words: Any, **options: Any) -> MetricExportResult:
+            nonlocal answers
+            parent: Any = super()
+            result = parent.export(*words, **options)
+            if answers != (result is MetricExportResult.SUCCESS):
+                answers = not answers
+                say(f"{endpoint} {'takes metrics again' if answers else 'takes no metrics; trying on'}")
+            return result
+
     reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(endpoint=endpoint), export_interval_millis=interval_s * 1000
+        Exporter(endpoint=endpoint, timeout=min(interval_s, _LONGEST_EXPORT_S)),
+        export_interval_millis=interval_s * 1000,
     )
     provider = MeterProvider(metric_readers=[reader])
     register_instruments(provider.get_meter("heapsmith"), fleet)

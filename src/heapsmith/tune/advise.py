@@ -83,6 +83,7 @@ def advise(
     objective: Objective,
     budget_s: float,
     *,
+    named: Sequence[Candidate] = (),
     stage: Callable[[str], None] = lambda _: None,
 ) -> Advice:
     """Find the allocator and the knobs that are right for a program.
@@ -92,6 +93,7 @@ def advise(
         others: Further commands, on which the answer must not be worse.
         objective: What counts.
         budget_s: Seconds for all of it; about a third is kept for confirming.
+        named: Search among these alone, and what is a knob away from them; none means everything worth trying.
         stage: Told what is being done.
 
     Returns:
@@ -100,7 +102,11 @@ def advise(
     Raises:
         HeapsmithError: The budget does not allow a single round.
     """
-    pool = choose_pool(laboratory.rehearsal, laboratory.workload.environment, objective)
+    pool = (
+        [as_it_is(), *named]
+        if named
+        else choose_pool(laboratory.rehearsal, laboratory.workload.environment, objective)
+    )
     notes = laboratory.rehearsal.notes()
     if len(pool) == 1:
         return Advice(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Start
-from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate, read_candidates
+from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candidate
 from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
 from heapsmith.tune.objective import Objective
@@ -17,22 +18,22 @@ def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
     """Read the candidates that a person named, baseline first.
 
     Args:
-        names: What was named; the first is the baseline. One alone is compared with ``default``, none at all
-        means
-            every allocator of this machine against ``default``.
+        names: What was named; the first is the baseline. One alone is compared with ``system``, none at all
+            means every allocator of this machine against ``system``.
 
     Raises:
         HeapsmithError: All that is wrong with any of them.
 
     Example:
         >>> [candidate.label for candidate in choose_candidates(["glibc:arena_max=1"])]
-        ['default', 'glibc:arena_max=1']
+        ['system', 'glibc:arena_max=1']
     """
     if not names:
-        names = [AS_IT_IS, *(found.allocator.name for found in here() if found.path is not None)]
+        taking_part = (found.allocator for found in here() if found.path and found.allocator.worth_trying)
+        names = [AS_IT_IS, *(allocator.name for allocator in taking_part)]
     elif len(names) == 1:
         names = [AS_IT_IS, *names]
-    return read_candidates(names)
+    return read_field(names)
 
 
 def here() -> list[Found]:
@@ -45,9 +46,8 @@ def choose_pool(
 ) -> list[Candidate]:
     """Return everything worth trying on a program, the program as it is first.
 
-    Each allocator of this machine takes part with its defaults and with the settings that its file says are
-    worth it; what cannot reach the program, or needs another Python than it has, stays out. What is made for
-    the other objective comes last, so that it is left out first where time is short.
+    Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it,
+    heaps of ours among them; what cannot reach the program, or needs another Python than it has, stays out. What is made for the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
@@ -78,6 +78,8 @@ def choose_pool(
 
 def _may_take_part(found: Found, rehearsal: Rehearsal) -> bool:
     allocator = found.allocator
+    if not allocator.worth_trying:
+        return False
     if rehearsal.unreachable is not None:
         return found.path is None and not allocator.python_only and rehearsal.reads_tunables
     if not allocator.python_only:

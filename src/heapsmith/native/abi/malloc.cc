@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kPageBytes = 4096;
 
 void* allocate_aligned(size_t alignment, size_t bytes) {
-  return TheCounted::filed(TheHeap::functions().memalign(alignment, bytes), bytes);
+  return TheCounted::filed(TheHeap::functions().memalign(alignment, bytes), bytes, alignment);
 }
 
 }  // namespace
@@ -38,7 +38,7 @@ HS_EXPORT void* memalign(size_t alignment, size_t bytes) { return allocate_align
 
 HS_EXPORT void* aligned_alloc(size_t alignment, size_t bytes) {
   if (TheHeap::functions().aligned_alloc == nullptr) return allocate_aligned(alignment, bytes);
-  return TheCounted::filed(TheHeap::functions().aligned_alloc(alignment, bytes), bytes);
+  return TheCounted::filed(TheHeap::functions().aligned_alloc(alignment, bytes), bytes, alignment);
 }
 
 HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
@@ -53,7 +53,7 @@ HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
   const int error = TheHeap::functions().posix_memalign(&block, alignment, bytes);
   if (error == EINVAL) return error;
   const int errno_before = errno;
-  block = TheCounted::filed(block, bytes);
+  block = TheCounted::filed(block, bytes, alignment);
   errno = errno_before;
   if (block == nullptr) return ENOMEM;
   *into = block;
@@ -62,12 +62,12 @@ HS_EXPORT int posix_memalign(void** into, size_t alignment, size_t bytes) {
 
 HS_EXPORT void* valloc(size_t bytes) {
   if (TheHeap::functions().valloc == nullptr) return allocate_aligned(kPageBytes, bytes);
-  return TheCounted::filed(TheHeap::functions().valloc(bytes), bytes);
+  return TheCounted::filed(TheHeap::functions().valloc(bytes), bytes, kPageBytes);
 }
 
 HS_EXPORT void* pvalloc(size_t bytes) {
   if (TheHeap::functions().pvalloc != nullptr) {
-    return TheCounted::filed(TheHeap::functions().pvalloc(bytes), bytes);
+    return TheCounted::filed(TheHeap::functions().pvalloc(bytes), bytes, kPageBytes);
   }
   size_t whole_bytes;
   if (__builtin_add_overflow(bytes, kPageBytes - 1, &whole_bytes)) return TheCounted::overflow();

@@ -138,7 +138,8 @@ void add_counters(hs_stats_t& stats, bool is_exact) {
   stats.peak_error_bound_bytes = at_most_bytes > peak_bytes ? at_most_bytes - peak_bytes : 0;
   say(stats, HS_F_PEAK, stats.peak_bytes, peak_bytes > current_bytes ? peak_bytes : current_bytes,
       stats.peak_error_bound_bytes == 0);
-  say(stats, HS_F_FAILURES, stats.failures, load_relaxed(header.refused) + load_relaxed(header.out_of_memory), true);
+  say(stats, HS_F_FAILURES, stats.failures,
+      load_relaxed(header.refused) + load_relaxed(header.out_of_memory) + load_relaxed(header.overflowed), true);
   if (stats.failures != 0) {
     say(stats, HS_F_LAST_FAILED, stats.last_failed_bytes, load_relaxed(header.last_failed_bytes), true);
   }

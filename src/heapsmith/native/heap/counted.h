@@ -23,11 +23,13 @@ class Counted {
   static HS_FAST_PATH void* allocate(size_t bytes) { return filed(Heap::allocate(bytes), bytes); }
 
   static HS_FAST_PATH void* allocate_zeroed(size_t count, size_t bytes) {
-    return filed(Heap::allocate_zeroed(count, bytes), product(count, bytes));
+    const size_t whole_bytes = product(count, bytes);
+    if (HS_UNLIKELY(whole_bytes >= kAskFirstBytes) && !would_admit_zeroed(whole_bytes)) return refuse(whole_bytes);
+    return filed(Heap::allocate_zeroed(count, bytes), whole_bytes);
   }
 
   // Files a block that the heap has just handed out; null if it had none, or if the limit refuses the block.
-  static HS_FAST_PATH void* filed(void* block, size_t bytes) {
+  static HS_FAST_PATH void* filed(void* block, size_t bytes, size_t /* alignment */ = 0) {
     wire::Slot* slot = probe::this_thread.fast;
     size_t usable_bytes;
     uint32_t index;
@@ -54,7 +56,7 @@ class Counted {
   static HS_SLOW_PATH void* reallocate(void* block, size_t bytes) {
     if (block == nullptr) return allocate(bytes);
     if (Heap::is_early(block)) return move_early(block, bytes);
-    if (Heap::is_blind()) return Heap::reallocate(block, bytes);
+    if (Heap::is_blind() || Heap::is_nested()) return Heap::reallocate(block, bytes);
     const size_t old_bytes = Heap::usable_bytes(block);
     wire::Slot* slot = probe::attach();
     if (slot == nullptr) return reallocate_shared(block, old_bytes, bytes);
@@ -90,8 +92,18 @@ class Counted {
   }
 
  private:
+  // Some write their zeros at once: of so many bytes the limit is asked before the heap is.
+  static constexpr size_t kAskFirstBytes = size_t{1} << 20;
+
+  static HS_SLOW_PATH bool would_admit_zeroed(size_t bytes) {
+    Heap::functions();  // what is asked next is known only then
+    if (bytes > static_cast<size_t>(PTRDIFF_MAX) || Heap::is_blind() || Heap::is_nested()) return true;
+    wire::Slot* slot = probe::attach();
+    return slot == nullptr || probe::would_admit(*slot, bytes, bytes);
+  }
+
   static HS_SLOW_PATH void* file(void* block, size_t bytes) {
-    if (Heap::is_early(block) || Heap::is_blind()) return block;
+    if (Heap::is_early(block) || Heap::is_blind() || Heap::is_nested()) return block;
     const bool attached = probe::this_thread.slot != nullptr || probe::attach() != nullptr;
     if (!attached && !probe::can_share()) return block;
     if (block == nullptr) {
@@ -109,7 +121,7 @@ class Counted {
 
   static HS_SLOW_PATH void unfile(void* block) {
     if (block == nullptr || Heap::is_early(block)) return;
-    if (Heap::is_blind()) return Heap::deallocate(block);
+    if (Heap::is_blind() || Heap::is_nested()) return Heap::deallocate(block);
     const size_t usable_bytes = Heap::usable_bytes(block);
     if (probe::this_thread.slot != nullptr || probe::attach() != nullptr) {
       probe::unfile_slowly(probe::filing_cells(usable_bytes), block, usable_bytes);

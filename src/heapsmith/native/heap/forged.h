@@ -99,7 +99,7 @@ class ForgedHeap {
 template <class Heap>
 class Uncounted : public Heap {
  public:
-  static void* filed(void* block, size_t) { return block; }
+  static void* filed(void* block, size_t, size_t) { return block; }
   static void take_back_failure() {}
   static bool is_last_failure_refused() { return false; }
   // A product or a sum of sizes that no block can have.

@@ -15,10 +15,13 @@ namespace hs {
 
 constinit NextFunctions NextHeap::next = {NextHeap::first_allocate, NextHeap::first_allocate_zeroed,
                                           NextHeap::first_reallocate, NextHeap::first_deallocate};
+constinit NextFunctions NextHeap::found_functions = {};
 
 namespace {
 
+// Found: what the functions are is known. Ready: they are in use.
 bool is_found = false;
+bool is_ready = false;
 
 // Looking up a name may itself allocate, before there is anything to allocate from.
 constexpr size_t kEarlyBytes = 64 * 1024;
@@ -68,6 +71,22 @@ int match_partner(dl_phdr_info* object, size_t, void* data) {
   return 1;
 }
 
+// Valgrind's tools that look after malloc redirect it wherever it is defined, by rewriting the code: what we pass on may be
+// theirs or glibc's, and what the program frees may never come to us.
+int match_redirector(dl_phdr_info* object, size_t, void* data) {
+  constexpr char kPreload[] = "/vgpreload_";
+  const char* name = strstr(object->dlpi_name, kPreload);
+  if (name == nullptr || strncmp(name + sizeof kPreload - 1, "core", 4) == 0) return 0;
+  auto& search = *static_cast<ObjectSearch*>(data);
+  strncpy(search.path, object->dlpi_name, search.path_bytes - 1);
+  return 1;
+}
+
+bool is_redirected(char* path, size_t path_bytes) {
+  ObjectSearch search = {nullptr, {}, path, path_bytes};
+  return dl_iterate_phdr(match_redirector, &search) != 0;
+}
+
 // A program that takes the address of a function it does not define has one of its own for it: a jump to whoever does.
 bool is_jump(const void* function) {
   Dl_info object;
@@ -99,17 +118,58 @@ void find_own(const NextFunctions& found, const CodeRange& ours, Function& funct
   if (!found.code.holds(reinterpret_cast<const void*>(function))) function = nullptr;
 }
 
+// While the allocator is at work for us; whether any ever came back to the exported names meanwhile.
+__thread bool is_at_work;
+bool comes_back = false;
+
+class AtWork {
+ public:
+  AtWork() : before_(is_at_work) { is_at_work = true; }
+  AtWork(const AtWork&) = delete;
+  ~AtWork() { is_at_work = before_; }
+
+ private:
+  bool before_;
+};
+
+// Stands in front of a function of the allocator that may come back.
+template <auto kFunction>
+struct Framed;
+template <class Result, class... Arguments, Result (*NextFunctions::*kFunction)(Arguments...)>
+struct Framed<kFunction> {
+  static inline Result (*inner)(Arguments...) = nullptr;
+  static Result call(Arguments... arguments) {
+    const AtWork at_work;
+    return inner(arguments...);
+  }
+  static void put_before(NextFunctions& functions) {
+    if (functions.*kFunction == nullptr) return;
+    inner = functions.*kFunction;
+    functions.*kFunction = call;
+  }
+};
+
 }  // namespace
 
-// Answers false to the search itself.
-bool NextHeap::make_ready() {
+// Both answer false to the search itself: before the constructors have run there is one thread, so whoever comes
+// while it is under way is part of it.
+bool NextHeap::make_found() {
   static bool is_finding = false;
   if (HS_LIKELY(load_acquire(is_found))) return true;
-  // Before the constructors have run there is one thread: whoever comes here now is the search itself.
   if (is_finding) return false;
   is_finding = true;
   find();
   is_finding = false;
+  return true;
+}
+
+bool NextHeap::make_ready() {
+  static bool is_preparing = false;
+  if (HS_LIKELY(load_acquire(is_ready))) return true;
+  if (is_preparing || !make_found()) return false;
+  is_preparing = true;
+  prepare();
+  is_preparing = false;
   return true;
 }
 
@@ -143,6 +203,7 @@ void NextHeap::find() {
   find_next(ours, found.usable_bytes, "malloc_usable_size");
   found.is_blind = !find_next(ours, found.allocate, "malloc");
   found.code = find_object(reinterpret_cast<const void*>(found.allocate), found.path, sizeof found.path);
+  found.is_blind |= is_redirected(found.path, sizeof found.path);
   found.has_glibc_headers = !found.is_blind && is_glibc(found);
   find_own(found, ours, found.memalign, "memalign");
   find_own(found, ours, found.aligned_alloc, "aligned_alloc");
@@ -152,6 +213,14 @@ void NextHeap::find() {
   if (found.memalign == nullptr) find_next(ours, found.memalign, "memalign");
   if (strstr(found.path, "tbbmalloc_proxy") != nullptr) dl_iterate_phdr(match_partner, &found.more_code);
   dlerror();  // what is not there is no error of the program's
+  found_functions = found;
+  store_release(is_found, true);
+}
+
+// Not while an allocator sets itself up and maps memory for that: asked for a block then, mimalloc 3 begins anew and
+// forgets what it had.
+void NextHeap::prepare() {
+  const NextFunctions& found = found_functions;
   if (!found.has_glibc_headers && !found.is_blind && found.usable_bytes != nullptr) {
     // Some make what they need for this question with operator new, at the first time: not in the middle of a count.
     void* block = found.allocate(1);
@@ -160,7 +229,34 @@ void NextHeap::find() {
   }
   next = found;
   probe::has_fast_sizes = found.has_glibc_headers;
-  store_release(is_found, true);
+  store_release(is_ready, true);
+  if (!found.has_glibc_headers && !found.is_blind) learn_whether_it_comes_back();
+}
+
+bool NextHeap::is_nested() {
+  if (HS_LIKELY(!is_at_work)) return false;
+  comes_back = true;
+  return true;
+}
+
+// Asked once of each function, so that those who never come back pay nothing for those who do.
+void NextHeap::learn_whether_it_comes_back() {
+  {
+    const AtWork at_work;
+    void* block = next.allocate_zeroed(1, 1);
+    void* moved = next.reallocate(block, 10000);
+    next.deallocate(moved != nullptr ? moved : block);
+    if (next.code.holds(reinterpret_cast<const void*>(next.memalign))) next.deallocate(next.memalign(4096, 100));
+    if (next.posix_memalign != nullptr && next.posix_memalign(&block, 4096, 100) == 0) next.deallocate(block);
+  }
+  if (!comes_back) return;
+  Framed<&NextFunctions::allocate_zeroed>::put_before(next);
+  Framed<&NextFunctions::reallocate>::put_before(next);
+  Framed<&NextFunctions::memalign>::put_before(next);
+  Framed<&NextFunctions::aligned_alloc>::put_before(next);
+  Framed<&NextFunctions::posix_memalign>::put_before(next);
+  Framed<&NextFunctions::valloc>::put_before(next);
+  Framed<&NextFunctions::pvalloc>::put_before(next);
 }
 
 bool NextHeap::is_early(const void* block) {

@@ -70,14 +70,20 @@ class NextHeap {
   static bool is_early(const void* block);
   // Whether code at this address belongs to the allocator itself; while that is being found, nothing else runs.
   static bool is_own_code(const void* address) {
-    return !make_ready() || next.code.holds(address) || next.more_code.holds(address);
+    return !make_found() || found_functions.code.holds(address) || found_functions.more_code.holds(address);
   }
   static bool is_blind() { return next.is_blind; }
+  // The allocator is at work for a call of ours, and comes back to the exported names for what it needs: its calloc
+  // calls malloc, its realloc calls malloc and free. Such a call is a part of the one that is being counted.
+  static HS_SLOW_PATH bool is_nested();
   // The functions, found.
   static const NextFunctions& functions();
 
  private:
   static void find();
+  static void prepare();
+  static void learn_whether_it_comes_back();
+  static bool make_found();
   static bool make_ready();
   static void* first_allocate(size_t bytes);
   static void* first_allocate_zeroed(size_t count, size_t bytes);
@@ -86,6 +92,7 @@ class NextHeap {
   static void* allocate_early(size_t bytes);
   static size_t early_usable_bytes(const void* block);
   static NextFunctions next;
+  static NextFunctions found_functions;
 };
 
 }  // namespace hs

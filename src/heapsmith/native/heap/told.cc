@@ -56,11 +56,13 @@ void say(Told& told, uint64_t field, uint64_t& place, uint64_t bytes, bool is_ex
 
 uint64_t round_down(uint64_t bytes, uint64_t to) { return bytes / to * to; }
 
-uint64_t largest_in_pages(uint64_t available_bytes) {
-  constexpr uint64_t kHeaders = 32;
+uint64_t largest_in_pages(uint64_t available_bytes, uint64_t own_bytes = 32) {
   const uint64_t pages = round_down(available_bytes, 4096);
-  return pages > kHeaders ? pages - kHeaders : 0;
+  return pages > own_bytes ? pages - own_bytes : 0;
 }
+uint64_t largest_by_pages(uint64_t available_bytes) { return largest_in_pages(available_bytes); }
+// dlmalloc adds room for six words and an alignment before it rounds up.
+uint64_t largest_in_dlmalloc(uint64_t available_bytes) { return largest_in_pages(available_bytes, 128); }
 
 // Four size classes to a doubling.
 uint64_t largest_in_quarters(uint64_t available_bytes) {
@@ -71,9 +73,10 @@ uint64_t largest_in_quarters(uint64_t available_bytes) {
 
 uint64_t largest_in_eight_kib(uint64_t available_bytes) { return round_down(available_bytes, 8192); }
 
-// For those whose rounding nobody knows.
+// For those whose rounding nobody knows: whole powers of two, and a page for words of their own.
 uint64_t largest_power_of_two(uint64_t available_bytes) {
-  return available_bytes == 0 ? 0 : 1ull << (63 - __builtin_clzll(available_bytes));
+  constexpr uint64_t kRoom = 4096;
+  return available_bytes <= kRoom ? 0 : 1ull << (63 - __builtin_clzll(available_bytes - kRoom));
 }
 
 uint64_t largest_in_64_kib(uint64_t available_bytes) {
@@ -94,7 +97,7 @@ bool find_glibc(const Object& object) {
 
 void ask_glibc(Told& told) {
   strcpy(told.name, "glibc");
-  told.largest_request = largest_in_pages;
+  told.largest_request = largest_by_pages;
   if (glibc_info == nullptr) return;
   const struct mallinfo2 seen = glibc_info();
   told.unit = ToldUnit::kChunk;
@@ -224,15 +227,22 @@ size_t (*dlmalloc_footprint)();
 size_t (*dlmalloc_limit)();
 DlmallocInfo (*dlmalloc_info)();
 
+// Its names have a prefix where it is built to live beside another malloc, and none where it is malloc.
 bool find_dlmalloc(const Object& object) {
-  object.find(dlmalloc_limit, "dlmalloc_footprint_limit");
-  object.find(dlmalloc_info, "dlmallinfo");
-  return object.find(dlmalloc_footprint, "dlmalloc_footprint");
+  if (object.find(dlmalloc_footprint, "dlmalloc_footprint")) {
+    object.find(dlmalloc_limit, "dlmalloc_footprint_limit");
+    object.find(dlmalloc_info, "dlmallinfo");
+    return true;
+  }
+  if (!object.find(dlmalloc_footprint, "malloc_footprint")) return false;
+  object.find(dlmalloc_limit, "malloc_footprint_limit");
+  object.find(dlmalloc_info, "mallinfo");
+  return true;
 }
 
 void ask_dlmalloc(Told& told) {
   strcpy(told.name, "dlmalloc");
-  told.largest_request = largest_in_pages;
+  told.largest_request = largest_in_dlmalloc;
   say(told, kToldCommitted, told.committed_bytes, dlmalloc_footprint(), true);
   if (dlmalloc_limit != nullptr && dlmalloc_limit() != SIZE_MAX) {
     say(told, kToldLimit, told.limit_bytes, dlmalloc_limit(), true);
@@ -250,7 +260,7 @@ bool find_forged(const Object& object) { return object.find(forged_tell, "heapsm
 
 void ask_forged(Told& told) {
   strcpy(told.name, "heapsmith");
-  told.largest_request = largest_in_pages;
+  told.largest_request = largest_by_pages;
   size_t figures[5] = {};
   forged_tell(figures);
   told.unit = ToldUnit::kUsable;
@@ -271,13 +281,15 @@ bool find_silent(const Object& object) {
   const char* name = slash != nullptr ? slash + 1 : object.path();
   if (object.find(function, "__TBB_malloc_proxy") || object.find(function, "scalable_malloc")) name = "tbb";
   if (strncmp(name, "ld-musl", 7) == 0 || strncmp(name, "libc.musl", 9) == 0) name = "musl";
+  // Its preload library leaves the statistics out.
+  if (strncmp(name, "libsnmalloc", 11) == 0) name = "snmalloc";
   strncpy(silent_name, name, sizeof silent_name - 1);
   return true;
 }
 
 void ask_silent(Told& told) {
   memcpy(told.name, silent_name, sizeof told.name);
-  told.largest_request = strcmp(silent_name, "musl") == 0 ? largest_in_pages : largest_power_of_two;
+  told.largest_request = strcmp(silent_name, "musl") == 0 ? largest_by_pages : largest_power_of_two;
 }
 
 struct Adapter {

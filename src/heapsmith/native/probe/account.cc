@@ -55,7 +55,8 @@ bool is_over_limit(int64_t live_bytes) {
 void note_failure(wire::EventKind kind, int64_t live_bytes, size_t requested_bytes) {
   wire::RegionHeader& header = *region.header;
   const bool refused = kind == wire::EventKind::kRefused;
-  uint64_t& counter = refused ? header.refused : header.out_of_memory;
+  const bool overflowed = requested_bytes > static_cast<size_t>(PTRDIFF_MAX);
+  uint64_t& counter = overflowed ? header.overflowed : refused ? header.refused : header.out_of_memory;
   fetch_add_relaxed(counter, 1u);
   this_thread.last_failure = &counter;
   store_relaxed(header.last_failed_bytes, requested_bytes);

@@ -6,18 +6,20 @@
 #include <initializer_list>
 
 #include "base/atomic.h"
+#include "os/numbered_file.h"
 #include "os/process.h"
 #include "os/shared_memory.h"
 
 namespace hs::probe {
 
+using os::append;
+using os::kPathBytes;
+
 Region region;
+bool is_small_region = false;
 BoundedLock slots_lock;
 
 namespace {
-
-constexpr size_t kPathBytes = 512;
-constexpr uint32_t kImagesPerPid = 100000;
 
 // The mapping: all of it is address space from the first moment, but only the revealed beginning is accessible, so that a
 // process that locks its memory locks little of ours.
@@ -39,23 +41,6 @@ wire::LaunchBlock inherited_wishes;
 uint16_t free_slots[wire::kSlotCapacity];
 uint32_t free_slot_count = 0;
 
-char* append(char* at, const char* end, const char* text) {
-  while (*text != '\0' && at < end) *at++ = *text++;
-  *at = '\0';
-  return at;
-}
-
-char* append(char* at, const char* end, uint32_t number) {
-  char digits[11];
-  char* digit = digits + sizeof digits;
-  *--digit = '\0';
-  do {
-    *--digit = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  return append(at, end, digit);
-}
-
 const char* run_directory() {
   const char* directory = secure_getenv(wire::kRunVariable);
   return directory != nullptr && directory[0] == '/' && strlen(directory) < kPathBytes - 64 ? directory : nullptr;
@@ -73,19 +58,6 @@ wire::LaunchBlock launch_wishes(const char* directory) {
   block = {};
   block.python_objects = 1;
   return block;
-}
-
-// PID.NUMBER with the first number that is free: a process has a region for every program it executes.
-int create_numbered_file(const char* directory, char (&path)[kPathBytes]) {
-  const char* end = path + sizeof path - 1;
-  for (uint32_t image = 1; image < kImagesPerPid; ++image) {
-    char* at = append(append(append(path, end, directory), end, "/"), end, os::process_id());
-    append(append(append(at, end, "."), end, image), end, wire::kRegionSuffix);
-    const int file = os::create_file(path);
-    if (file >= 0) return file;
-    if (!os::file_exists(path)) return os::kNoFile;  // the directory cannot be used
-  }
-  return os::kNoFile;
 }
 
 int create_control_file(const char* region_path) {
@@ -139,7 +111,7 @@ bool back_first_pages() {
 }
 
 bool map_region(int file) {
-  mapped_bytes = os::address_space_is_limited() ? kBytesUnderAddressLimit : wire::kRegionBytes;
+  mapped_bytes = os::address_space_is_limited() || is_small_region ? kBytesUnderAddressLimit : wire::kRegionBytes;
   const size_t largest_bytes = os::largest_file_bytes() / kRevealBytes * kRevealBytes;
   if (file >= 0 && mapped_bytes > largest_bytes) mapped_bytes = largest_bytes;
   if (mapped_bytes < kRevealBytes) return false;
@@ -155,7 +127,7 @@ bool map_region(int file) {
 }
 
 bool share_through_file(const char* directory, char (&path)[kPathBytes]) {
-  const int file = create_numbered_file(directory, path);
+  const int file = os::create_numbered_file(directory, wire::kRegionSuffix, path);
   if (file < 0) return false;
   const bool mapped = map_region(file);
   os::close_file(file);

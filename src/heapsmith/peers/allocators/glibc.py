@@ -114,5 +114,9 @@ ALLOCATOR: Final = Allocator(
     fields=tells(
         current_allocated_heap_size="approximate", committed_bytes="exact", free_cached_bytes="approximate"
     ),
+    meanings={
+        "current_allocated_heap_size": "chunk bytes, with the words before each block; blocks in thread caches as in use",
+        "free_cached_bytes": "without what thread caches hold",
+    },
     note="no preload needed",
 )

@@ -119,12 +119,17 @@ ALLOCATOR: Final = Allocator(
         Start((("dirty_decay_ms", -1), ("oversize_threshold", 0)), "time"),
     ),
     fields=tells(
-        current_allocated_heap_size="exact",
-        committed_bytes="exact",
+        current_allocated_heap_size="approximate",
+        committed_bytes="approximate",
         reserved_bytes="exact",
-        resident_bytes="approximate",
         metadata_bytes="exact",
         free_cached_bytes="approximate",
     ),
+    meanings={
+        "current_allocated_heap_size": "usable bytes; blocks in thread caches as in use",
+        "committed_bytes": "mapped extents, some of which are purged",
+        "reserved_bytes": "mapped and retained",
+        "free_cached_bytes": "inside of active pages alone",
+    },
     install=(("apt-get", "apt-get install libjemalloc2"), ("dnf", "dnf install jemalloc")),
 )

@@ -21,6 +21,7 @@ ALLOCATOR: Final = Allocator(
         Start((("purge_delay", -1),), "time"),
         Start((("allow_large_os_pages", True),), "time"),
     ),
-    fields=tells(committed_bytes="approximate", reserved_bytes="approximate"),
+    fields=tells(committed_bytes="approximate"),
+    meanings={"committed_bytes": "taken from the system; from 2.1 on all of the first arena, used or not"},
     install=(("apt-get", "apt-get install libmimalloc2.0"),),
 )

@@ -21,8 +21,7 @@ ALLOCATOR: Final = Allocator(
         Start((("purge_delay", -1),), "time"),
         Start((("allow_large_os_pages", True),), "time"),
     ),
-    fields=tells(
-        current_allocated_heap_size="approximate", committed_bytes="approximate", reserved_bytes="approximate"
-    ),
-    install=(("source", "cmake -B out && cmake --build out, in its repository"),),
+    fields=tells(committed_bytes="approximate"),
+    meanings={"committed_bytes": "taken from the system, and never less after a purge"},
+    install=(("source", "the shared library of a 3.x release"),),
 )

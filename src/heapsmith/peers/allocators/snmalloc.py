@@ -20,6 +20,6 @@ ALLOCATOR: Final = Allocator(
     spell=_spell,
     knobs=(),
     fields=tells(),
-    install=(("source", "cmake -B out && cmake --build out --target snmallocshim, in its repository"),),
+    install=(("source", "its target snmallocshim"),),
     note="no distribution package",
 )

@@ -80,9 +80,12 @@ ALLOCATOR: Final = Allocator(
         max_total_heap_size="exact",
         committed_bytes="exact",
         reserved_bytes="exact",
-        resident_bytes="approximate",
-        free_cached_bytes="exact",
+        free_cached_bytes="approximate",
     ),
+    meanings={
+        "max_total_heap_size": "where heap_limit_mib sets one",
+        "free_cached_bytes": "committed less allocated, asked one after the other",
+    },
     install=(
         ("apt-get", "apt-get install libtcmalloc-minimal4"),
         ("dnf", "dnf install gperftools-libs"),

@@ -1,0 +1,35 @@
+// What abi/mappings.cc says of the program's mappings, recorded. Nothing is followed here: the recorder knows the ranges,
+// and an unmapping of what it does not know is none.
+#include "probe/mappings.h"
+
+#include "os/process.h"
+#include "record/ring.h"
+
+namespace hs::probe {
+
+namespace {
+
+// Set while a mapping moves: its new place counts only if its old one did.
+__thread bool is_moving;
+
+void put(wire::RecordOperation operation, uintptr_t begin, size_t bytes, bool if_old_did) {
+  const os::KeepErrno keep;
+  record::put_birth(record::head_of(operation, if_old_did ? 1 : 0, false), reinterpret_cast<const void*>(begin), bytes,
+                    bytes, 0);
+}
+
+}  // namespace
+
+void note_map(uintptr_t begin, size_t bytes) {
+  put(wire::RecordOperation::kMap, begin, bytes, is_moving);
+  is_moving = false;
+}
+
+void note_unmap(uintptr_t begin, size_t bytes) { put(wire::RecordOperation::kUnmap, begin, bytes, is_moving); }
+
+bool is_mapped(uintptr_t, size_t) {
+  is_moving = true;
+  return true;
+}
+
+}  // namespace hs::probe

@@ -1,0 +1,53 @@
+// The file of this process image that the recorder reads, and the recorder's page.
+//
+// Invariant: `recording.header` and `recording.recorder` are both mapped, or nothing is recorded.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/recording.h"
+
+namespace hs::record {
+
+struct Recording {
+  wire::RecordingHeader* header;
+  wire::Ring* rings;
+  wire::RecorderPage* recorder;
+  uint32_t ring_capacity;
+};
+
+extern Recording recording;
+
+// Where the recorder is, for a process that was not started by it; before the first record.
+void set_directory(const char* directory);
+
+// Makes the file of this image; answers false where there is no recorder, or no room. `forked`: this is a child that has
+// not executed anything.
+bool open_recording(bool forked);
+
+// In a forked child: the parent's file is not ours to write.
+void forget_recording();
+
+// The words of a ring, made accessible; null where they cannot be backed.
+uint64_t* reveal_ring(uint32_t index);
+// Backs the bytes of a ring from one offset to another.
+bool back_ring(uint64_t* words, size_t from_bytes, size_t to_bytes);
+
+bool is_recorder_alive();
+void wake_recorder();
+
+// The processor's counter, in step on all processors.
+inline uint64_t read_stamp() {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t value;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(value));
+  return value;
+#else
+#error "no counter is known for this processor"
+#endif
+}
+
+}  // namespace hs::record

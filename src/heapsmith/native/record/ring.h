@@ -1,0 +1,132 @@
+// One thread's records: words in a ring of shared memory that this thread alone writes and the recorder alone reads.
+//
+//   allocate    heap -> put_birth      or put_slowly: attach, full, a wide size, interrupted
+//   deallocate  put_death -> heap      or put_slowly
+//
+// Budget of the hot path: no lock, no atomic instruction, no call; one load, six stores and the processor's counter.
+//
+// Order: a birth is stamped after the heap answered and a death before the heap gets the block, so that of one block's
+// records sorted by stamp the birth comes before the death, and the death before the next birth at its address, whichever
+// threads they are of. `begun_words` runs ahead of `written_words` while a stamp has been taken and its record cannot be
+// read yet: the recorder orders nothing after such a stamp.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/atomic.h"
+#include "base/compiler.h"
+#include "record/recording.h"
+#include "wire/recording.h"
+
+namespace hs::record {
+
+struct ThreadRing {
+  uint64_t* words;
+  uint64_t mask;
+  // Words written, and up to where they can be without looking up; zero sends every record the slow way.
+  uint64_t at;
+  uint64_t limit;
+  wire::Ring* ring;
+  uint32_t index;
+  // No ring now: being attached, past its end, or none left.
+  bool is_lost;
+  // The last wait was in vain: until the recorder has read again, nobody waits.
+  uint64_t gave_up_at;
+};
+
+// Initial-exec and trivially constructed: reading it never calls anything.
+extern __thread ThreadRing this_ring;
+
+// More than one thread has attached: then stamps have to be in step with what other processors see.
+extern uint32_t is_threaded;
+
+struct Record {
+  uint64_t words[6];
+  uint32_t count;
+};
+
+// Any record, on the slow way. The stamp is added to the first word of the record proper.
+HS_SLOW_PATH void put_slowly(Record& record, uint32_t stamped);
+
+constexpr uint64_t kSlackLimit = (uint64_t{1} << (64 - wire::kAddressBits)) - 1;
+
+HS_FAST_PATH uint64_t head_of(wire::RecordOperation operation, uint32_t alignment_bits, bool is_python) {
+  return static_cast<uint64_t>(operation) | (is_python ? wire::kPythonBit : 0) |
+         uint64_t{alignment_bits} << wire::kAlignmentShift;
+}
+
+HS_FAST_PATH uint64_t stamp_death() { return read_stamp() << wire::kStampShift; }
+
+// After everything before it, as the other processors see it.
+HS_FAST_PATH uint64_t stamp_birth() {
+#if defined(__x86_64__)
+  if (load_relaxed(is_threaded) != 0) __builtin_ia32_lfence();
+#elif defined(__aarch64__)
+  if (load_relaxed(is_threaded) != 0) __asm__ volatile("dmb ishld\n isb" ::: "memory");
+#endif
+  return read_stamp() << wire::kStampShift;
+}
+
+// Whether this thread can write so many words now, and is not in the middle of a record that a signal interrupted.
+HS_FAST_PATH bool has_room(const ThreadRing& thread, uint32_t words) {
+  return HS_LIKELY(thread.at + words <= thread.limit) && HS_LIKELY(load_relaxed(thread.ring->begun_words) <= thread.at);
+}
+
+HS_FAST_PATH void put_birth(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                            uint64_t stack) {
+  const uint64_t slack = usable_bytes - requested_bytes;
+  ThreadRing& thread = this_ring;
+  const uint64_t address = reinterpret_cast<uintptr_t>(block);
+  if (HS_LIKELY(has_room(thread, 3)) && HS_LIKELY(slack < kSlackLimit) &&
+      HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0)) {
+    const uint64_t at = thread.at;
+    store_relaxed(thread.ring->begun_words, at + 1);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    thread.words[at & thread.mask] = stamp_birth() | head;
+    thread.words[(at + 1) & thread.mask] = address | slack << wire::kAddressBits;
+    thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
+    thread.at = at + 3;
+    store_release(thread.ring->written_words, at + 3);
+    return;
+  }
+  if (slack < kSlackLimit && requested_bytes >> wire::kRequestedBits == 0) {
+    Record record = {{head, address | slack << wire::kAddressBits, requested_bytes | stack << wire::kRequestedBits}, 3};
+    put_slowly(record, 0);
+  } else {
+    Record record = {{head_of(wire::RecordOperation::kWide, 0, false), usable_bytes, requested_bytes, head, address,
+                      stack << wire::kRequestedBits},
+                     6};
+    put_slowly(record, 3);
+  }
+}
+
+HS_FAST_PATH void put_death(uint64_t head, const void* block) {
+  ThreadRing& thread = this_ring;
+  if (HS_LIKELY(has_room(thread, 2))) {
+    const uint64_t at = thread.at;
+    store_relaxed(thread.ring->begun_words, at + 1);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    thread.words[at & thread.mask] = stamp_death() | head;
+    thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block);
+    thread.at = at + 2;
+    store_release(thread.ring->written_words, at + 2);
+    return;
+  }
+  Record record = {{head, reinterpret_cast<uintptr_t>(block)}, 2};
+  put_slowly(record, 0);
+}
+
+// Makes the file of this image on first use, then gives this thread a ring.
+HS_SLOW_PATH bool attach();
+void fork_child();
+// The names of all threads, as they are now.
+void refresh_names();
+// Nothing more is recorded in this process.
+void shut();
+// Begins anew in a process where nothing was recorded so far.
+void open_again();
+
+extern void (*on_recording_open)();
+
+}  // namespace hs::record
