@@ -249,3 +249,16 @@ def test_what_nobody_wants_goes_back_and_what_is_missed_is_kept_longer() -> None
         assert step(0.2) < 8 * MiB
         assert step(0.1) >= 8 * MiB  # it was missed: this time it is still there
         assert step(0.5) < 8 * MiB
+
+
+def test_what_a_spike_of_small_arrays_leaves_goes_back() -> None:
+    with numpy_heap() as heap:
+        spike = [np.empty(1000, "uint8") for _ in range(10_000)]
+        kept = np.arange(1000)
+        del spike
+        assert heap.statistics().committed_bytes > 9 * MiB
+        time.sleep(1.1)
+        for _ in range(600):
+            np.empty(1000)
+        assert heap.statistics().committed_bytes < MiB
+        assert kept.sum() == 499_500

@@ -1,7 +1,8 @@
 """The suites `local-heaps`, `numpy` and `python`: the same work on different sources of memory, interleaved.
 
 Each run is a process of its own that tells what its work took; every variant takes part in every round, in an order that
-rotates. Ratios are those of a suite's baseline in the same rounds.
+rotates. Every workload has one thread, and its time is processor time. Ratios are those of a suite's baseline in the same
+rounds.
 """
 
 from __future__ import annotations
