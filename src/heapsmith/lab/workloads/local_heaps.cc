@@ -105,8 +105,8 @@ struct Mimalloc {
   void deallocate(void* block, size_t) { give(block); }
 };
 
-// The least that any heap with these size classes has to do: a free list for each class over pages that are there
-// already, no look at the address, no description of anything.
+// Bare free lists: one for each class, over pages that are there already; no look at the address, no description of
+// anything, and blocks lie in the order in which they were asked for.
 struct Floor {
   static bool open() { return true; }
   static constexpr bool ends_as_a_whole = true;
