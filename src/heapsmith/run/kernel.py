@@ -31,14 +31,14 @@ class KernelView:
 def look_at(pid: int) -> KernelView | None:
     """Look at a process; None if it is gone, or dead and not yet reaped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     if fields[_STAT_STATE] in "ZX":
         return None
     resident, peak = None, None
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 peak = int(line.split()[1]) * 1024
             elif line.startswith("VmRSS:"):
@@ -82,7 +82,7 @@ def image_mark(pid: int) -> int | None:
 def read_life(pid: int) -> tuple[int | None, int | None]:
     """When a process started, in ticks, and its resident bytes: one file; None if it is gone or dead."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None, None
     if fields[_STAT_STATE] in "ZX":
@@ -96,7 +96,7 @@ def thread_names(pid: int) -> dict[int, str]:
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                names[int(entry.name)] = Path(entry.path, "comm").read_text().rstrip("\n")
+                names[int(entry.name)] = Path(entry.path, "comm").read_text(errors="replace").rstrip("\n")
     return names
 
 
@@ -136,7 +136,7 @@ def own_processes() -> list[int]:
 def count_oom_kills() -> int | None:
     """How often the kernel killed for memory in this process's cgroup; None where nobody counts."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 files = (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.events",)
@@ -147,7 +147,7 @@ def count_oom_kills() -> int | None:
                 continue
             for file in files:
                 with contextlib.suppress(OSError):
-                    for entry in file.read_text().splitlines():
+                    for entry in file.read_text(errors="replace").splitlines():
                         key, _, value = entry.partition(" ")
                         if key == "oom_kill":
                             return int(value)
