@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_STAT_STATE, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 7, 9, 19
+_STAT_STATE, _STAT_PARENT, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 1, 7, 9, 19
 _STAT_RESIDENT: Final = 21
 """Fields of /proc/PID/stat counted from the one after the name (proc(5))."""
 _AT_RANDOM: Final = 25
@@ -26,6 +26,7 @@ class KernelView:
     minor_faults: int | None
     major_faults: int | None
     start_ticks: int
+    parent_pid: int
 
 
 def look_at(pid: int) -> KernelView | None:
@@ -49,6 +50,7 @@ def look_at(pid: int) -> KernelView | None:
         minor_faults=int(fields[_STAT_MINOR_FAULTS]),
         major_faults=int(fields[_STAT_MAJOR_FAULTS]),
         start_ticks=int(fields[_STAT_START]),
+        parent_pid=int(fields[_STAT_PARENT]),
     )
 
 
@@ -68,6 +70,38 @@ def is_hidden(pid: int) -> bool:
     except (OSError, OverflowError):
         pass
     return False
+
+
+def pid_namespace(pid: int | None = None) -> int | None:
+    """The namespace that a process's id holds in (this process's when left out); None where the kernel would not say."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid or 'self'}/ns/pid").stat().st_ino
+    return None
+
+
+def find_in_namespace(pid: int, namespace: int) -> int | None:
+    """Find the process that has an id in a namespace below this one; None if there is none any more.
+
+    Args:
+        pid: Its id there.
+        namespace: As `pid_namespace` answers.
+
+    Returns:
+        Its id here.
+    """
+    for candidate in own_processes():
+        if inner_pid(candidate) == pid and pid_namespace(candidate) == namespace:
+            return candidate
+    return None
+
+
+def inner_pid(pid: int) -> int | None:
+    """The id that a process has in its own namespace; None if it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return None
 
 
 def image_mark(pid: int) -> int | None:
