@@ -78,12 +78,13 @@ def run(
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
     auto = compute_auto_limit() if limit == "auto" else None
+    heap, variables = _subject_of(allocator)
     wishes = Wishes(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
-        heap=_library_of(allocator),
-        environment=_leaks_of(allocator, leaks),
+        heap=heap,
+        environment=variables | _leaks_of(allocator, leaks),
     )
     if json is not None:
         _must_be_writable(json)
@@ -123,12 +124,14 @@ def run(
     return result.exit.code or 0
 
 
-def _library_of(allocator: str | None) -> Path | None:
+def _subject_of(allocator: str | None) -> tuple[Path | None, dict[str, str]]:
+    """Answer the library of a heap, and what its knobs put into the environment."""
     if allocator is None:
-        return None
+        return None, {}
     from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
 
-    return resolve_subject(allocator).library
+    subject = resolve_subject(allocator)
+    return subject.library, dict(subject.variables)
 
 
 def _leaks_of(allocator: str | None, leaks: Path | None) -> dict[str, str]:
