@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -18,11 +18,13 @@ from heapsmith.run.launch import POLL_S, Run, Wishes
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
+from heapsmith.show.terminal import encode_json
 from heapsmith.show.text import render_event, render_run_summary
 from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
+_STANDARD_OUTPUT = Path("-")
 LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
 
 
@@ -61,7 +63,12 @@ def run(
     python_objects: Annotated[
         bool, Parameter(help="Count CPython's own objects, which malloc never sees.")
     ] = True,
-    json: Annotated[Path | None, Parameter(help="Write the result to this file as well.")] = None,
+    json: Annotated[
+        Path | None,
+        Parameter(
+            help="Write the result to this file as well; `-` is standard output.", allow_leading_hyphen=True
+        ),
+    ] = None,
     summary: Annotated[bool, Parameter(help="Print the summary (to standard error).")] = True,
 ) -> int:
     """Run a program and watch its heap.
@@ -109,7 +116,7 @@ def run(
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
-            _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+            _write(json, encode_json(result))
         if server is not None:
             _keep_page(console, server.url, linger_s)
     if result.exit.signal is not None:
@@ -152,7 +159,7 @@ def parse_address(words: Sequence[str]) -> tuple[str, int]:
     host, _, port = "".join(words).rpartition(":")
     if not port:
         return host or DEFAULT_HOST, DEFAULT_PORT
-    if not port.isdigit():
+    if not (port.isascii() and port.isdigit()):
         host, port = port, str(DEFAULT_PORT)
     if int(port) > 65535:
         raise RunError(f"{port} is not a port", hint="write --live HOST:PORT")
@@ -183,6 +190,10 @@ def _positive(text: str | None, option: str) -> int | None:
 
 def _must_be_writable(path: Path) -> None:
     """Find out before the program runs, and leave what is there as it is."""
+    if path == _STANDARD_OUTPUT:
+        return
+    if str(path).startswith("-"):
+        raise RunError("--json names no file", hint=f"write --json ./{path} if this is one")
     is_new = not path.exists()
     if not is_new and not path.is_file() and not path.is_dir():
         return  # who reads a pipe would take a trial for the end
@@ -195,6 +206,9 @@ def _must_be_writable(path: Path) -> None:
 
 
 def _write(path: Path, document: bytes) -> None:
+    if path == _STANDARD_OUTPUT:
+        sys.stdout.write(document.decode())
+        return
     try:
         path.write_bytes(document)
     except OSError as error:

@@ -29,7 +29,8 @@ set(seen
   ${native}/probe/thread.cc)
 foreach(preset default hardened low-latency pow2 small)
   add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_region.cc
-    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
+    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/libc_doors.cc
+    ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()
 function(add_native_program name)
