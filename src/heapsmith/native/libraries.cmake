@@ -1,8 +1,8 @@
 # What is built: one line per shared library.
 set(probe
   ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc
-  ${native}/probe/region.cc ${native}/probe/thread.cc)
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc ${native}/probe/python_counted.cc
+    ${native}/probe/region.cc ${native}/probe/thread.cc)
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
 
 # What the allocator and the kernel tell without a probe.
@@ -14,7 +14,7 @@ add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process
 # Every allocation written down, and who reads it outside.
 add_native_library(heapsmith_record ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc ${native}/abi/record_init.cc
   ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/record/mappings.cc ${native}/record/python.cc ${native}/record/recording.cc ${native}/record/ring.cc)
+  ${native}/probe/python.cc ${native}/record/mappings.cc ${native}/record/python.cc ${native}/record/recording.cc ${native}/record/ring.cc)
 target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
 add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drain.cc ${native}/drain/process.cc)
 

@@ -128,6 +128,7 @@ RECORDING_HEADER: Final = Struct(
         Field("codes_used", "u32", "Python's code objects"),
         Field("texts_used_bytes", "u64", "of the texts"),
         Field("allocator_path", "text", "the object that answers malloc", 256),
+        Field("python_note", "text", "why CPython's objects are not recorded, for people", 96),
         Field("command_bytes", "u32", "of the command"),
         Field("modules_changed", "u32", "raised whenever a shared object may have been loaded or unloaded"),
         Field("command", "text", "arguments, each ended by zero", 2048),

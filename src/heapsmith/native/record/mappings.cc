@@ -3,6 +3,7 @@
 #include "probe/mappings.h"
 
 #include "os/process.h"
+#include "probe/python_objects.h"
 #include "record/ring.h"
 
 namespace hs::probe {
@@ -13,6 +14,7 @@ namespace {
 __thread bool is_moving;
 
 void put(wire::RecordOperation operation, uintptr_t begin, size_t bytes, bool if_old_did) {
+  if (is_taking_arena && objects::are_wanted()) return;  // the blocks in it are recorded
   const os::KeepErrno keep;
   record::put_birth(record::head_of(operation, if_old_did ? 1 : 0, false), reinterpret_cast<const void*>(begin), bytes,
                     bytes, 0);

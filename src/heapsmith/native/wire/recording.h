@@ -87,10 +87,11 @@ struct RecordingHeader {
   uint32_t codes_used;  // Python's code objects
   uint64_t texts_used_bytes;  // of the texts
   char allocator_path[256];  // the object that answers malloc
+  char python_note[96];  // why CPython's objects are not recorded, for people
   uint32_t command_bytes;  // of the command
   uint32_t modules_changed;  // raised whenever a shared object may have been loaded or unloaded
   char command[2048];  // arguments, each ended by zero
-  uint8_t padding[1664];
+  uint8_t padding[1568];
 };
 static_assert(sizeof(RecordingHeader) == 4096);
 static_assert(offsetof(RecordingHeader, magic) == 0);
@@ -116,9 +117,10 @@ static_assert(offsetof(RecordingHeader, nodes_used) == 104);
 static_assert(offsetof(RecordingHeader, codes_used) == 108);
 static_assert(offsetof(RecordingHeader, texts_used_bytes) == 112);
 static_assert(offsetof(RecordingHeader, allocator_path) == 120);
-static_assert(offsetof(RecordingHeader, command_bytes) == 376);
-static_assert(offsetof(RecordingHeader, modules_changed) == 380);
-static_assert(offsetof(RecordingHeader, command) == 384);
+static_assert(offsetof(RecordingHeader, python_note) == 376);
+static_assert(offsetof(RecordingHeader, command_bytes) == 472);
+static_assert(offsetof(RecordingHeader, modules_changed) == 476);
+static_assert(offsetof(RecordingHeader, command) == 480);
 
 // What the recorder wants of every process, and whether it is alive.
 struct RecorderPage {
