@@ -14,7 +14,9 @@ add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process
 # Every allocation written down, and who reads it outside.
 add_native_library(heapsmith_record ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc ${native}/abi/record_init.cc
   ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/python.cc ${native}/record/mappings.cc ${native}/record/python.cc ${native}/record/recording.cc ${native}/record/ring.cc)
+  ${native}/probe/python.cc ${native}/record/events.cc ${native}/record/mappings.cc ${native}/record/modules.cc
+  ${native}/record/python.cc ${native}/record/python_frames.cc ${native}/record/recording.cc ${native}/record/ring.cc
+  ${native}/record/sampled.cc ${native}/record/stacks.cc ${native}/record/texts.cc ${native}/record/unwind.cc)
 target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
 add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drain.cc ${native}/drain/process.cc)
 

@@ -151,6 +151,8 @@ void deallocate(void* context, void* block) {
 
 bool are_wanted() { return region.python_objects_wanted; }
 
+void found(void*, uint32_t) {}
+
 void tell(wire::PythonState state, uint32_t version, const char* note) {
   if (region.header == nullptr) return;
   region.header->python_state = static_cast<uint32_t>(state);

@@ -78,6 +78,8 @@ void deallocate(void* context, void* block);
 
 void change_arena_bytes(int64_t bytes);
 bool are_wanted();
+// An interpreter was found, in the program or in a library that was loaded.
+void found(void* library, uint32_t version);
 // What became of the wish, for the outside.
 void tell(wire::PythonState state, uint32_t version, const char* note);
 

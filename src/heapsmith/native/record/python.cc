@@ -1,7 +1,8 @@
 // CPython's objects, recorded: each block in a pool is a block of its own; what goes on to malloc is recorded there, once.
 #include "probe/python_objects.h"
 #include "probe/thread.h"
-#include "record/ring.h"
+#include "record/events.h"
+#include "record/python_frames.h"
 
 namespace hs::probe {
 
@@ -11,14 +12,11 @@ namespace objects {
 
 namespace {
 
-using record::head_of;
-using record::put_birth;
-using record::put_death;
 using wire::RecordOperation;
 
 HS_FAST_PATH void* born(RecordOperation operation, void* block, size_t bytes) {
   if (HS_LIKELY(block != nullptr) && HS_LIKELY(is_in_pool(block))) {
-    put_birth(head_of(operation, 0, true), block, bytes, object_bytes(block), 0);
+    record::born(operation, true, 0, block, bytes, object_bytes(block));
   }
   return block;
 }
@@ -42,14 +40,15 @@ void* reallocate(void* context, void* block, size_t bytes) {
     // From malloc; where it shrinks into a pool, the block in the pool is a new one.
     return born(RecordOperation::kAllocate, from.reallocate(from.context, block, bytes), bytes);
   }
-  put_death(head_of(RecordOperation::kMoveBegins, 0, true), block);
+  const size_t old_bytes = object_bytes(block);
+  const record::Move move(true, block);
   void* moved = from.reallocate(from.context, block, bytes);
   if (moved == nullptr) {
-    put_death(head_of(RecordOperation::kMoveFailed, 0, true), block);
+    move.failed(old_bytes);
   } else if (is_in_pool(moved)) {
-    put_birth(head_of(RecordOperation::kMoved, 0, true), moved, bytes, object_bytes(moved), 0);
-  } else {
-    put_death(head_of(RecordOperation::kMovedAway, 0, true), block);
+    move.moved(moved, bytes, object_bytes(moved));
+  } else {  // to malloc, which has recorded it
+    move.gone();
   }
   return moved;
 }
@@ -57,7 +56,7 @@ void* reallocate(void* context, void* block, size_t bytes) {
 void deallocate(void* context, void* block) {
   auto& from = *static_cast<PyMemAllocatorEx*>(context);
   if (HS_LIKELY(block != nullptr) && HS_LIKELY(is_in_pool(block))) {
-    put_death(head_of(RecordOperation::kFree, 0, true), block);
+    record::died(true, block);
   }
   from.deallocate(from.context, block);
 }
@@ -65,6 +64,8 @@ void deallocate(void* context, void* block) {
 void change_arena_bytes(int64_t) {}
 
 bool are_wanted() { return record::recording.recorder != nullptr && record::recording.recorder->python_objects != 0; }
+
+void found(void* library, uint32_t version) { record::find_python_frames(library, version); }
 
 void tell(wire::PythonState state, uint32_t version, const char* note) {
   if (record::recording.header == nullptr) return;
