@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, Any, Final
 from heapsmith.units import GiB, KiB, MiB, TiB
 
 if TYPE_CHECKING:
-    from heapsmith.here import limit, mallinfo, peak, watch_threshold
+    from heapsmith.here import Arena, LocalHeap, limit, mallinfo, numpy_heap, peak, watch_threshold
     from heapsmith.run.launch import watch
     from heapsmith.run.watch import processes
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arena",
     "GiB",
     "KiB",
+    "LocalHeap",
     "MiB",
     "TiB",
     "limit",
     "mallinfo",
+    "numpy_heap",
     "peak",
     "processes",
     "watch",
@@ -35,8 +38,11 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Arena": "heapsmith.here",
+    "LocalHeap": "heapsmith.here",
     "limit": "heapsmith.here",
     "mallinfo": "heapsmith.here",
+    "numpy_heap": "heapsmith.here",
     "peak": "heapsmith.here",
     "processes": "heapsmith.run.watch",
     "watch": "heapsmith.run.launch",

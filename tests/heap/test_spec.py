@@ -177,6 +177,8 @@ def test_every_policy_has_one_header_of_its_name_and_every_header_its_policy() -
         "links/plain_links.h",
         "links/scrubbed_links.h",
         "sizes/size_classes.h",
+        "knobs.h",
+        "pages/at_start.h",
         "pages/pipe.h",
         "pages/region_pages.h",
         "concepts.h",

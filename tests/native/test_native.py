@@ -19,7 +19,7 @@ PROBE = sorted(
     for path in (SOURCES / room).glob("*.cc")
     if path.name not in {"python.cc", "python_counted.cc"}  # they need an interpreter's names
 )
-SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE}
+SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE, "local_heap": []}
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),

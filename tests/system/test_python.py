@@ -66,6 +66,8 @@ MODES = {
     "debug": {"PYTHONMALLOC": "debug"},
     "pymalloc": {"PYTHONMALLOC": "pymalloc"},
     "pymalloc_debug": {"PYTHONMALLOC": "pymalloc_debug"},
+    "tracemalloc": {"PYTHONTRACEMALLOC": "2"},
+    "tracemalloc over debug": {"PYTHONTRACEMALLOC": "1", "PYTHONMALLOC": "debug"},
 }
 
 
@@ -79,6 +81,24 @@ def test_as_many_objects_are_counted_as_the_interpreter_counts(
     assert_counts_as_the_interpreter(full)
     assert all(row.python_live_blocks >= 0 for row in full.first.size_classes)
     assert full.first.live_bytes == sum(row.live_bytes for row in full.first.size_classes)
+
+
+@pytest.mark.parametrize("version", counted_versions())
+def test_whoever_puts_hooks_over_ours_while_it_runs_may(watch: Callable[..., Watched], version: str) -> None:
+    code = """
+import os, sys, tracemalloc
+tracemalloc.start()
+keep = [bytes(100) for _ in range(60000)]
+tracemalloc.stop()
+more = [bytes(100) for _ in range(60000)]
+tracemalloc.start()
+again = [bytes(100) for _ in range(60000)]
+print(sys.getallocatedblocks(), flush=True)
+os._exit(0)
+"""
+    full = watch([interpreters()[version], "-c", code])
+    assert full.code == 0, full.errors
+    assert_counts_as_the_interpreter(full, 2 * OWN_BLOCKS)
 
 
 @pytest.mark.parametrize("version", counted_versions())
@@ -174,7 +194,7 @@ os.write(1, line)
 os._exit(0)
 """
     full = watch([sys.executable, "-c", code])
-    assert_counts_as_the_interpreter(full)
+    assert_counts_as_the_interpreter(full, 2 * OWN_BLOCKS)
     assert full.first.threads_started >= 5
 
 

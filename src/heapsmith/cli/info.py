@@ -112,17 +112,6 @@ def _details(process: Process, limit: HeapLimit | None) -> dict[str, str]:
     }
     if limit.soft_bytes is not None:
         details["Soft limit"] = f"{format_bytes(limit.soft_bytes)} by {limit.soft_source}"
-    if process.committed_bytes is not None:
-        details["Allocator says"] = ", ".join(
-            f"{format_bytes(value)} {name}"
-            for name, value in (
-                ("committed", process.committed_bytes),
-                ("reserved", process.reserved_bytes),
-                ("metadata", process.metadata_bytes),
-                ("cached", process.free_cached_bytes),
-            )
-            if value is not None
-        )
     for pool in process.pools:
         details[f"Pool {pool.name}"] = (
             f"{format_bytes(pool.live_bytes)}, peak {format_bytes(pool.live_bytes_peak)}"

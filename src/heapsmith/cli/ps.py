@@ -13,7 +13,7 @@ from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
 from heapsmith.show.text import render_processes
 
-_DETAILS = ("threads", "size_classes")
+_DETAILS = ("threads", "size_classes", "spans")
 
 
 def ps(*, json: Annotated[bool, Parameter(help="One JSON document on standard output.")] = False) -> None:

@@ -40,10 +40,23 @@ _LINK_FLAGS: Final = (
 )
 _SOURCE_FILES: Final = (
     "abi/forged_init.cc",
+    "abi/forged_region.cc",
     "abi/forged_statistics.cc",
+    "abi/knobs.cc",
     "abi/leaks.cc",
     "abi/malloc.cc",
     "abi/new.cc",
+    # What makes it seen from outside.
+    "abi/restricted.cc",
+    "abi/shared_region.cc",
+    "os/numbered_file.cc",
+    "os/process.cc",
+    "os/shared_memory.cc",
+    "probe/account.cc",
+    "probe/attention.cc",
+    "probe/batches.cc",
+    "probe/region.cc",
+    "probe/thread.cc",
 )
 
 

@@ -23,7 +23,7 @@ from heapsmith.native import LIBRARIES, SOURCES
 from heapsmith.spec import HeapSpec, Limit, load_spec, presets
 
 _COMPILE_TIMEOUT_S: Final = 300
-_CORE_FOLDERS: Final = ("abi", "base", "heap", "os", "policy")
+_CORE_FOLDERS: Final = ("abi", "base", "heap", "os", "policy", "probe", "wire")
 
 
 class Forged(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapsmith.spec import EncodedLinks, HeapSpec, RandomFreeLists, ZeroOnFree
 
-_HEADERS = ("heap/heap.h", "policy/pages/pipe.h")
+_HEADERS = ("heap/heap.h", "policy/pages/at_start.h", "policy/pages/pipe.h")
 
 
 def render_config(spec: HeapSpec) -> str:

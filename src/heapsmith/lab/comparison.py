@@ -53,18 +53,33 @@ def _cpu(outcome: Outcome, _: Workload) -> float | None:
     return None if seen.user_s is None or seen.system_s is None else seen.user_s + seen.system_s
 
 
+def _per_call(outcome: Outcome, workload: Workload) -> float | None:
+    """Processor time per call of malloc's family: only a replay counts its calls."""
+    total_s = _cpu(outcome, workload)
+    if workload.replay is None or total_s is None:
+        return None
+    with_objects = workload.replay.objects_operations and "python=malloc" in outcome.candidate
+    return total_s / (workload.replay.objects_operations if with_objects else workload.replay.operations)
+
+
+def _blowup(outcome: Outcome, workload: Workload) -> float | None:
+    resident, live = outcome.seen.resident_bytes_peak, outcome.seen.live_bytes_peak
+    if workload.replay is not None:
+        live = workload.replay.live_bytes_peak
+    return resident / live if resident and live else None
+
+
 def _end(outcome: Outcome, workload: Workload) -> float | None:
     return None if workload.service is not None else outcome.seen.resident_bytes_end
-
-
-def _blowup(outcome: Outcome, _: Workload) -> float | None:
-    resident, live = outcome.seen.resident_bytes_peak, outcome.seen.live_bytes_peak
-    return resident / live if resident and live else None
 
 
 FIGURES: Final[tuple[Figure, ...]] = (
     Figure("time_s", "time", "seconds", _time, "wall clock: of the program, or of the load it served"),
     Figure("cpu_s", "processor time", "seconds", _cpu, "user and system, all processes"),
+    Figure(
+        "cpu_s_per_call", "time per call", "seconds", _per_call,
+        "processor time of malloc, free and so on: the call, touching what it gave, the page faults of both",
+    ),
     Figure(
         "throughput", "throughput", "number", lambda o, _: o.metric, "as the output reports it",
         less_is_better=False,
@@ -90,8 +105,8 @@ FIGURES: Final[tuple[Figure, ...]] = (
         "live_bytes_peak", "live, peak", "bytes", lambda o, _: o.seen.live_bytes_peak,
         "of the process that had the most; with --probe",
     ),
-    Figure("blowup", "blowup", "number", _blowup, "resident peak over live peak; with --probe"),
     Figure("allocations", "allocations", "count", lambda o, _: o.seen.allocations, "with --probe"),
+    Figure("blowup", "blowup", "number", _blowup, "resident peak over live peak: with --probe, or of a trace"),
     Figure("page_faults", "page faults", "count", lambda o, _: o.seen.page_faults, "minor and major"),
     Figure(
         "context_switches", "context switches", "count", lambda o, _: o.seen.context_switches,

@@ -31,7 +31,8 @@ from heapsmith.peers.candidate import Candidate, read_candidate
 from heapsmith.peers.register import find
 from heapsmith.run import kernel
 from heapsmith.run.gauges import GaugeReader
-from heapsmith.run.launch import PRELOAD_VARIABLE, WATCH_LIBRARY
+from heapsmith.run.launch import WATCH_LIBRARY
+from heapsmith.run.launched import PRELOAD_VARIABLE
 from heapsmith.run.region import Region
 from heapsmith.units import format_count
 from heapsmith.wire.region import REGION_MEMFD

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shlex
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,8 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError, RunError
+from heapsmith.lab.endings import describe_code
+from heapsmith.lab.replay.player import Replay, play, watched
 from heapsmith.peers.candidate import Candidate
 from heapsmith.run.inside import watch_inside
 from heapsmith.run.outside import Service, Subject, Watched, refuse_taken_port, watch
@@ -39,6 +40,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         metric_less_is_better: Whether a smaller number is the better one.
         exit_code: The exit code of a run that went well.
         probe: Count inside as well: the watch is preloaded in front of every candidate.
+        replay: Each trial plays this instead of running the command, which then only names it.
     """
 
     command: tuple[str, ...]
@@ -51,6 +53,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     metric_less_is_better: bool = False
     exit_code: int = 0
     probe: bool = False
+    replay: Replay | None = None
 
     def words(self) -> str:
         """The command as one would type it."""
@@ -135,6 +138,9 @@ def run_once(workload: Workload, candidate: Candidate, *, scan: bool = False) ->
     Raises:
         RunError: Its port is taken by another program.
     """
+    if workload.replay is not None:
+        played = play(workload.replay, candidate, workload.environment, workload.timeout_s)
+        return watched(played), None
     workload = _with_free_port(workload)
     if workload.service is not None:
         refuse_taken_port(workload.service)
@@ -167,23 +173,6 @@ def _bad_end(seen: Watched, workload: Workload) -> str | None:
     if workload.service is not None or seen.code == workload.exit_code:
         return None
     return describe_code(seen.code)
-
-
-def describe_code(code: int | None) -> str:
-    """Say how a program ended.
-
-    Example:
-        >>> describe_code(3), describe_code(-11)
-        ('exit code 3', 'signal 11 (SIGSEGV)')
-    """
-    if code is None:
-        return "it did not end"
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"
 
 
 def _with_free_port(workload: Workload) -> Workload:

@@ -1,9 +1,10 @@
 # What is built: one line per shared library.
 set(probe
   ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc ${native}/probe/python_counted.cc
-    ${native}/probe/region.cc ${native}/probe/thread.cc)
-set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc)
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc
+  ${native}/probe/python.cc ${native}/probe/python_counted.cc ${native}/probe/region.cc ${native}/probe/thread.cc)
+set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc
+  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc)
 
 # What the allocator and the kernel tell without a probe.
 set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
@@ -21,9 +22,15 @@ target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
 add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drain.cc ${native}/drain/process.cc)
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
+# Beside its own sources, a forged heap has the part of the probe that makes it seen.
+set(seen
+  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc
+  ${native}/os/shared_memory.cc
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/batches.cc ${native}/probe/region.cc
+  ${native}/probe/thread.cc)
 foreach(preset default hardened low-latency pow2 small)
-  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_statistics.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc
-    ${native}/abi/new.cc)
+  add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_region.cc
+    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()
 function(add_native_program name)
@@ -66,3 +73,19 @@ endforeach()
 
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
+
+# Plays a recorded program's calls over any malloc: `heapsmith replay` starts it.
+add_executable(heapsmith_replay ${native}/replay/replay.c)
+target_include_directories(heapsmith_replay PRIVATE ${native})
+set_target_properties(heapsmith_replay PROPERTIES C_STANDARD 11)
+target_compile_options(heapsmith_replay PRIVATE -O2 -Wall -Wextra -fno-builtin)
+target_link_libraries(heapsmith_replay PRIVATE Threads::Threads)
+if(CMAKE_LIBRARY_OUTPUT_DIRECTORY)
+  set_target_properties(heapsmith_replay PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_LIBRARY_OUTPUT_DIRECTORY})
+endif()
+install(TARGETS heapsmith_replay RUNTIME DESTINATION heapsmith/native/lib)
+
+# The numbers of a forged heap, for the simulator of `heapsmith tune`.
+add_native_library(heapsmith_geometry ${native}/geometry/geometry.cc)
+# Local heaps for C and Python, and NumPy's data allocations from one.
+add_native_library(heapsmith_local ${native}/abi/local_heap.cc)

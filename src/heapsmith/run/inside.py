@@ -8,7 +8,8 @@ import msgspec
 
 from heapsmith.native import library
 from heapsmith.run.directory import create_run_directory
-from heapsmith.run.launch import PRELOAD_VARIABLE, WATCH_LIBRARY
+from heapsmith.run.launch import WATCH_LIBRARY
+from heapsmith.run.launched import PRELOAD_VARIABLE
 from heapsmith.run.outside import Subject, Watched, watch
 from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE

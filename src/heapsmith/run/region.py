@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heapsmith.errors import RunError
-from heapsmith.run.values import Event, Pool, PythonHeap, SizeClass, Thread
+from heapsmith.run.values import Event, Pool, PythonHeap, SizeClass, SpanClass, Thread
 from heapsmith.wire.classes import CLASS_BYTES, CLASS_COUNT, FINE_CLASSES
 from heapsmith.wire.region import (
     CONTROL,
@@ -27,18 +27,24 @@ from heapsmith.wire.region import (
     REGION_MAGIC,
     SLOT,
     SLOTS_OFFSET_BYTES,
+    SPAN_ROWS,
+    SPAN_TABLE,
     VERSION,
     Allocator,
+    Counting,
     EventKind,
     PythonState,
     SlotKind,
     SlotState,
+    SpanKind,
 )
 
 _HEADER_DTYPE: Final = REGION_HEADER.dtype()
 _EVENT_DTYPE: Final = EVENT.dtype()
 _SLOT_DTYPE: Final = SLOT.dtype()
 _CONTROL_DTYPE: Final = CONTROL.dtype()
+_SPAN_TABLE_DTYPE: Final = SPAN_TABLE.dtype()
+_SPAN_KINDS: Final = frozenset(SpanKind)
 _FOLD_ATTEMPTS: Final = 50
 _HALF_A_CLASS_BYTES: Final = 8.0
 _KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
@@ -139,8 +145,26 @@ class Region:
             if not folding or attempt == _FOLD_ATTEMPTS - 1:
                 slots = np.frombuffer(raw, _SLOT_DTYPE)
                 events = np.frombuffer(self._bytes[PAGE_BYTES : 2 * PAGE_BYTES], _EVENT_DTYPE, EVENT_CAPACITY)
-                return RegionSnapshot(header, slots[slots["state"] == SlotState.ALIVE], events)
+                return RegionSnapshot(
+                    header, slots[slots["state"] == SlotState.ALIVE], events, self._copy_spans(header, used)
+                )
         raise AssertionError("unreachable")
+
+    def _copy_spans(self, header: np.void, used: int) -> np.void | None:
+        """The table of spans as it stood between two writings; None where there is none, or it never stood still."""
+        index = int(header["spans_slot"])
+        if not 0 < index < used:
+            return None
+        start = SLOTS_OFFSET_BYTES + index * PAGE_BYTES
+        for _ in range(_FOLD_ATTEMPTS):
+            tables = [
+                np.frombuffer(self._bytes[start : start + PAGE_BYTES], _SPAN_TABLE_DTYPE, 1)[0]
+                for _ in range(2)
+            ]
+            before, after = (int(table["sequence"]) for table in tables)
+            if before == after and before % 2 == 0:
+                return tables[0] if before else None
+        return None
 
     def _copy_header(self) -> np.void:
         return np.frombuffer(self._bytes[:PAGE_BYTES], _HEADER_DTYPE, 1)[0]
@@ -205,10 +229,18 @@ class RegionSnapshot:
         header: One record of the header's dtype.
         slots: The slots in use.
         events: The ring of events.
+        spans: The table of a forged heap's spans.
     """
 
-    def __init__(self, header: np.void, slots: npt.NDArray[np.void], events: npt.NDArray[np.void]) -> None:
+    def __init__(
+        self,
+        header: np.void,
+        slots: npt.NDArray[np.void],
+        events: npt.NDArray[np.void],
+        spans: np.void | None = None,
+    ) -> None:
         self.header = header
+        self._spans = spans
         self.slots = slots
         self._events = events
         self.kinds: npt.NDArray[np.uint32] = slots["kind"]
@@ -317,6 +349,29 @@ class RegionSnapshot:
         """What the allocator told of itself when the program last asked, by field; empty if it never did."""
         fields = self.number("told_fields") if self.number("told_ns") else 0
         return {name: self.number(f"told_{name}") for bit, name in TOLD.items() if fields & bit}
+
+    @property
+    def is_counted_by_batches(self) -> bool:
+        """Whether the heap itself counts what moves in and out of its threads' caches, not each call."""
+        return self.number("counting") == Counting.BATCHES
+
+    def spans(self) -> list[SpanClass]:
+        """What a forged heap's spans hold, by class, as it last said; empty where it never did."""
+        if self._spans is None:
+            return []
+        rows = self._spans["rows"][: min(int(self._spans["rows_used"]), SPAN_ROWS)]
+        return [
+            SpanClass(
+                kind=SpanKind(int(row["kind"])).name.lower(),
+                class_bytes=int(row["class_bytes"]) or None,
+                spans=int(row["spans_by_occupancy"].sum()),
+                span_bytes=int(row["span_kib"]) * 1024,
+                used_blocks=int(row["used_blocks"]),
+                spans_by_occupancy=[int(count) for count in row["spans_by_occupancy"]],
+            )
+            for row in rows
+            if int(row["kind"]) in _SPAN_KINDS
+        ]
 
     def pools(self) -> list[Pool]:
         """The private pools that the program has registered."""

@@ -120,6 +120,26 @@ class Pool(msgspec.Struct, frozen=True):
     in_heap: bool
 
 
+class SpanClass(msgspec.Struct, frozen=True):
+    """The spans of one size class of a forged heap, or all its runs of pages of one kind.
+
+    Args:
+        kind: ``blocks``, ``large`` (one block each), ``dirty`` (free, may be resident) or ``purged`` (free, given back).
+        class_bytes: The size of the blocks; ``None`` for runs of pages.
+        spans: How many there are.
+        span_bytes: All of them together.
+        used_blocks: Blocks that are with the program or in a thread's cache.
+        spans_by_occupancy: Spans by tenths of their blocks that are in use, emptiest first.
+    """
+
+    kind: str
+    class_bytes: int | None
+    spans: int
+    span_bytes: int
+    used_blocks: int
+    spans_by_occupancy: list[int]
+
+
 class Process(msgspec.Struct, frozen=True):
     """Everything known of one process image at one moment (see the module for ``None``).
 
@@ -179,7 +199,7 @@ class Process(msgspec.Struct, frozen=True):
     exact: list[str]
     """The names of the fields that are exact."""
     committed_bytes: int | None = None
-    """Taken by the allocator from the system, as it told when the program last asked (``hs_stats_get``)."""
+    """Taken by the allocator from the system: a forged heap tells by itself, others when asked (``hs_stats_get``)."""
     reserved_bytes: int | None = None
     metadata_bytes: int | None = None
     free_cached_bytes: int | None = None
@@ -187,6 +207,14 @@ class Process(msgspec.Struct, frozen=True):
     """Of all allocations so far; estimated for large classes, whose blocks differ in size."""
     freed_bytes: int | None = None
     pools: list[Pool] = []
+    live_bytes_error_bound: int = 0
+    """How far ``live_bytes`` may be off: not 0 where a heap counts by the batch."""
+    internal_fragmentation_ratio: float | None = None
+    """Of the live bytes, the share that nobody asked for."""
+    external_fragmentation_ratio: float | None = None
+    """Of the committed bytes without metadata, the share that is not live."""
+    spans: list[SpanClass] = []
+    """What a forged heap's spans hold, by class; empty for other heaps."""
 
     @property
     def alive(self) -> bool:

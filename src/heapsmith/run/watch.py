@@ -17,7 +17,7 @@ from heapsmith.run import kernel
 from heapsmith.run.directory import region_files, run_directories
 from heapsmith.run.region import Control, Region, RegionSnapshot, estimate_churn_bytes, read_exit
 from heapsmith.run.values import Exit, Process, SizeClass, Thread
-from heapsmith.units import format_count
+from heapsmith.units import format_bytes, format_count
 from heapsmith.wire.region import CONTROL_MEMFD, REGION_MEMFD, RUN_VARIABLE
 
 _UNTOLD: Final = Exit(code=None, signal=None, oom_killed=None)
@@ -48,7 +48,7 @@ class Watcher:
         pids: Only these processes; None is all.
 
     Example:
-        >>> with contextlib.closing(Watcher(pids=[1])) as watcher:
+        >>> with contextlib.closing(Watcher(pids=[0])) as watcher:
         ...     watcher.poll()
         []
     """
@@ -196,6 +196,7 @@ class Watcher:
         number = snapshot.number
         size_classes = [self._with_sampled_peak(watched, row) for row in snapshot.size_classes()]
         # A process that left by itself looked its threads' names up at the end.
+        requested_live_bytes = sum(row.requested_live_bytes for row in size_classes)
         threads = snapshot.threads({} if number("exit_known") else watched.names)
         own = snapshot.own_rows()
         allocations, frees = int(own.allocations.sum()), int(own.frees.sum())
@@ -225,7 +226,7 @@ class Watcher:
             live_bytes_peak_at_s=max(0, peak_ns - start_ns) / 1e9 if peak_ns else None,
             live_bytes_peak_error_bound=peak_error_bound,
             live_blocks=sum(row.live_blocks for row in size_classes),
-            requested_live_bytes=sum(row.requested_live_bytes for row in size_classes),
+            requested_live_bytes=requested_live_bytes,
             mapped_bytes=number("mapped_bytes"),
             mapped_bytes_peak=number("mapped_bytes_peak"),
             limit_bytes=number("limit_bytes") or None,
@@ -259,6 +260,9 @@ class Watcher:
             allocated_bytes=estimate_churn_bytes(own.allocations),
             freed_bytes=estimate_churn_bytes(own.frees),
             pools=snapshot.pools(),
+            live_bytes_error_bound=number("live_bytes_error_bound"),
+            spans=snapshot.spans(),
+            **compute_fragmentation(snapshot, live_bytes, requested_live_bytes),
             **snapshot.told(),
         )
 
@@ -286,6 +290,30 @@ def _ended(thread: Thread) -> Thread:
     return msgspec.structs.replace(thread, alive=False)
 
 
+def compute_fragmentation(
+    snapshot: RegionSnapshot, live_bytes: int, requested_live_bytes: int
+) -> dict[str, float]:
+    """Compute what shares of live and committed bytes nobody has a use for; left out where they are not known.
+
+    Args:
+        snapshot: Of the process.
+        live_bytes: Usable bytes of all live blocks, CPython's small objects included.
+        requested_live_bytes: What was asked for by them.
+    """
+    ratios: dict[str, float] = {}
+    if live_bytes > 0:
+        ratios["internal_fragmentation_ratio"] = max(0.0, (live_bytes - requested_live_bytes) / live_bytes)
+    told = snapshot.told()
+    committed_bytes = told.get("committed_bytes")
+    if committed_bytes:
+        python = snapshot.python()
+        # CPython's small objects lie in arenas of its own, outside of the heap.
+        native_bytes = live_bytes - ((python.live_bytes or 0) if python else 0)
+        free_bytes = committed_bytes - told.get("metadata_bytes", 0) - native_bytes
+        ratios["external_fragmentation_ratio"] = min(1.0, max(0.0, free_bytes / committed_bytes))
+    return ratios
+
+
 def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
     exact = [
         "live_bytes",
@@ -300,6 +328,8 @@ def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
     ]
     if not snapshot.number("malloc_is_ours"):
         return []
+    if snapshot.is_counted_by_batches:
+        return ["refused", "warnings"]
     if peak_error_bound == 0:
         exact.append("live_bytes_peak")
     if not snapshot.number("lost_mappings"):
@@ -313,6 +343,12 @@ def _notes(snapshot: RegionSnapshot) -> list[str]:
     notes = list[str]()
     if not snapshot.number("malloc_is_ours"):
         notes.append("the program defines malloc itself: its blocks cannot be seen from a preloaded library")
+    if snapshot.is_counted_by_batches:
+        notes.append(
+            "the heap counts by the batch: live bytes are off by at most "
+            f"{format_bytes(snapshot.number('live_bytes_error_bound'))}, allocations and frees are at least these; "
+            "`heapsmith run --allocator` counts each call"
+        )
     if note := snapshot.text("python_note"):
         notes.append(f"Python objects are not counted: {note}")
     if lost := snapshot.number("lost"):

@@ -18,6 +18,7 @@ SCHEMA: Final = "heapsmith.compare/1"
 _SHOWN: Final = (
     "time_s",
     "cpu_s",
+    "cpu_s_per_call",
     "throughput",
     "resident_bytes_peak",
     "resident_bytes_mean",
@@ -27,6 +28,8 @@ _SHOWN: Final = (
     "blowup",
     "page_faults",
 )
+_NOT_OF_REPLAYS: Final = ("time_s", "cpu_s")
+"""The clock of a replay has the waiting of threads for each other in it; processor time is told per call."""
 
 
 def render_comparison(
@@ -79,7 +82,8 @@ def shown_figures(comparison: Comparison) -> list[Figure]:
     return [
         by_name[name]
         for name in _SHOWN
-        if any(_median(result, name) is not None for result in comparison.results)
+        if not (comparison.workload.replay is not None and name in _NOT_OF_REPLAYS)
+        and any(_median(result, name) is not None for result in comparison.results)
     ]
 
 

@@ -24,6 +24,7 @@ from bokeh.resources import INLINE
 from heapsmith import __version__
 from heapsmith.errors import HeapsmithError
 from heapsmith.lab.comparison import FIGURE, Comparison, Result
+from heapsmith.lab.replay.player import Replay
 from heapsmith.lab.statistics import Difference
 from heapsmith.show.compare import shown_figures
 from heapsmith.show.quantities import format_quantity, format_ratio, format_spread
@@ -34,6 +35,7 @@ _INKS: Final = (
 )  # fmt: skip
 """Told apart by people with any colour vision (after Okabe and Ito); the baseline is the grey one."""
 _TIMES: Final = ("time_s", "cpu_s")
+_TIMES_OF_REPLAYS: Final = ("cpu_s_per_call",)
 _RESIDENTS: Final = ("resident_bytes_peak", "resident_bytes_settled", "resident_bytes_mean")
 _BYTES_JS: Final = """
 let size = Math.abs(tick), unit = 'B';
@@ -45,7 +47,7 @@ _SECONDS_JS: Final = """
 const t = Math.abs(tick);
 return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(3) + ' s'
   : t >= 1e-3 ? +(tick * 1e3).toPrecision(3) + ' ms'
-  : +(tick * 1e6).toPrecision(3) + ' us';
+  : t >= 1e-6 ? +(tick * 1e6).toPrecision(3) + ' us' : +(tick * 1e9).toPrecision(3) + ' ns';
 """
 _STYLE: Final = """
 :root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad:
@@ -103,10 +105,11 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
     inks = {
         result.candidate.label: _INKS[index % len(_INKS)] for index, result in enumerate(comparison.results)
     }
-    across = _first_known(drawn, _TIMES)
+    replay = comparison.workload.replay
+    across = _first_known(drawn, _TIMES if replay is None else _TIMES_OF_REPLAYS)
     residents = [name for name in _RESIDENTS if _first_known(drawn, [name])][:2]
     figures = {name: _draw_pareto(comparison, drawn, inks, across, name) for name in residents if across}
-    figures["course"] = _draw_course(drawn, inks)
+    figures["course"] = _draw_course(drawn, inks, replay)
     present = {name: drawing for name, drawing in figures.items() if drawing is not None}
     script, places = components(present) if present else ("", {})
     workload = comparison.workload
@@ -142,9 +145,15 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
 
 def _how(comparison: Comparison) -> str:
     runs = max((result.runs for result in comparison.results), default=0)
+    replay = comparison.workload.replay
+    watched = (
+        "watched from outside"
+        if replay is None
+        else f"{format_quantity(replay.operations, 'count')} recorded calls each, speed {replay.speed}"
+    )
     text = (
         f"{len(comparison.results)} candidates, up to {runs} runs each, interleaved in random order, "
-        "watched from outside; ratios are against "
+        f"{watched}; ratios are against "
         f"<b>{_escape(comparison.baseline.candidate.label)}</b>. heapsmith {__version__}."
     )
     if comparison.workers > 1:
@@ -262,7 +271,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _draw_course(drawn: Sequence[Result], inks: dict[str, str]) -> Any:
+def _draw_course(drawn: Sequence[Result], inks: dict[str, str], replay: Replay | None) -> Any:
     with_series = [result for result in drawn if result.series[0]]
     if not with_series:
         return None
@@ -273,6 +282,13 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str]) -> Any:
         base=1024, mantissas=[2.0**power for power in range(10)]
     )
     plot.y_range.start = 0
+    if replay is not None:
+        texts = [format_quantity(value, "bytes") for value in replay.live_bytes]
+        live = {"x": replay.times_s, "y": replay.live_bytes, "text": texts}
+        plot.varea(
+            "x", y1=0, y2="y", source=ColumnDataSource(live), legend_label="requested live", color="#dfe4ea",
+            name="requested live",
+        )  # fmt: skip
     for result in with_series:
         times, values = result.series
         label = result.candidate.label

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from heapsmith.run.values import Exit, Process, Thread
+from heapsmith.run.values import Exit, Process, SpanClass, Thread
 from heapsmith.units import format_bytes, format_count
 
 TOTAL: Final = "Total"
@@ -70,6 +70,18 @@ def was_replaced(ended: Exit | None) -> bool:
 def exit_is_bad(ended: Exit | None) -> bool:
     """Whether a person should look: a signal, the kernel, or a code other than 0."""
     return ended is not None and (bool(ended.oom_killed) or ended.signal is not None or bool(ended.code))
+
+
+def span_label(row: SpanClass) -> str:
+    """Name the spans of a row of the table of spans.
+
+    Example:
+        >>> span_label(SpanClass("blocks", 48, 1, 16384, 3, [0] * 10))
+        '48 B'
+    """
+    if row.class_bytes is not None:
+        return format_bytes(row.class_bytes)
+    return {"large": "large blocks", "dirty": "free, warm", "purged": "free, given back"}[row.kind]
 
 
 def class_label(class_bytes: int | None, all_classes: Sequence[int | None] = ()) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from typing import Any, Final
@@ -18,6 +19,19 @@ def print_text(view: RenderableType) -> None:
     Console(width=width or _WIDTH_WITHOUT_TERMINAL, highlight=False).print(view)
 
 
+def encode_text(view: RenderableType) -> bytes:
+    """Write a view as plain text."""
+    console = Console(width=_WIDTH_WITHOUT_TERMINAL, highlight=False, file=io.StringIO(), no_color=True)
+    with console.capture() as capture:
+        console.print(view)
+    return capture.get().encode()
+
+
+def encode_json(document: Any) -> bytes:
+    """Write one JSON document, for people to read as well."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document and nothing else."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    sys.stdout.write(encode_json(document).decode())

@@ -19,6 +19,7 @@ from heapsmith.show.labels import (
     exit_label,
     percent,
     process_label,
+    span_label,
     thread_label,
     was_replaced,
 )
@@ -97,6 +98,7 @@ def render_process(process: Process, details: Mapping[str, str] | None = None) -
         Text(),
         Padding(facts, (0, 0, 0, 2)),
         *_tables(process, None, None),
+        *([Text(), spans] if (spans := render_spans(process)) is not None else []),
         *_notes([process]),
     )
 
@@ -125,9 +127,34 @@ def _facts(process: Process) -> Table:
         f"{format_count(process.threads_started)} started, {format_count(process.threads_alive)} alive",
     )
     table.add_row("Allocator", process.allocator)
+    if process.committed_bytes is not None:
+        table.add_row("Heap", _heap(process))
+    if fragmentation := _fragmentation(process):
+        table.add_row("Fragmentation", fragmentation)
     if process.lost:
         table.add_row("Lost", Text(f"{format_count(process.lost)} events could not be counted", style=_WARN))
     return table
+
+
+def _heap(process: Process) -> str:
+    figures = (
+        ("committed", process.committed_bytes),
+        ("reserved", process.reserved_bytes),
+        ("metadata", process.metadata_bytes),
+        ("free and cached", process.free_cached_bytes),
+    )
+    return ", ".join(f"{format_bytes(value)} {name}" for name, value in figures if value is not None)
+
+
+def _fragmentation(process: Process) -> str:
+    """Only where the heap tells what it took: of other heaps the inner half alone is known."""
+    inside, outside = process.internal_fragmentation_ratio, process.external_fragmentation_ratio
+    if outside is None:
+        return ""
+    words = [f"{percent(outside)} of the committed bytes hold nothing live"]
+    if inside is not None:
+        words.append(f"{percent(inside)} of the live bytes were not asked for")
+    return " · ".join(words)
 
 
 def _peak(process: Process) -> Text:
@@ -140,12 +167,13 @@ def _peak(process: Process) -> Text:
 
 
 def _live(process: Process) -> str:
+    bound = process.live_bytes_error_bound if process.alive else 0
+    live = format_bytes(process.live_bytes) + (f" ±{format_bytes(bound)}" if bound else "")
     blocks = f"{format_count(process.live_blocks)} block{'' if process.live_blocks == 1 else 's'}"
     return (
-        f"{format_bytes(process.live_bytes)} in {blocks} (the program asked for "
-        f"about {format_bytes(process.requested_live_bytes)})"
+        f"{live} in {blocks} (the program asked for about {format_bytes(process.requested_live_bytes)})"
         if process.live_blocks
-        else f"{format_bytes(process.live_bytes)} in {blocks}"
+        else f"{live} in {blocks}"
     )
 
 
@@ -158,6 +186,30 @@ def _allocations(process: Process) -> str:
     if process.remote_frees:
         words.append(f"about {format_count(process.remote_frees)} freed by another thread")
     return " · ".join(words)
+
+
+def render_spans(process: Process) -> RenderableType | None:
+    """Make the table of a forged heap's spans by class, fullest to emptiest; None for other heaps."""
+    rows = [row for row in process.spans if row.span_bytes]
+    if not rows:
+        return None
+    table = _table("Spans of", "Spans", "Bytes", "Used blocks")
+    table.add_column("full to empty", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            span_label(row),
+            format_count(row.spans),
+            format_bytes(row.span_bytes),
+            format_count(row.used_blocks) if row.kind == "blocks" else NO_VALUE,
+            _occupancy(row.spans_by_occupancy) if row.kind == "blocks" else Text(),
+        )
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _occupancy(bands: Sequence[int]) -> Text:
+    most = max(bands)
+    levels = (" ▁▂▃▄▅▆▇█"[-(-8 * count // most)] if most else " " for count in reversed(bands))
+    return Text("".join(levels), style="cyan")
 
 
 def _python(process: Process, python: PythonHeap) -> str:

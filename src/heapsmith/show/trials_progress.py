@@ -55,6 +55,20 @@ class TrialsProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self, total: float, what: str, seconds_each: float) -> None:
+        """Begin something else: nothing of it is done yet.
+
+        Args:
+            total: What 100 % of it is.
+            what: What is being done.
+            seconds_each: What one unit is expected to take.
+        """
+        self._total, self._done, self._seconds_each = total, 0.0, seconds_each
+        self._began = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=0, total=total)
+        self.say(what)
+
     def say(self, what: str) -> None:
         """Show what is being done now."""
         self._what = what

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from heapsmith.run.history import Curve, History, ProcessKey, key_of
-from heapsmith.run.values import Process, SizeClass, Thread
+from heapsmith.run.values import Process, SizeClass, SpanClass, Thread
 from heapsmith.show.labels import (
     EVENT_LABELS,
     NO_VALUE,
@@ -19,6 +19,7 @@ from heapsmith.show.labels import (
     percent,
     signed_bytes,
     signed_count,
+    span_label,
     thread_label,
 )
 from heapsmith.show.save import shown_rows
@@ -78,6 +79,15 @@ class Happening(msgspec.Struct, frozen=True):
     tone: str
 
 
+class Strip(msgspec.Struct, frozen=True):
+    """The spans of a class as a strip, fullest first; a piece is its share of the strip, its tenth and its words."""
+
+    name: str
+    amount: str
+    share: float
+    pieces: list[tuple[float, int, str]]
+
+
 class View(msgspec.Struct, frozen=True):
     """Everything a view says about the chosen process."""
 
@@ -105,6 +115,7 @@ class View(msgspec.Struct, frozen=True):
     events: list[Happening]
     notes: list[str]
     problem: str
+    strips: list[Strip] = []
 
 
 def encode_key(key: ProcessKey) -> str:
@@ -197,7 +208,41 @@ def compute_view(
         events=_happenings(process),
         notes=process.notes,
         problem=problem,
+        strips=_strips(process),
     )
+
+
+def _strips(process: Process) -> list[Strip]:
+    """Say how full the spans are: the largest first, what is free last."""
+    widest = max((row.span_bytes for row in process.spans), default=0)
+    return [
+        Strip(
+            name=span_label(row),
+            amount=format_bytes(row.span_bytes),
+            share=round(row.span_bytes / widest, 4),
+            pieces=_pieces(row),
+        )
+        for row in sorted(process.spans, key=lambda row: (row.kind in ("dirty", "purged"), -row.span_bytes))
+        if row.span_bytes
+    ]
+
+
+def _pieces(row: SpanClass) -> list[tuple[float, int, str]]:
+    if row.kind != "blocks":
+        tenth = {"large": 9, "dirty": 0, "purged": -1}[row.kind]
+        runs = f"{format_count(row.spans)} run{'' if row.spans == 1 else 's'}, {format_bytes(row.span_bytes)}"
+        return [(1.0, tenth, f"{span_label(row)}: {runs}")]
+    pieces = [
+        (
+            count / row.spans,
+            tenth,
+            f"{span_label(row)}: {format_count(count)} of {format_count(row.spans)} spans are "
+            f"{10 * tenth} to {10 * tenth + 10} % full",
+        )
+        for tenth, count in enumerate(row.spans_by_occupancy)
+        if count
+    ]
+    return pieces[::-1]
 
 
 def _nothing(entries: list[Entry], problem: str) -> View:
@@ -306,6 +351,8 @@ def _tiles(process: Process, counted: Process, curve: Curve, since: bool) -> lis
                 title="CPython's own small objects, also part of live; arenas are what they lie in",
             )
         )
+    if process.committed_bytes is not None:
+        tiles += _heap_tiles(process, process.committed_bytes)
     tiles.append(_limit_tile(process))
     failed = process.last_failed_bytes
     last = "" if failed is None else f"the last of {format_bytes(failed)}"
@@ -320,6 +367,35 @@ def _tiles(process: Process, counted: Process, curve: Curve, since: bool) -> lis
     )
     if process.lost:
         tiles.append(Tile("Lost", format_count(process.lost), "events not counted", "bad"))
+    return tiles
+
+
+def _heap_tiles(process: Process, committed_bytes: int) -> list[Tile]:
+    """What the heap itself tells: of the system, and of what lies idle in it."""
+    reserved = "" if process.reserved_bytes is None else f"of {format_bytes(process.reserved_bytes)} reserved"
+    tiles = [
+        Tile("Committed", format_bytes(committed_bytes), reserved, title="Taken by the heap from the system")
+    ]
+    if process.metadata_bytes is not None:
+        tiles[0] = msgspec.structs.replace(
+            tiles[0], title=f"{tiles[0].title}, {format_bytes(process.metadata_bytes)} of it metadata"
+        )
+    if process.free_cached_bytes is not None:
+        outside = process.external_fragmentation_ratio
+        tiles.append(
+            Tile(
+                "Free in heap",
+                format_bytes(process.free_cached_bytes),
+                "" if outside is None else f"{percent(outside)} fragmented",
+                title="Committed and free: in the threads' caches, in waiting batches, as warm pages. Fragmented: the "
+                "share of the committed bytes that holds nothing live"
+                + (
+                    ""
+                    if process.metadata_bytes is None
+                    else f"; metadata {format_bytes(process.metadata_bytes)}"
+                ),
+            )
+        )
     return tiles
 
 

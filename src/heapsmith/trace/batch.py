@@ -17,7 +17,7 @@ NO_OBJECT: Final = -1
 UNKNOWN_OBJECT: Final = -2
 """In `EventBatch.died`: the block was allocated before the recording began, or its allocation was dropped."""
 
-_BATCH_HEADER: Final = np.dtype(
+BATCH_HEADER: Final = np.dtype(
     [
         ("base_tick", "<u8"),
         ("first_object", "<u8"),
@@ -27,6 +27,7 @@ _BATCH_HEADER: Final = np.dtype(
         ("flags", "<u4"),
     ]
 )
+"""Before the columns of a batch; `stacks` is 0 where none of its events has a stack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def encode_batch(
         stack_index, (stack_table,) = _rank(stacks_of_born)
     else:
         stack_index = stack_table = np.zeros(0, np.uint64)
-    header = np.zeros(1, _BATCH_HEADER)
+    header = np.zeros(1, BATCH_HEADER)
     header[0] = base_tick, first_object, len(operation), len(shapes[0]), len(stack_table), 0
     payload = b"".join(
         [
@@ -119,10 +120,10 @@ def decode_batch(payload: memoryview, *, process: int, first_event: int, tick_ns
     Raises:
         ValueError: The payload is not a batch of events.
     """
-    header = np.frombuffer(payload, _BATCH_HEADER, 1)[0]
+    header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
     count = int(header["events"])
     columns: list[NDArray[np.uint64]] = []
-    offset = _BATCH_HEADER.itemsize
+    offset = BATCH_HEADER.itemsize
     for _ in range(10):
         values, offset = decode_column(payload, offset)
         columns.append(values)

@@ -74,5 +74,29 @@ def decode_column(data: memoryview, offset: int) -> tuple[NDArray[np.uint64], in
     return values, offset
 
 
+def split_column(
+    data: memoryview, offset: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint32], NDArray[np.uint64], int]:
+    """Find the streams of the column at `offset` without putting them together.
+
+    Returns:
+        The codes, shape (n,), the 16-, 32- and 64-bit values in the order of their codes, and the offset behind them.
+
+    Raises:
+        ValueError: The bytes are not a column.
+    """
+    counts = np.frombuffer(data, _COUNTS, 4, offset).astype(np.int64)
+    offset += 16
+    codes = np.frombuffer(data, np.uint8, int(counts[0]), offset)
+    offset += len(codes)
+    wide: list[NDArray[np.unsignedinteger]] = []
+    for dtype, count in zip((np.uint16, np.uint32, np.uint64), counts[1:], strict=True):
+        # A copy, because values of a stream may lie at odd addresses.
+        values = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), int(count), offset).astype(dtype)
+        wide.append(values)
+        offset += values.nbytes
+    return codes, wide[0], wide[1], wide[2], offset  # type: ignore[return-value]
+
+
 def _header(*counts: int) -> bytes:
     return np.array(counts, _COUNTS).tobytes()

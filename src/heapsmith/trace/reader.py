@@ -30,6 +30,7 @@ from heapsmith.trace.layout import (
     Codec,
     Kind,
 )
+from heapsmith.trace.objects import ObjectBatch, read_objects
 from heapsmith.trace.records import (
     Drops,
     End,
@@ -154,6 +155,23 @@ class Trace:
                     first_event=chunk.first,
                     tick_ns=self.manifest.tick_ns,
                 )
+
+    def payloads(self, process: int) -> Iterator[memoryview]:
+        """Yield the decompressed batches of one process as bytes, in order: what `decode_batch` takes."""
+        return (self._payload(chunk) for chunk in self._chunks if chunk.process == process)
+
+    def first_payload(self, process: int, *, last: bool = False) -> memoryview | None:
+        """Answer the first batch of one process as bytes, or the last one; None where it has none."""
+        chunks = reversed(self._chunks) if last else self._chunks
+        return next((self._payload(chunk) for chunk in chunks if chunk.process == process), None)
+
+    def objects(self, process: int | None = None) -> Iterator[ObjectBatch]:
+        """Yield the objects, each with its birth and death, in the order in which they died.
+
+        Args:
+            process: Index of the process; all of them, one after another, when left out.
+        """
+        return read_objects(self, process)
 
     def frames_of(self, stack: int) -> list[int]:
         """Answer the numbers of a stack's frames, innermost first."""

@@ -51,7 +51,12 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
 
 
 def _time(outcome: Outcome, workload: Workload) -> float | None:
-    """Geometric mean of clock and processor time: neighbours on the machine disturb the clock more."""
+    """Geometric mean of clock and processor time: neighbours on the machine disturb the clock more.
+
+    Of a replay the processor time alone: its clock has the waiting of threads for each other in it.
+    """
+    if workload.replay is not None:
+        return FIGURE["cpu_s"].read(outcome, workload)
     metric = outcome.metric
     clock = FIGURE["time_s"].read(outcome, workload)
     if metric is not None and metric > 0:

@@ -42,6 +42,7 @@ class SlotState(enum.IntEnum):
 
     FREE = 0
     ALIVE = 1
+    SPANS = 2
 
 
 class SlotKind(enum.IntEnum):
@@ -53,10 +54,29 @@ class SlotKind(enum.IntEnum):
     ENDED_PYTHON = 3
     INHERITED_NATIVE = 4
     INHERITED_PYTHON = 5
+    SPANS = 6
 
 
+class SpanKind(enum.IntEnum):
+    """What the spans of a row are."""
+
+    BLOCKS = 0
+    LARGE = 1
+    DIRTY = 2
+    PURGED = 3
+
+
+OCCUPANCY_BANDS: Final = 10
+SPAN_ROWS: Final = 72
 SHARED_SLOTS: Final = 4
 """The first slots: ended native, ended Python, inherited native, inherited Python."""
+
+
+class Counting(enum.IntEnum):
+    """How blocks come to be counted: each call, or by what moves between a heap and its threads' caches."""
+
+    CALLS = 0
+    BATCHES = 1
 
 
 class EventKind(enum.IntEnum):
@@ -232,6 +252,38 @@ REGION_HEADER: Final = Struct(
         Field("told_free_cached_bytes", "u64", "committed and free"),
         Field("pools", POOL, "private pools of the program", POOL_CAPACITY),
         Field("overflowed", "u64", "allocations of more than PTRDIFF_MAX bytes, which nobody could meet"),
+        Field("counting", "u32", "Counting"),
+        Field("spans_slot", "u32", "the slot that is a SpanTable, 0 is none"),
+        Field("live_bytes_error_bound", "u64", "live bytes are off by at most this"),
+    ),
+    PAGE_BYTES,
+)
+
+SPAN_ROW: Final = Struct(
+    "SpanRow",
+    "The spans of one size class of a forged heap, or all runs of pages in one state.",
+    (
+        Field("class_bytes", "u32", "block size; 0 for runs of pages"),
+        Field("kind", "u32", "SpanKind"),
+        Field("span_kib", "u32", "all the spans together, in KiB"),
+        Field("used_blocks", "u32", "blocks that are out of the central heap"),
+        Field("spans_by_occupancy", "u32", "spans by tenths of their blocks that are out", OCCUPANCY_BANDS),
+    ),
+    56,
+)
+
+SPAN_TABLE: Final = Struct(
+    "SpanTable",
+    "What a forged heap's spans hold, in the place of a slot; odd sequence while it is being written.",
+    (
+        Field("state", "u32", "SlotState"),
+        Field("kind", "u32", "SlotKind"),
+        Field("sequence", "u32", "odd while the rows are being written"),
+        Field("generation", "u32", "of the slot"),
+        Field("time_ns", "u64", "CLOCK_MONOTONIC when it was written, 0 is never"),
+        Field("rows_used", "u32", "of the next"),
+        Field("zero", "u32", "keeps the rows aligned"),
+        Field("rows", SPAN_ROW, "classes by rising size, then runs of pages", SPAN_ROWS),
     ),
     PAGE_BYTES,
 )
@@ -263,7 +315,7 @@ LAUNCH: Final = Struct(
     64,
 )
 
-STRUCTS: Final = (CELL, LARGE_CELL, SLOT, EVENT, POOL, REGION_HEADER, CONTROL, LAUNCH)
-ENUMS: Final = (SlotState, SlotKind, EventKind, PythonState, Allocator)
+STRUCTS: Final = (CELL, LARGE_CELL, SLOT, EVENT, POOL, REGION_HEADER, SPAN_ROW, SPAN_TABLE, CONTROL, LAUNCH)
+ENUMS: Final = (SlotState, SlotKind, Counting, EventKind, SpanKind, PythonState, Allocator)
 SLOTS_OFFSET_BYTES: Final = 2 * PAGE_BYTES
 REGION_BYTES: Final = SLOTS_OFFSET_BYTES + SLOT_CAPACITY * SLOT.size_bytes

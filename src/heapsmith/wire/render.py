@@ -22,6 +22,8 @@ _CONSTANTS: Final = {
     "kPageBytes": ("size_t", region.PAGE_BYTES),
     "kEventCapacity": ("uint32_t", region.EVENT_CAPACITY),
     "kSlotCapacity": ("uint32_t", region.SLOT_CAPACITY),
+    "kOccupancyBands": ("uint32_t", region.OCCUPANCY_BANDS),
+    "kSpanRows": ("uint32_t", region.SPAN_ROWS),
     "kPoolCapacity": ("uint32_t", region.POOL_CAPACITY),
     "kSharedSlots": ("uint32_t", region.SHARED_SLOTS),
     "kHeaderPages": ("uint32_t", region.SLOTS_OFFSET_BYTES // region.PAGE_BYTES),

@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "abi/forged_region.h"
 #include "abi/heap.h"
+#include "abi/knobs.h"
 
 namespace {
 
@@ -24,13 +26,31 @@ void thread_begins() {
   if (has_key) pthread_setspecific(end_of_thread, reinterpret_cast<void*>(intptr_t{1}));
 }
 
+// The region first: its lock is taken by threads that hold none of the heap's.
+void before_fork() {
+  hs::forged_region::fork_prepare();
+  SpecHeap::fork_prepare();
+}
+void after_fork_in_parent() {
+  SpecHeap::fork_parent();
+  hs::forged_region::fork_parent();
+}
+void after_fork_in_child() {
+  SpecHeap::fork_child();
+  hs::forged_region::fork_child();
+}
+
 // First among the constructors of the libraries that were preloaded.
 __attribute__((constructor(101))) void enter() {
+  hs::launch_knobs::read();
   has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
   SpecHeap::on_thread_attached = thread_begins;
   // What allocated before was the main thread, whose end is the process's.
-  pthread_atfork(SpecHeap::fork_prepare, SpecHeap::fork_parent, SpecHeap::fork_child);
+  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  if (hs::launch_knobs::is_shown) hs::forged_region::open();
 }
+
+__attribute__((destructor(101))) void leave() { hs::forged_region::close(); }
 
 }  // namespace
 

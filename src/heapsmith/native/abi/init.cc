@@ -2,10 +2,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -102,17 +100,6 @@ __attribute__((constructor(101))) void enter() {
 }  // namespace
 
 extern "C" {
-
-// A sandbox begins with one of these.
-HS_EXPORT int prctl(int option, ...) noexcept {
-  va_list arguments;
-  va_start(arguments, option);
-  unsigned long given[4];
-  for (unsigned long& argument : given) argument = va_arg(arguments, unsigned long);
-  va_end(arguments);
-  if (option == PR_SET_SECCOMP || option == PR_SET_NO_NEW_PRIVS) os::is_restricted = true;
-  return static_cast<int>(syscall(SYS_prctl, option, given[0], given[1], given[2], given[3]));
-}
 
 // The C library calls none of the handlers of fork around it.
 HS_EXPORT pid_t _Fork(void) noexcept {

@@ -60,6 +60,14 @@ class Hardened {
   static_assert(Classes::largest_bytes <= 32_KiB, "larger blocks are guarded as spans of their own");
 
   static inline void (*&on_thread_attached)() = Inner::on_thread_attached;
+  // The inner heap's blocks come and go with the quarantine: the program's are told here, each as it comes and goes.
+  static inline constinit Listener listener{};
+  static void listen(const Listener& to) {
+    listener = {to.blocks, to.admits, nullptr};
+    Inner::listen({nullptr, nullptr, to.visit});
+  }
+  static void tell_current() {}
+  static size_t untold_bytes() { return 0; }
 
   static void* allocate(size_t requested_bytes) { return allocate_aligned(16, requested_bytes); }
 
@@ -74,6 +82,7 @@ class Hardened {
 
   static void* allocate_aligned(size_t alignment, size_t requested_bytes) {
     if (alignment < 16) alignment = 16;
+    if (listener.admits && !listener.admits(requested_bytes)) return nullptr;
     if (requested_bytes > Inner::largest_request_bytes - 16 || alignment > Inner::largest_request_bytes / 4)
       return nullptr;
     const size_t needed = alignment + requested_bytes + 1;
@@ -174,6 +183,7 @@ class Hardened {
     header->size_and_shift = requested_bytes | uint64_t{log2_floor(lead)} << 56;
     header->seal = seal_of(block, header->size_and_shift, live);
     memset(block + requested_bytes, canary(), static_cast<size_t>(end - block) - requested_bytes);
+    tell(requested_bytes, 1);
     return block;
   }
 
@@ -247,7 +257,12 @@ class Hardened {
     die(caller, what, block);
   }
 
+  static void tell(size_t requested_bytes, int64_t count) {
+    if (listener.blocks) listener.blocks(larger_of(round_up(requested_bytes, 16), 16), count);
+  }
+
   static void retire(void* block, const Place& place) {
+    tell(place.requested_bytes, -1);
     Header* header = header_of(block);
     header->seal = seal_of(block, header->size_and_shift, freed);
     auto* bytes = static_cast<char*>(block);

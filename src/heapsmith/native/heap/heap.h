@@ -14,6 +14,7 @@
 
 #include "base/compiler.h"
 #include "heap/central.h"
+#include "heap/listener.h"
 #include "heap/page_heap.h"
 #include "heap/thread_cache.h"
 #include "os/die.h"
@@ -54,6 +55,18 @@ struct Heap {
     if (on_thread_attached) on_thread_attached();
   }
 
+  static inline constinit Listener listener{};
+  // Told where no cache is involved.
+  static void tell(size_t block_bytes, int64_t count) {
+    if (listener.blocks) listener.blocks(block_bytes, count);
+  }
+  static void listen(const Listener& to) { listener = to; }
+  // What this thread has is told up to this moment.
+  static void tell_current() { CacheType::tell_current(); }
+  // How far off what was told can be by now.
+  static size_t untold_bytes() { return CacheType::untold_bytes(); }
+  static bool admits(size_t bytes) { return HS_LIKELY(!listener.admits) || listener.admits(bytes); }
+
   // --- the hot path
   // ---------------------------------------------------------------------------------------------
 
@@ -70,7 +83,9 @@ struct Heap {
     FreeList& list = CacheType::current->lists[class_index];
     void* block = list.head;
     if (HS_UNLIKELY(!block)) return CacheType::refill(class_index);
-    list.head = Links::next(block);
+    void* next = Links::next(block);
+    __builtin_prefetch(next);
+    list.head = next;
     list.room++;
     return block;
   }
@@ -215,8 +230,11 @@ struct Heap {
 
   static void* allocate_span(size_t requested_bytes, size_t alignment) {
     if (requested_bytes > largest_request_bytes || alignment > largest_request_bytes / 2) return nullptr;
+    if (!admits(requested_bytes)) return nullptr;
     Span* span = PageHeapType::allocate(larger_of(divide_up(requested_bytes, page_bytes), 1), alignment);
-    return span ? pointer_to(span->start) : nullptr;
+    if (!span) return nullptr;
+    tell_large(span->bytes(), 1);
+    return pointer_to(span->start);
   }
 
   static HS_SLOW_PATH void* allocate_zeroed_large(size_t requested_bytes) {
@@ -228,6 +246,7 @@ struct Heap {
         block = allocate_class(class_index);
       } else {
         block = CentralType::fetch_fresh(class_index, zeroed);
+        if (block) tell(Classes::bytes_of(class_index), 1);
       }
     } else {
       block = allocate_span(requested_bytes, page_bytes);
@@ -246,11 +265,18 @@ struct Heap {
     if (class_index != 0) return CacheType::overflow(class_index, block);
     Span* span = large_span(block);
     if (!span) return deallocate_unknown(block);
+    const size_t bytes = span->bytes();
     PageHeapType::free(span);
+    tell_large(bytes, -1);
+  }
+  static void tell_large(size_t bytes, int64_t count) {
+    tell(bytes, count);
+    if (listener.visit) listener.visit(Os::now_ms());
   }
   static HS_SLOW_PATH void deallocate_remote(unsigned class_index, void* block) {
     if (CentralType::is_single(class_index)) return CacheType::overflow(class_index, block);
     CentralType::release_remote(class_index, Map::span_of(address_of(block)), block);
+    tell(Classes::bytes_of(class_index), -1);
   }
   static HS_SLOW_PATH void deallocate_unknown(void* block) {
     if (block) unknown_pointer("free()", block);
@@ -264,9 +290,21 @@ struct Heap {
     Span* span = large_span(block);
     if (!span) unknown_pointer("realloc()", block);
     const size_t page_count = divide_up(requested_bytes, page_bytes);
-    if (PageHeapType::resize(span, page_count)) return block;
-    if (Span* moved = PageHeapType::move(span, page_count)) return pointer_to(moved->start);
+    if (requested_bytes > old_bytes && !admits(requested_bytes - old_bytes)) return nullptr;
+    if (PageHeapType::resize(span, page_count)) {
+      tell_resized(old_bytes, span->bytes());
+      return block;
+    }
+    if (Span* moved = PageHeapType::move(span, page_count)) {
+      tell_resized(old_bytes, moved->bytes());
+      return pointer_to(moved->start);
+    }
     return move_block(block, requested_bytes, old_bytes);
+  }
+  static void tell_resized(size_t old_bytes, size_t new_bytes) {
+    if (old_bytes == new_bytes) return;
+    tell(old_bytes, -1);
+    tell(new_bytes, 1);
   }
   static HS_SLOW_PATH void* move_block(void* block, size_t requested_bytes, size_t old_bytes) {
     void* moved = allocate(requested_bytes);

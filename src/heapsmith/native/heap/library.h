@@ -1,9 +1,8 @@
-// A heap built into a program of one's own: allocators for the standard library, local heaps, arenas, leak
-// checks.
+// A heap built into a program of one's own: allocators for the standard library and leak checks; local heaps and arenas
+// are in heap/local_library.h.
 //
 //   std::vector<int, heapsmith::StlAllocator<int>> numbers;
 //   heapsmith::MemoryResource resource;             std::pmr::vector<int> more(&resource);
-//   heapsmith::Arena arena;                         int* brief = arena.make<int>(7);
 //
 // Nothing is replaced: malloc stays what it is. Unlike everything else here, this header uses the C++
 // library.
@@ -13,9 +12,9 @@
 #include <memory_resource>
 #include <new>
 #include <type_traits>
-#include <utility>
 
 #include "heap/heap.h"
+#include "heap/local_library.h"
 
 namespace heapsmith {
 
@@ -65,74 +64,6 @@ class MemoryResource : public std::pmr::memory_resource {
   bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
     return dynamic_cast<const MemoryResource*>(&other) != nullptr;
   }
-};
-
-// Memory for things that end together: handed out by moving a pointer, given back all at once or to a mark.
-class Arena {
- public:
-  explicit Arena(std::size_t chunk_bytes = 64 * 1024) : chunk_bytes_(chunk_bytes) {}
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-  ~Arena() { release(); }
-
-  struct Mark {
-    void* chunk;
-    char* next;
-  };
-
-  void* allocate(std::size_t bytes, std::size_t alignment = alignof(std::max_align_t)) {
-    char* block = aligned(next_, alignment);
-    if (next_ == nullptr || block > end_ || bytes > static_cast<std::size_t>(end_ - block)) {
-      add_chunk(bytes + alignment);
-      block = aligned(next_, alignment);
-    }
-    next_ = block + bytes;
-    return block;
-  }
-  // Its destructor will not be called.
-  template <class T, class... Arguments>
-  T* make(Arguments&&... arguments) {
-    static_assert(std::is_trivially_destructible_v<T>, "an arena calls no destructors");
-    return new (allocate(sizeof(T), alignof(T))) T(std::forward<Arguments>(arguments)...);
-  }
-
-  Mark mark() const { return {chunk_, next_}; }
-  // Everything allocated since the mark is gone.
-  void release_to(const Mark& mark) {
-    while (chunk_ != mark.chunk) drop_chunk();
-    next_ = mark.next;
-    end_ = chunk_ ? chunk_->end : nullptr;
-  }
-  void release() { release_to({nullptr, nullptr}); }
-
- private:
-  struct Chunk {
-    Chunk* before;
-    char* end;
-  };
-
-  static char* aligned(char* at, std::size_t alignment) {
-    return hs::pointer_to<char>(hs::round_up(hs::address_of(at), alignment));
-  }
-  void add_chunk(std::size_t least_bytes) {
-    const std::size_t bytes = hs::larger_of(chunk_bytes_, least_bytes + sizeof(Chunk));
-    auto* chunk = static_cast<Chunk*>(heapsmith::allocate(bytes));
-    chunk->before = chunk_;
-    chunk->end = reinterpret_cast<char*>(chunk) + bytes;
-    chunk_ = chunk;
-    next_ = reinterpret_cast<char*>(chunk + 1);
-    end_ = chunk->end;
-  }
-  void drop_chunk() {
-    Chunk* before = chunk_->before;
-    heapsmith::deallocate(chunk_);
-    chunk_ = before;
-  }
-
-  std::size_t chunk_bytes_;
-  Chunk* chunk_ = nullptr;
-  char* next_ = nullptr;
-  char* end_ = nullptr;
 };
 
 }  // namespace heapsmith

@@ -38,9 +38,10 @@ struct ThreadCache {
 
   FreeList lists[Classes::index_count];
   Batch spares[Classes::index_count];
-  bool used[Classes::index_count];  // since the last maintenance, as far as the slow paths can tell
-  uint8_t class_set;                // everybody's, or that of this thread's name
-  bool set_by_call;                 // the name does not matter any more
+  uint32_t told_cached[Classes::index_count];  // blocks held here when the listener was last told
+  bool used[Classes::index_count];             // since the last maintenance, as far as the slow paths can tell
+  uint8_t class_set;                           // everybody's, or that of this thread's name
+  bool set_by_call;                            // the name does not matter any more
   bool attached;
   bool busy;  // in a slow path: the lists may be between two states
   unsigned victim;
@@ -64,7 +65,7 @@ struct ThreadCache {
   static HS_SLOW_PATH void* refill(unsigned class_index) {
     [[maybe_unused]] const bool is_first = !current->attached;
     ThreadCache* cache = attached_cache();
-    if (!cache) return CentralType::fetch(class_index, 1, nullptr).head;
+    if (!cache) return fetch_one(class_index);
     if constexpr (Classes::set_count > 1) {
       // The class was chosen before anybody knew whose thread this is.
       if (is_first) class_index = Classes::translations.of[cache->class_set][class_index];
@@ -74,12 +75,14 @@ struct ThreadCache {
     Batch& spare = cache->spares[class_index];
     cache->used[class_index] = true;
     Batch batch = spare;
+    uint32_t came = 0;
     if (batch.count > 0) {
       spare = {nullptr, 0};
-    } else {
+    } else if (Parts::admits(Classes::bytes_of(class_index))) {
       cache->visit();
       cache->grow(class_index);
       batch = CentralType::fetch(class_index, list.capacity ? list.capacity : 1, cache);
+      came = batch.count;
     }
     if (batch.count > 0) {
       if (batch.count - 1 > list.capacity) cache->grant(class_index, batch.count);
@@ -87,7 +90,14 @@ struct ThreadCache {
       list.room = list.capacity - (batch.count - 1);
     }
     leave(cache);
+    cache->tell(class_index, came);
     return batch.head;
+  }
+  static void* fetch_one(unsigned class_index) {
+    const size_t bytes = Classes::bytes_of(class_index);
+    void* block = Parts::admits(bytes) ? CentralType::fetch(class_index, 1, nullptr).head : nullptr;
+    if (block) Parts::tell(bytes, 1);
+    return block;
   }
 
   static HS_SLOW_PATH void overflow(unsigned class_index, void* block) {
@@ -95,8 +105,10 @@ struct ThreadCache {
     if (!cache) {
       Links::set_next(block, nullptr);
       CentralType::release_to_spans(class_index, {block, 1});
+      Parts::tell(Classes::bytes_of(class_index), -1);
       return;
     }
+    int64_t came = 0;
     cache->busy = true;
     FreeList& list = cache->lists[class_index];
     cache->used[class_index] = true;
@@ -111,6 +123,7 @@ struct ThreadCache {
     } else if (list.capacity == 0 || CentralType::is_single(class_index)) {
       Links::set_next(block, nullptr);
       CentralType::release(class_index, {block, 1});
+      came = -1;
     } else {
       Batch& spare = cache->spares[class_index];
       const Batch old = spare;
@@ -119,8 +132,10 @@ struct ThreadCache {
       list.head = block;
       list.room = list.capacity - 1;
       if (old.count > 0) CentralType::release(class_index, old);
+      came = -int64_t{old.count};
     }
     leave(cache);
+    cache->tell(class_index, came);
   }
 
   // Everything this thread holds goes back to the central heap; the cache itself waits for another thread.
@@ -157,6 +172,9 @@ struct ThreadCache {
   static void flush_current() {
     if (current->attached) current->flush();
   }
+  static void tell_current() {
+    if (current->attached) current->tell_all();
+  }
 
   // --- fork
   // -----------------------------------------------------------------------------------------------------
@@ -179,6 +197,9 @@ struct ThreadCache {
       cache->unregister();
     }
   }
+
+  // How far off what the listener was told can be by now: what all lists can take, in bytes.
+  static size_t untold_bytes() { return load_relaxed(room_bytes_); }
 
   // Blocks waiting in the caches of all threads, in bytes: approximate while they work.
   static size_t cached_bytes() {
@@ -224,6 +245,7 @@ struct ThreadCache {
       cache->next = registered_;
       if (registered_) registered_->previous = cache;
       registered_ = cache;
+      fetch_add_relaxed(room_bytes_, cache->capacity_bytes());
     }
     registry_lock_.unlock();
     if (!cache) return nullptr;
@@ -256,6 +278,7 @@ struct ThreadCache {
     attached = false;
     next = idle_;
     idle_ = this;
+    fetch_add_relaxed(room_bytes_, -capacity_bytes());
   }
 
   static uint32_t first_capacity(size_t class_bytes) {
@@ -285,6 +308,7 @@ struct ThreadCache {
   void grant(unsigned class_index, uint32_t capacity) {
     FreeList& list = lists[class_index];
     granted_bytes += bytes_for(class_index, capacity) - bytes_for(class_index, list.capacity);
+    fetch_add_relaxed(room_bytes_, (capacity - list.capacity) * Classes::bytes_of(class_index));
     list.room += capacity - list.capacity;
     list.capacity = capacity;
   }
@@ -292,8 +316,19 @@ struct ThreadCache {
     FreeList& list = lists[class_index];
     if (list.capacity == 0) return;
     flush_class(class_index, false);
+    drop_capacity(class_index);
+  }
+  void drop_capacity(unsigned class_index) {
+    FreeList& list = lists[class_index];
     granted_bytes -= bytes_for(class_index, list.capacity);
+    fetch_add_relaxed(room_bytes_, -(list.capacity * Classes::bytes_of(class_index)));
     list.room = list.capacity = 0;
+  }
+  size_t capacity_bytes() const {
+    size_t bytes = 0;
+    for (unsigned index = 1; index < Classes::index_count; index++)
+      bytes += lists[index].capacity * Classes::bytes_of(index);
+    return bytes;
   }
   void flush_class(unsigned class_index, bool to_spans) {
     FreeList& list = lists[class_index];
@@ -301,14 +336,29 @@ struct ThreadCache {
     list.head = nullptr;
     list.room = list.capacity;
     spares[class_index] = {nullptr, 0};
+    int64_t came = 0;
     for (const Batch& batch : batches) {
       if (batch.count == 0) continue;
+      came -= batch.count;
       if (to_spans) {
         CentralType::release_to_spans(class_index, batch);
       } else {
         CentralType::release(class_index, batch);
       }
     }
+    tell(class_index, came);
+  }
+  // `came` blocks came from the central heap; what changed beyond that went to the program or came from it.
+  void tell(unsigned class_index, int64_t came) {
+    if (HS_LIKELY(!Parts::listener.blocks)) return;
+    const FreeList& list = lists[class_index];
+    const uint32_t cached = list.capacity - list.room + spares[class_index].count;
+    const int64_t change = came + told_cached[class_index] - cached;
+    told_cached[class_index] = cached;
+    if (change != 0) Parts::listener.blocks(Classes::bytes_of(class_index), change);
+  }
+  void tell_all() {
+    for (unsigned index = 1; index < Classes::index_count; index++) tell(index, 0);
   }
   void flush() {
     busy = true;
@@ -316,9 +366,11 @@ struct ThreadCache {
     leave(this);
   }
   void forget_all() {
+    fetch_add_relaxed(room_bytes_, -capacity_bytes());
     for (unsigned index = 1; index < Classes::index_count; index++) {
       lists[index] = {nullptr, 0, 0};
       spares[index] = {nullptr, 0};
+      told_cached[index] = 0;
     }
     granted_bytes = 0;
   }
@@ -332,6 +384,7 @@ struct ThreadCache {
   void visit() {
     if (++visits % 4 != 0) return;
     const uint64_t now_ms = Os::now_ms();
+    if (Parts::listener.visit) Parts::listener.visit(now_ms);
     if (now_ms - maintained_ms < maintenance_ms) return;
     maintained_ms = now_ms;
     if constexpr (Classes::set_count > 1) {
@@ -340,11 +393,11 @@ struct ThreadCache {
     for (unsigned index = 1; index < Classes::index_count; index++) {
       if (!used[index] && lists[index].capacity > 0) {
         flush_class(index, true);
-        granted_bytes -= bytes_for(index, lists[index].capacity);
-        lists[index].room = lists[index].capacity = 0;
+        drop_capacity(index);
       }
       used[index] = false;
     }
+    tell_all();
     if (now_ms - load_relaxed(recycled_ms_) >= maintenance_ms) {
       store_relaxed(recycled_ms_, now_ms);
       CentralType::recycle(false);
@@ -356,6 +409,8 @@ struct ThreadCache {
   static inline ThreadCache* registered_;
   static inline ThreadCache* idle_;
   static inline uint64_t recycled_ms_;
+  // What the lists of all registered caches can take.
+  static inline size_t room_bytes_;
 };
 
 }  // namespace hs

@@ -36,6 +36,16 @@ struct Linux {
   }
   // The pages are gone and read as zero.
   static bool purge(void* start, size_t bytes) { return advise(start, bytes, MADV_DONTNEED); }
+  // The kernel may take the pages whenever it wants them: until then they are as they were. Since Linux 4.5.
+  static bool purge_lazily(void* start, size_t bytes) { return advise(start, bytes, MADV_FREE); }
+  // Of huge pages that were reserved for such use (nr_hugepages), at a multiple of them; nullptr where there are none
+  // left. Not overcommitted: a page that was promised is there.
+  static void* map_reserved(size_t bytes) {
+    constexpr int kTwoMiB = 21 << MAP_HUGE_SHIFT;
+    const long result = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | kTwoMiB, -1, 0);
+    return result < 0 && result > -4096 ? nullptr : pointer_to(static_cast<uintptr_t>(result));
+  }
   static bool advise_huge_pages(void* start, size_t bytes) { return advise(start, bytes, MADV_HUGEPAGE); }
   static bool populate(void* start, size_t bytes) { return advise(start, bytes, MADV_POPULATE_WRITE); }
   static bool make_inaccessible(void* start, size_t bytes) {

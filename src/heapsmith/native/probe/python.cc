@@ -90,18 +90,53 @@ void mark_pools(void* arena, size_t bytes, bool present) {
   }
 }
 
-bool is_wrapped(int domain) {
-  PyMemAllocatorEx now = {};
-  interpreter.get_allocator(domain, &now);
-  return now.allocate == objects::allocate;
+// An interpreter that reads its configuration may put others in our place (its debug hooks), and whoever comes later puts
+// others over ours (tracemalloc): to wrap those would send every request round in a circle. So until the first arena is
+// asked for, it is noted whether a request came through ours.
+__thread bool came_through_ours;
+bool is_settled = false;
+
+class ThroughOurs {
+ public:
+  ThroughOurs() { came_through_ours = true; }
+  ~ThroughOurs() { came_through_ours = false; }
+  ThroughOurs(const ThroughOurs&) = delete;
+  ThroughOurs& operator=(const ThroughOurs&) = delete;
+};
+
+void* allocate_noted(void* context, size_t bytes) {
+  const ThroughOurs here;
+  return objects::allocate(context, bytes);
+}
+
+void* allocate_zeroed_noted(void* context, size_t count, size_t bytes) {
+  const ThroughOurs here;
+  return objects::allocate_zeroed(context, count, bytes);
+}
+
+void* reallocate_noted(void* context, void* block, size_t bytes) {
+  const ThroughOurs here;
+  return objects::reallocate(context, block, bytes);
 }
 
 void wrap_domains() {
   for (int domain = kMemory; domain <= kObject; ++domain) {
-    if (is_wrapped(domain)) continue;
-    const auto* before = reinterpret_cast<const void*>(wrapped[domain].allocate);
     interpreter.get_allocator(domain, &wrapped[domain]);
-    if (before != nullptr && before != reinterpret_cast<const void*>(wrapped[domain].allocate)) {
+    PyMemAllocatorEx ours = {&wrapped[domain], allocate_noted, allocate_zeroed_noted, reallocate_noted,
+                             objects::deallocate};
+    interpreter.set_allocator(domain, &ours);
+  }
+}
+
+// Ours, without the note, where nobody stands over them; over others that stand in their place.
+void settle_domains() {
+  is_settled = true;
+  for (int domain = kMemory; domain <= kObject; ++domain) {
+    PyMemAllocatorEx now = {};
+    interpreter.get_allocator(domain, &now);
+    if (now.allocate != allocate_noted) {
+      if (came_through_ours) continue;
+      wrapped[domain] = now;
       largest_for_pools_bytes = kLargestObjectBytes - kDebugBytes;
     }
     PyMemAllocatorEx ours = {&wrapped[domain], objects::allocate, objects::allocate_zeroed, objects::reallocate,
@@ -118,6 +153,7 @@ void* allocate_arena(void*, size_t bytes) {
   const os::KeepErrno keep;
   mark_pools(arena, bytes, true);
   objects::change_arena_bytes(static_cast<int64_t>(bytes));
+  if (state == wire::PythonState::kCounted && !is_settled) settle_domains();
   return arena;
 }
 
@@ -185,11 +221,7 @@ void watch_python() {
 
 void look_for_python(const void* caller, void* mapping, size_t bytes) {
   if (HS_LIKELY(bytes != kArenaBytes)) return;
-  if (interpreter.set_allocator != nullptr) {
-    // An interpreter that read its configuration may have put other allocators over ours (its debug hooks).
-    if (state == wire::PythonState::kCounted && !is_wrapped(kObject)) wrap_domains();
-    return;
-  }
+  if (interpreter.set_allocator != nullptr) return;
   const char* path = path_of_object(caller);
   if (path == nullptr || strstr(path, "libpython3.") == nullptr) return;
   void* library = dlopen(path, RTLD_NOLOAD | RTLD_LAZY);

@@ -186,22 +186,51 @@ bool lay_out_from_table(const uint64_t* words) {
 
 }  // namespace
 
-uint32_t walk_python(PythonFrame* into, uint32_t capacity) {
-  if (load_acquire(is_known) == 0) return 0;
+const void* innermost_frame() {
+  if (load_acquire(is_known) == 0) return nullptr;
   const void* state = own_state();
-  if (state == nullptr) return 0;
+  if (state == nullptr) return nullptr;
   const void* frame = field<const void*>(state, layout.state_frame);
-  if (layout.is_indirect && frame != nullptr) frame = field<const void*>(frame, layout.indirect_frame);
+  return layout.is_indirect && frame != nullptr ? field<const void*>(frame, layout.indirect_frame) : frame;
+}
+
+uint64_t instruction_of(const void* frame) { return field<uint64_t>(frame, layout.instruction); }
+
+bool is_same_chain(const Chain::Link* links, uint32_t count) {
+  const uint32_t instruction = layout.instruction;
+  const uint32_t previous = layout.previous;
+  for (uint32_t at = 0; at < count; ++at) {
+    const void* frame = links[at].frame;
+    if (field<uint64_t>(frame, instruction) != links[at].instruction ||
+        field<const void*>(frame, previous) != links[at + 1].frame) {
+      return false;
+    }
+  }
+  return true;
+}
+
+uint32_t walk_python(const void* innermost, PythonFrame* into, uint32_t capacity, Chain& chain) {
   uint32_t count = 0;
-  while (frame != nullptr && count < capacity) {
+  chain.count = 0;
+  chain.is_whole = true;
+  const void* frame = innermost;
+  while (frame != nullptr) {
+    if (count == capacity || chain.count == Chain::kCapacity) {
+      chain.is_whole = false;
+      break;
+    }
+    const uint64_t instruction = instruction_of(frame);
+    chain.links[chain.count++] = {frame, instruction};
     const bool is_between = layout.entry == 0 && field<uint8_t>(frame, layout.owner) >= kOwnedByStack;
     if (is_between) {
       // No function of the program's: the loop was entered here.
       if (count > 0) into[count - 1].is_entry = true;
     } else {
       const void* code = field<const void*>(frame, layout.code);
-      if (code == nullptr || field<const void*>(code, kTypeOffset) != code_type) break;
-      const uint64_t instruction = field<uint64_t>(frame, layout.instruction);
+      if (code == nullptr || field<const void*>(code, kTypeOffset) != code_type) {
+        chain.is_whole = false;
+        break;
+      }
       const uint64_t start = reinterpret_cast<uint64_t>(code) + layout.code_start;
       const uint64_t offset = instruction >= start ? instruction - start : 0;
       into[count++] = {wire::kFramePythonBit | uint64_t{number_of(code)} << 32 | (offset & 0xffffffffu),
@@ -209,6 +238,7 @@ uint32_t walk_python(PythonFrame* into, uint32_t capacity) {
     }
     frame = field<const void*>(frame, layout.previous);
   }
+  chain.links[chain.count] = {frame, 0};
   return count;
 }
 

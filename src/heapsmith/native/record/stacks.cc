@@ -1,5 +1,7 @@
 #include "record/stacks.h"
 
+#include <string.h>
+
 #include "base/atomic.h"
 #include "base/bounded_lock.h"
 #include "base/compiler.h"
@@ -18,8 +20,30 @@ constexpr uint32_t kMostNative = 512;
 constexpr uint32_t kMostPython = 1024;
 constexpr uint32_t kMost = kMostNative + kMostPython;
 
-// A thread's last stack, outermost first: most of the next one is the same.
+// A stack that this thread was in: a call from the same place whose trail and chain read the same is in it again.
+struct Memo {
+  uintptr_t sp;
+  uintptr_t pc;
+  uintptr_t bp;
+  const void* innermost;  // Python's frame, null where there is none
+  uint32_t node;          // 0: nothing is kept here
+  uint32_t trail_count;
+  uint32_t link_count;
+  uint32_t at_words;  // of the room: values, then offsets, then links
+  bool uses_bp;
+};
+constexpr uint32_t kWays = 4;
+constexpr uint32_t kSetBits = 9;
+constexpr uint32_t kRoomWords = 512 * 1024;
+
+// Of a thread: its stacks by where they were captured, and its last one, outermost first, for most of the next is the same.
 struct Memory {
+  Memo memos[1u << kSetBits][kWays];
+  uint8_t next_way[1u << kSetBits];
+  uint32_t room_used_words;
+  uint64_t room[kRoomWords];
+  Trail trail;
+  Chain chain;
   NativeFrame native[kMostNative];
   PythonFrame python[kMostPython];
   uint64_t merged[kMost];
@@ -129,6 +153,69 @@ uint32_t merge(Memory& own, uint32_t native_count, uint32_t python_count) {
 
 }  // namespace
 
+namespace {
+
+void keep(Memory& own, const Registers& here, const void* innermost, uint32_t node, uint32_t set) {
+  const Trail& trail = own.trail;
+  const uint32_t link_count = innermost == nullptr ? 0 : own.chain.count + 1;
+  const uint32_t words = trail.count + (trail.count + 1) / 2 + link_count * 2;
+  if (words > kRoomWords / 4) return;
+  if (own.room_used_words + words > kRoomWords) {
+    for (auto& ways : own.memos) {
+      for (Memo& memo : ways) memo.node = 0;
+    }
+    own.room_used_words = 0;
+  }
+  Memo& memo = own.memos[set][own.next_way[set]++ % kWays];
+  memo = {here.sp, here.pc, here.bp, innermost, node, trail.count, link_count, own.room_used_words, trail.uses_bp};
+  uint64_t* to = own.room + own.room_used_words;
+  memcpy(to, trail.values, trail.count * sizeof(uint64_t));
+  memcpy(to + trail.count, trail.offsets, trail.count * sizeof(uint32_t));
+  memcpy(to + trail.count + (trail.count + 1) / 2, own.chain.links, link_count * sizeof(Chain::Link));
+  own.room_used_words += words;
+}
+
+HS_FAST_PATH bool is_again(const Memory& own, const Memo& memo, const Registers& here, const void* innermost) {
+  if (memo.node == 0 || memo.sp != here.sp || memo.pc != here.pc || memo.innermost != innermost ||
+      (memo.uses_bp && memo.bp != here.bp)) {
+    return false;
+  }
+  const uint64_t* values = own.room + memo.at_words;
+  const auto* offsets = reinterpret_cast<const uint32_t*>(values + memo.trail_count);
+  if (!reads_the_same(here.sp, offsets, values, memo.trail_count)) return false;
+  const auto* links = reinterpret_cast<const Chain::Link*>(values + memo.trail_count + (memo.trail_count + 1) / 2);
+  return innermost == nullptr || is_same_chain(links, memo.link_count - 1);
+}
+
+// Walks the whole stack; answers its node, and keeps what it read.
+HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* innermost, uint32_t set) {
+  const uint32_t native_count = walk_native(here, own.native, kMostNative, own.trail);
+  const uint32_t python_count = innermost == nullptr ? 0 : walk_python(innermost, own.python, kMostPython, own.chain);
+  uint32_t left = merge(own, native_count, python_count);
+  uint32_t depth = 0;
+  uint32_t node = 0;
+  while (left > 0 && depth < own.count && own.keys[depth] == own.merged[left - 1]) {
+    node = own.nodes[depth++];
+    --left;
+  }
+  bool is_whole = own.trail.is_whole && (innermost == nullptr || own.chain.is_whole);
+  while (left > 0) {
+    const uint64_t key = own.merged[--left];
+    const uint32_t child = node_of(node, key);
+    if (child == 0) {
+      is_whole = false;
+      break;
+    }
+    own.keys[depth] = key;
+    own.nodes[depth++] = node = child;
+  }
+  own.count = depth;
+  if (is_whole && node != 0) keep(own, here, innermost, node, set);
+  return node;
+}
+
+}  // namespace
+
 __attribute__((noinline, optimize("no-omit-frame-pointer"))) uint32_t capture_stack() {
   if (HS_UNLIKELY(recording.header == nullptr || is_capturing)) return 0;
   is_capturing = true;
@@ -138,27 +225,19 @@ __attribute__((noinline, optimize("no-omit-frame-pointer"))) uint32_t capture_st
     Memory& own = *memory;
     const auto frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
     const auto* words = reinterpret_cast<const uintptr_t*>(frame);
-#if defined(__x86_64__)
-    const Registers here = {words[1], frame + 16, words[0]};
-#else
-    const Registers here = {words[1], frame, words[0]};
-#endif
-    const uint32_t native_count = walk_native(here, own.native, kMostNative);
-    const uint32_t python_count = walk_python(own.python, kMostPython);
-    uint32_t left = merge(own, native_count, python_count);
-    uint32_t depth = 0;
-    while (left > 0 && depth < own.count && own.keys[depth] == own.merged[left - 1]) {
-      node = own.nodes[depth++];
-      --left;
+    const Registers here = {words[1], frame + 2 * sizeof(uintptr_t), words[0]};
+    const void* innermost = innermost_frame();
+    const uint64_t instruction = innermost == nullptr ? 0 : instruction_of(innermost);
+    const uint64_t hash =
+        (here.sp ^ here.pc << 20 ^ instruction << 12 ^ reinterpret_cast<uintptr_t>(innermost)) * 0x9E3779B97F4A7C15u;
+    const uint32_t set = static_cast<uint32_t>(hash >> (64 - kSetBits));
+    for (const Memo& memo : own.memos[set]) {
+      if (is_again(own, memo, here, innermost)) {
+        node = memo.node;
+        break;
+      }
     }
-    while (left > 0) {
-      const uint64_t key = own.merged[--left];
-      const uint32_t child = node_of(node, key);
-      if (child == 0) break;
-      own.keys[depth] = key;
-      own.nodes[depth++] = node = child;
-    }
-    own.count = depth;
+    if (HS_UNLIKELY(node == 0)) node = walk(own, here, innermost, set);
   }
   is_capturing = false;
   return node;
@@ -168,7 +247,7 @@ void forget_stacks() {
   nodes_lock.reset();
   // The tables of the parent's tree are left to the child's memory, which shares them until it writes.
   index_of_nodes = nullptr;
-  if (memory != nullptr) memory->count = 0;
+  drop_stack_memory();
   is_capturing = false;
 }
 

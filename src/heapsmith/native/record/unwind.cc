@@ -437,11 +437,25 @@ uintptr_t stack_end(uintptr_t sp) {
 
 }  // namespace
 
-uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity) {
+uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& trail) {
   constexpr uintptr_t kLargestFrame = 64u << 20;
+  const uintptr_t from = at.sp;
   uint32_t count = 0;
   bool is_inside = true;
-  while (count < capacity && at.pc > 4096) {
+  // Where bp was read from, until somebody relies on it; 0: nowhere yet, or told already.
+  uintptr_t bp_place = 0;
+  bool is_bp_first = true;
+  trail.begin();
+  const auto rely_on_bp = [&] {
+    if (is_bp_first) trail.uses_bp = true;
+    if (bp_place != 0) trail.add(from, bp_place, at.bp);
+    bp_place = 0;
+  };
+  while (at.pc > 4096) {
+    if (count == capacity) {
+      trail.is_whole = false;
+      return count;
+    }
     const Rule rule = find_rule(at.pc);
     is_inside = is_inside && rule.is_own();
     if (!is_inside) {
@@ -453,15 +467,19 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity) {
         frame = at.sp + static_cast<uintptr_t>(rule.frame_offset());
         break;
       case kFromBase:
+        rely_on_bp();
         frame = at.bp + static_cast<uintptr_t>(rule.frame_offset());
         break;
       case kThroughBase: {
+        rely_on_bp();
         const uintptr_t through = at.bp + static_cast<uintptr_t>(rule.frame_offset());
         if (through < at.sp || through - at.sp > kLargestFrame) return count;
         frame = *reinterpret_cast<const uintptr_t*>(through);
+        trail.add(from, through, frame);
         break;
       }
       case kChain:
+        rely_on_bp();
         frame = at.bp + 16;
         if (at.bp < at.sp || frame > stack_end(at.sp)) return count;
         break;
@@ -470,12 +488,14 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity) {
     }
     if (frame <= at.sp || frame - at.sp > kLargestFrame || frame % 8 != 0) return count;
     const int64_t base_words = rule.base_words();
-    if (base_words == -32768) {
-      at.bp = *reinterpret_cast<const uintptr_t*>(at.bp);
-    } else if (base_words != 0) {
-      at.bp = reinterpret_cast<const uintptr_t*>(frame)[base_words];
+    if (base_words != 0) {
+      if (base_words == -32768) rely_on_bp();
+      bp_place = base_words == -32768 ? at.bp : frame + static_cast<uintptr_t>(base_words * 8);
+      at.bp = *reinterpret_cast<const uintptr_t*>(bp_place);
+      is_bp_first = false;
     }
     at.pc = reinterpret_cast<const uintptr_t*>(frame)[-1];
+    trail.add(from, frame - 8, at.pc);
     at.sp = frame;
   }
   return count;

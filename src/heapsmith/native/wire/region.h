@@ -13,6 +13,8 @@ inline constexpr uint64_t kLaunchMagic = 0x48434e55414c5348;
 inline constexpr size_t kPageBytes = 4096;
 inline constexpr uint32_t kEventCapacity = 64;
 inline constexpr uint32_t kSlotCapacity = 16382;
+inline constexpr uint32_t kOccupancyBands = 10;
+inline constexpr uint32_t kSpanRows = 72;
 inline constexpr uint32_t kPoolCapacity = 16;
 inline constexpr uint32_t kSharedSlots = 4;
 inline constexpr uint32_t kHeaderPages = 2;
@@ -31,11 +33,15 @@ inline constexpr char kControlSuffix[] = ".control";
 inline constexpr char kRegionMemfd[] = "heapsmith-region";
 inline constexpr char kControlMemfd[] = "heapsmith-control";
 
-enum class SlotState : uint32_t { kFree = 0, kAlive = 1 };
+enum class SlotState : uint32_t { kFree = 0, kAlive = 1, kSpans = 2 };
 
-enum class SlotKind : uint32_t { kNative = 0, kPython = 1, kEndedNative = 2, kEndedPython = 3, kInheritedNative = 4, kInheritedPython = 5 };
+enum class SlotKind : uint32_t { kNative = 0, kPython = 1, kEndedNative = 2, kEndedPython = 3, kInheritedNative = 4, kInheritedPython = 5, kSpans = 6 };
+
+enum class Counting : uint32_t { kCalls = 0, kBatches = 1 };
 
 enum class EventKind : uint32_t { kNone = 0, kWarning = 1, kRefused = 2, kOutOfMemory = 3, kLimitChanged = 4 };
+
+enum class SpanKind : uint32_t { kBlocks = 0, kLarge = 1, kDirty = 2, kPurged = 3 };
 
 enum class PythonState : uint32_t { kNoPython = 0, kCounted = 1, kNotWanted = 2, kNotPossible = 3 };
 
@@ -195,7 +201,10 @@ struct RegionHeader {
   uint64_t told_free_cached_bytes;  // committed and free
   Pool pools[16];  // private pools of the program
   uint64_t overflowed;  // allocations of more than PTRDIFF_MAX bytes, which nobody could meet
-  uint8_t padding[576];
+  uint32_t counting;  // Counting
+  uint32_t spans_slot;  // the slot that is a SpanTable, 0 is none
+  uint64_t live_bytes_error_bound;  // live bytes are off by at most this
+  uint8_t padding[560];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -254,6 +263,46 @@ static_assert(offsetof(RegionHeader, told_metadata_bytes) == 2728);
 static_assert(offsetof(RegionHeader, told_free_cached_bytes) == 2736);
 static_assert(offsetof(RegionHeader, pools) == 2744);
 static_assert(offsetof(RegionHeader, overflowed) == 3512);
+static_assert(offsetof(RegionHeader, counting) == 3520);
+static_assert(offsetof(RegionHeader, spans_slot) == 3524);
+static_assert(offsetof(RegionHeader, live_bytes_error_bound) == 3528);
+
+// The spans of one size class of a forged heap, or all runs of pages in one state.
+struct SpanRow {
+  uint32_t class_bytes;  // block size; 0 for runs of pages
+  uint32_t kind;  // SpanKind
+  uint32_t span_kib;  // all the spans together, in KiB
+  uint32_t used_blocks;  // blocks that are out of the central heap
+  uint32_t spans_by_occupancy[10];  // spans by tenths of their blocks that are out
+};
+static_assert(sizeof(SpanRow) == 56);
+static_assert(offsetof(SpanRow, class_bytes) == 0);
+static_assert(offsetof(SpanRow, kind) == 4);
+static_assert(offsetof(SpanRow, span_kib) == 8);
+static_assert(offsetof(SpanRow, used_blocks) == 12);
+static_assert(offsetof(SpanRow, spans_by_occupancy) == 16);
+
+// What a forged heap's spans hold, in the place of a slot; odd sequence while it is being written.
+struct SpanTable {
+  uint32_t state;  // SlotState
+  uint32_t kind;  // SlotKind
+  uint32_t sequence;  // odd while the rows are being written
+  uint32_t generation;  // of the slot
+  uint64_t time_ns;  // CLOCK_MONOTONIC when it was written, 0 is never
+  uint32_t rows_used;  // of the next
+  uint32_t zero;  // keeps the rows aligned
+  SpanRow rows[72];  // classes by rising size, then runs of pages
+  uint8_t padding[32];
+};
+static_assert(sizeof(SpanTable) == 4096);
+static_assert(offsetof(SpanTable, state) == 0);
+static_assert(offsetof(SpanTable, kind) == 4);
+static_assert(offsetof(SpanTable, sequence) == 8);
+static_assert(offsetof(SpanTable, generation) == 12);
+static_assert(offsetof(SpanTable, time_ns) == 16);
+static_assert(offsetof(SpanTable, rows_used) == 24);
+static_assert(offsetof(SpanTable, zero) == 28);
+static_assert(offsetof(SpanTable, rows) == 32);
 
 // What the outside wants of a running program; the program only reads it.
 struct ControlBlock {

@@ -171,6 +171,26 @@
     show($("#note-card"), view.notes.length > 0);
   }
 
+  function renderSpans() {
+    const strips = fit($("#spans"), view.strips.length, () => build(
+      `<div class="strip"><span></span><div><b></b></div><small></small></div>`));
+    view.strips.forEach((strip, place) => {
+      const [name, bar, amount] = strips[place].children;
+      put(name, strip.name);
+      put(amount, strip.amount);
+      const whole = bar.firstChild;
+      whole.style.width = `${100 * strip.share}%`;
+      const pieces = fit(whole, strip.pieces.length, () => document.createElement("i"));
+      strip.pieces.forEach(([share, tenth, words], index) => {
+        const piece = pieces[index];
+        piece.style.width = `${100 * share}%`;
+        piece.dataset.tenth = tenth;
+        piece.title = words;
+      });
+    });
+    show($("#span-card"), view.strips.length > 0);
+  }
+
   function render() {
     document.body.classList.toggle("waiting", !view.key);
     put($("#name"), view.name || "heapsmith");
@@ -199,6 +219,7 @@
     renderThreads();
     renderTable();
     renderLists();
+    renderSpans();
   }
 
   function paint(theme) {

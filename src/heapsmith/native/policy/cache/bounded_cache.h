@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "policy/concepts.h"
+#include "policy/knobs.h"
 
 namespace hs {
 
@@ -14,7 +15,7 @@ template <size_t limit_bytes_, size_t magazine_bytes, uint32_t magazine_blocks_a
 struct BoundedCache {
   static_assert(limit_bytes_ >= 1_KiB && magazine_bytes >= 16 && magazine_blocks_at_most >= 1);
   static constexpr bool caches = true;
-  static size_t limit_bytes() { return limit_bytes_; }
+  static size_t limit_bytes() { return knobs.cache_bytes == Knobs::as_forged ? limit_bytes_ : knobs.cache_bytes; }
   static constexpr uint32_t magazine_blocks(size_t class_bytes, unsigned) {
     const size_t blocks = magazine_bytes / class_bytes;
     return static_cast<uint32_t>(blocks < 1 ? 1 : smaller_of(blocks, magazine_blocks_at_most));

@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "policy/concepts.h"
+#include "policy/knobs.h"
 
 namespace hs {
 
@@ -14,7 +15,7 @@ struct FixedCache {
   static_assert(sizeof...(capacity_blocks) > 0 && ((capacity_blocks > 0) && ...));
   static constexpr bool caches = true;
   static constexpr uint32_t capacities[] = {capacity_blocks...};
-  static size_t limit_bytes() { return limit_bytes_; }
+  static size_t limit_bytes() { return knobs.cache_bytes == Knobs::as_forged ? limit_bytes_ : knobs.cache_bytes; }
   // Half of the capacity: a thread holds up to two magazines.
   static constexpr uint32_t magazine_blocks(size_t, unsigned class_index) {
     const uint32_t blocks = capacities[smaller_of(class_index - 1, sizeof...(capacity_blocks) - 1)];

@@ -14,6 +14,7 @@ namespace hs {
 
 struct RegionPages {
   static constexpr size_t unlimited_bytes = ~size_t{0};
+  static constexpr bool makes_huge = false;
 
   static void give(void* start, void* end) {
     next_ = round_up(address_of(start), page_bytes);
@@ -30,9 +31,11 @@ struct RegionPages {
   // The range is for life: nothing of it goes back.
   bool release(void*, size_t) { return false; }
   bool purge(void*, size_t) { return false; }
+  bool purged_reads_zero() { return true; }
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void*, size_t) {}
+  bool make_huge(void*, size_t) { return false; }
   size_t keep_bytes(size_t) { return unlimited_bytes; }
   size_t rest_bytes(size_t) { return unlimited_bytes; }
   uint64_t keep_ms() { return ~uint64_t{0}; }

@@ -12,6 +12,7 @@
 #include "policy/links/random_free_lists.h"
 #include "policy/links/scrubbed_links.h"
 #include "policy/lock/futex_lock.h"
+#include "policy/pages/at_start.h"
 #include "policy/pages/os_pages.h"
 #include "policy/pages/pipe.h"
 #include "policy/pages/purge_after.h"
@@ -22,7 +23,7 @@ namespace hs {
 
 inline constexpr char spec_name[] = "hardened";
 using SpecSizes = Geometric<16, 32768, 8>;
-using SpecPages = Pipe<OsPages<>, PurgeAfter<100, 1048576, 8>>;
+using SpecPages = Pipe<OsPages<>, PurgeAfter<100, 1048576, 8>, AtStart>;
 using SpecBlocks = Heap<SpecSizes, BoundedCache<131072, 4096, 128>, RemoteBatch<4>, SpecPages, FutexLock, RandomFreeLists<ScrubbedLinks<EncodedLinks>>>;
 using SpecHeap = Hardened<SpecBlocks, CheckedBlocks, Quarantine<256, 262144>, ZeroOnFree, GuardPages>;
 

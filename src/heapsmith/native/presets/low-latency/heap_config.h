@@ -4,6 +4,7 @@
 #include "heap/heap.h"
 #include "policy/cache/bounded_cache.h"
 #include "policy/lock/futex_lock.h"
+#include "policy/pages/at_start.h"
 #include "policy/pages/huge_pages.h"
 #include "policy/pages/os_pages.h"
 #include "policy/pages/pipe.h"
@@ -16,7 +17,7 @@ namespace hs {
 
 inline constexpr char spec_name[] = "low-latency";
 using SpecSizes = Geometric<16, 262144, 8>;
-using SpecPages = Pipe<OsPages<>, HugePages<8388608>, Prefault, PurgeOnDemand>;
+using SpecPages = Pipe<OsPages<>, HugePages<8388608, false>, Prefault, PurgeOnDemand, AtStart>;
 using SpecBlocks = Heap<SpecSizes, BoundedCache<2097152, 16384, 256>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
 using SpecHeap = SpecBlocks;
 

@@ -4,6 +4,7 @@
 #include "heap/heap.h"
 #include "policy/cache/bounded_cache.h"
 #include "policy/lock/futex_lock.h"
+#include "policy/pages/at_start.h"
 #include "policy/pages/os_pages.h"
 #include "policy/pages/pipe.h"
 #include "policy/pages/purge_at_once.h"
@@ -14,7 +15,7 @@ namespace hs {
 
 inline constexpr char spec_name[] = "small";
 using SpecSizes = Geometric<16, 32768, 8>;
-using SpecPages = Pipe<OsPages<>, PurgeAtOnce<65536>>;
+using SpecPages = Pipe<OsPages<>, PurgeAtOnce<65536>, AtStart>;
 using SpecBlocks = Heap<SpecSizes, BoundedCache<16384, 1024, 16>, RemoteBatch<0>, SpecPages, FutexLock, PlainLinks>;
 using SpecHeap = SpecBlocks;
 

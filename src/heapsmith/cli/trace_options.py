@@ -1,0 +1,105 @@
+"""The options of every verb that reads traces: where names come from, what is kept on purpose, who does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from heapsmith.errors import HeapsmithError
+from heapsmith.lab.executors import open_executor
+from heapsmith.show.trials_progress import TrialsProgress
+from heapsmith.symbols import FrameNames
+from heapsmith.trace import Trace, open_trace
+from heapsmith.trace.caches import CacheRules, read_rules
+from heapsmith.trace.inputs import find_traces
+from heapsmith.trace.report import Report, build_report
+from heapsmith.wire.classes import CLASS_BYTES
+
+_SECONDS_AN_EVENT = 6e-8
+
+
+@Parameter(name="*")
+@dataclass(kw_only=True)
+class TraceOptions:
+    """How traces are read."""
+
+    symbols: Annotated[
+        list[Path] | None,
+        Parameter(
+            help="Folder with programs, libraries or debug files (.build-id), for traces of other machines; repeat it.",
+            negative="",
+        ),
+    ] = None
+    rules: Annotated[
+        list[Path] | None,
+        Parameter(help="TOML file with further known one-time caches; repeat it.", negative=""),
+    ] = None
+    executor: Annotated[
+        str | None, Parameter(help="dask://HOST:PORT analyses several files on a cluster that sees them.")
+    ] = None
+    ignored: Annotated[list[str], Parameter(show=False, parse=False)] = field(default_factory=list[str])
+
+    def read(self, names: Sequence[str], *, moments: int = 120) -> tuple[list[Trace], Report]:
+        """Open traces and make their report, with progress on standard error."""
+        rules = CacheRules(read_rules(self.rules or []), self.ignored)
+        for folder in self.symbols or []:
+            if not folder.is_dir():
+                raise HeapsmithError(
+                    f"--symbols {folder} is no folder", hint="give the folder with the files"
+                )
+        traces = [open_trace(path) for path in find_traces(names)]
+        total = sum(trace.events for trace in traces)
+        done = 0
+        with (
+            open_executor(self.executor) as workers,
+            TrialsProgress(max(1, total), "reading events", _SECONDS_AN_EVENT) as progress,
+        ):
+
+            def count(events: int) -> None:
+                nonlocal done
+                done += events
+                progress.advance(done)
+
+            report = build_report(
+                traces,
+                FrameNames(self.symbols or []),
+                rules,
+                executor=workers.executor,
+                class_bytes=CLASS_BYTES,
+                moments=moments,
+                on_events=count,
+            )
+        return traces, report
+
+
+def check_output(path: Path | None, *, force: bool) -> None:
+    """Refuse an output that cannot be written, before the work is done.
+
+    Raises:
+        HeapsmithError: It exists, or its folder does not.
+    """
+    if path is None:
+        return
+    if path.exists() and not path.is_dir() and not force and path.is_file():
+        raise HeapsmithError(f"{path} exists", "nothing is replaced unasked", "--force replaces it")
+    if not path.absolute().parent.is_dir():
+        raise HeapsmithError(f"cannot write {path}", "its folder does not exist", "make the folder first")
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; a pipe or device is written to as it is.
+
+    Raises:
+        HeapsmithError: It cannot be written.
+    """
+    part: Any = path if path.exists() and not path.is_file() else path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        if part != path:
+            part.replace(path)
+    except OSError as error:
+        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None

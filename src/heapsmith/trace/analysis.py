@@ -1,0 +1,800 @@
+"""What happened in each process of a trace, in one pass over its events: pure functions, nothing is started or shown.
+
+Exact where every allocation was recorded; where only a sample was, every figure is an unbiased estimate: an allocation of
+`s` bytes is in the sample with the probability 1 - exp(-s / mean) and stands for 1 / that many of its kind.
+
+Heap bytes are requested bytes. Anonymous mappings that the program made itself are counted apart: CPython's arenas are
+mappings, and the objects in them are blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapsmith.errors import TraceError
+from heapsmith.trace.batch import BATCH_HEADER, decode_batch
+from heapsmith.trace.columns import decode_column, split_column
+from heapsmith.trace.layout import OPERATION_MASK, Operation
+from heapsmith.trace.reader import Trace, TraceProcess, open_trace
+
+BINS: Final = 1000
+"""Points of a time line."""
+MOMENTS: Final = 120
+"""Moments whose live blocks can be looked at."""
+DOUBLINGS: Final = tuple(1 << power for power in range(4, 40))
+"""Size classes where no others are given: one a doubling."""
+SEVERAL: Final = 1.959964
+"""Standard errors on each side of a 95 % interval."""
+_LARGEST_THREADS: Final = 1 << 22
+_DISTINCT_SIZES: Final = 200_000
+_TASK_EVENTS: Final = 20_000_000
+_COLUMNS: Final = ("operations", "threads", "ticks", "ages", "shapes")
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Places:
+    """Figures of each distinct stack; every column has shape (n,). Stack 0: no stack was recorded.
+
+    A stack is there twice if it both allocated blocks and made mappings.
+    """
+
+    stack: NDArray[np.int64]
+    mapped: NDArray[np.bool_]
+    allocations: Floats
+    allocated_bytes: Floats
+    live_bytes_at_peak: Floats
+    live_blocks_at_peak: Floats
+    live_bytes_at_exit: Floats
+    live_blocks_at_exit: Floats
+    temporary_allocations: Floats
+    temporary_bytes: Floats
+    live_bytes_peak: Floats
+    """The highest that this place held, at whatever moment."""
+    lifetime_s: Floats
+    """Mean of those that died; NaN where none did."""
+    allocated_bytes_error: Floats
+    """Half of the 95 % interval; 0 where all events were recorded."""
+    live_bytes_at_peak_error: Floats
+    live_bytes_at_exit_error: Floats
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+
+@dataclass(slots=True)
+class TimeLine:
+    """A process over time; every column has shape (n,). A bin's values are those at its end unless said otherwise."""
+
+    ends_s: Floats
+    """Since the start of the trace."""
+    live_bytes: Floats
+    live_bytes_highest: Floats
+    """Within the bin: no peak is lost between two points."""
+    live_bytes_lowest: Floats
+    usable_live_bytes: Floats
+    mapped_bytes: Floats
+    live_blocks: Floats
+    allocations: Floats
+    """Within the bin."""
+    allocated_bytes: Floats
+    frees: Floats
+
+
+@dataclass(slots=True)
+class Moments:
+    """What each place held at some moments, as changes since the moment before."""
+
+    times_s: Floats
+    """Shape (m,), since the start of the trace."""
+    place: list[Integers]
+    """For each moment the places that hold something else than at the moment before: rows of `Places`."""
+    live_bytes: list[Floats]
+    """What they hold then."""
+
+    def at(self, moment: int, places: int) -> Floats:
+        """Live bytes of each place at a moment, shape (places,)."""
+        held = np.zeros(places)
+        for index in range(moment + 1):
+            held[self.place[index]] = self.live_bytes[index]
+        return held
+
+
+@dataclass(slots=True)
+class ThreadFigures:
+    """What one thread did."""
+
+    index: int
+    tid: int | None
+    name: str
+    allocations: float
+    allocated_bytes: float
+    frees: float
+    remote_frees: float
+    """Blocks of other threads that it freed."""
+    freed_by_others: float
+    live_bytes_at_exit: float
+    live_bytes_peak: float
+    temporary_allocations: float
+
+
+@dataclass(slots=True)
+class SizeClassFigures:
+    """One size class: blocks of at most `class_bytes` usable bytes."""
+
+    class_bytes: int | None
+    allocations: float
+    allocated_bytes: float
+    live_blocks_at_peak: float
+    live_bytes_at_peak: float
+    live_blocks_at_exit: float
+    live_bytes_at_exit: float
+
+
+@dataclass(slots=True)
+class Lifetimes:
+    """Blocks that died, by how long they lived; bin i holds lifetimes of i bits (below 2**i, from 2**(i-1) on)."""
+
+    blocks_by_time: Floats
+    """Time in ns."""
+    bytes_by_time: Floats
+    blocks_by_allocations: Floats
+    """Allocations of the process that the block outlived, its own included."""
+    bytes_by_allocations: Floats
+
+
+@dataclass(slots=True)
+class ProcessFigures:
+    """One process image of a trace, analysed."""
+
+    index: int
+    pid: int
+    name: str
+    command: list[str]
+    start_s: float
+    end_s: float
+    exit_code: int | None
+    signal: int | None
+    ended: bool
+    """Whether the trace says how it ended."""
+    forked: bool
+    events: int
+    dropped_events: int
+    allocations: float = 0.0
+    frees: float = 0.0
+    allocated_bytes: float = 0.0
+    live_bytes_peak: float = 0.0
+    live_bytes_peak_at_s: float = 0.0
+    live_bytes_peak_event: int = 0
+    live_blocks_at_peak: float = 0.0
+    usable_live_bytes_at_peak: float = 0.0
+    usable_live_bytes_peak: float = 0.0
+    live_bytes_at_exit: float = 0.0
+    live_blocks_at_exit: float = 0.0
+    usable_live_bytes_at_exit: float = 0.0
+    malloc_bytes_at_peak: float = 0.0
+    python_bytes_at_peak: float = 0.0
+    python_bytes_at_exit: float = 0.0
+    mapped_bytes_at_peak: float = 0.0
+    mapped_bytes_peak: float = 0.0
+    mapped_bytes_at_exit: float = 0.0
+    allocated_bytes_error: float = 0.0
+    live_bytes_peak_error: float = 0.0
+    live_bytes_at_exit_error: float = 0.0
+    temporary_allocations: float = 0.0
+    temporary_bytes: float = 0.0
+    remote_frees: float = 0.0
+    unknown_frees: int = 0
+    """Of blocks that were allocated before the recording began or inherited by fork, or whose allocation was dropped."""
+    contradictions: int = 0
+    """Frees of blocks that had been freed already: never in an undamaged trace."""
+    unreadable: str = ""
+    """Why the events end early, where they do."""
+    places: Places | None = None
+    time_line: TimeLine | None = None
+    moments: Moments | None = None
+    threads: list[ThreadFigures] = field(default_factory=list[ThreadFigures])
+    size_classes: list[SizeClassFigures] = field(default_factory=list[SizeClassFigures])
+    requested_sizes: list[tuple[int, int, float]] = field(default_factory=list[tuple[int, int, float]])
+    """Requested bytes, usable bytes, allocations: the most frequent first."""
+    distinct_sizes: int = 0
+    lifetimes: Lifetimes | None = None
+    memory: NDArray[np.void] | None = None
+    """dtype `MEMORY_SAMPLE`."""
+    marks: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    drops: list[tuple[float, float, int, str]] = field(default_factory=list[tuple[float, float, int, str]])
+
+    @property
+    def duration_s(self) -> float:
+        """From its start to its end, or to its last event where the end is unknown."""
+        return max(0.0, self.end_s - self.start_s)
+
+    @property
+    def churn(self) -> float | None:
+        """Allocated bytes of the run / peak of live bytes."""
+        return self.allocated_bytes / self.live_bytes_peak if self.live_bytes_peak else None
+
+    @property
+    def internal_fragmentation(self) -> float | None:
+        """At the peak: the share of usable bytes that nobody asked for."""
+        usable = self.usable_live_bytes_at_peak
+        return None if usable <= 0 else max(0.0, 1 - self.live_bytes_peak / usable)
+
+
+def end_of_events_ns(trace: Trace, process: int) -> int:
+    """Answer the time of the last event of a process, in ns since the start of the trace; its start where it has none."""
+    payload = trace.first_payload(process, last=True)
+    if payload is None:
+        return trace.processes[process].start.started_ns
+    header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
+    offset = BATCH_HEADER.itemsize
+    for _ in range(2):
+        *_, offset = split_column(payload, offset)
+    ticks, _ = decode_column(payload, offset)
+    return (int(header["base_tick"]) + int(ticks.sum())) * trace.manifest.tick_ns
+
+
+def analyse_process(
+    trace: Trace,
+    process: int,
+    *,
+    moments_ns: Sequence[int] = (),
+    class_bytes: Sequence[int | None] = DOUBLINGS,
+    bins: int = BINS,
+    on_events: Progress | None = None,
+) -> ProcessFigures:
+    """Go once through the events of a process.
+
+    Args:
+        trace: The open trace.
+        process: Index of the process.
+        moments_ns: Rising times since the start of the trace at which the live blocks are to be known by place.
+        class_bytes: Largest usable bytes of each size class, rising; a None at the end is the open class.
+        bins: Points of the time line.
+        on_events: Called with the number of events gone through since the last call.
+
+    Example:
+        See `analyse`.
+    """
+    return _Pass(trace, trace.processes[process], moments_ns, class_bytes, bins).run(on_events)
+
+
+def choose_moments(trace: Trace, count: int = MOMENTS) -> list[int]:
+    """Spread moments evenly over a trace, in ns since its start."""
+    end_ns = max((_end_ns(trace, process) for process in trace.processes), default=0)
+    start_ns = min((process.start.started_ns for process in trace.processes), default=0)
+    step = (end_ns - start_ns) / count
+    return [] if step <= 0 else [round(start_ns + step * (index + 1)) + 1 for index in range(count)]
+
+
+def _end_ns(trace: Trace, process: TraceProcess) -> int:
+    return max(process.end.ended_ns if process.end else 0, end_of_events_ns(trace, process.index))
+
+
+def analyse(
+    traces: Sequence[Trace],
+    *,
+    executor: Executor | None = None,
+    class_bytes: Sequence[int | None] = DOUBLINGS,
+    moments: int = MOMENTS,
+    on_events: Progress | None = None,
+) -> list[list[ProcessFigures]]:
+    """Analyse all processes of some traces.
+
+    Args:
+        traces: The open traces.
+        executor: Where the passes run, one for each file or (of large files) for each group of processes: any
+            `concurrent.futures.Executor`, for example a process pool or a Dask client's `get_executor()`, whose workers
+            see the same files. None: here.
+        class_bytes: As in `analyse_process`.
+        moments: How many moments of the whole trace are kept by place.
+        on_events: Called with the number of events gone through since the last call.
+
+    Returns:
+        For each trace its processes, in their order.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from heapsmith.trace import Manifest, Operation, ProcessStart, TraceWriter
+        >>> path = Path(tempfile.mkdtemp()) / "two.heap"
+        >>> with TraceWriter(path, Manifest(command=["x"], started_unix_ns=0, heapsmith="0")) as writer:
+        ...     process = writer.add_process(ProcessStart(pid=7, ppid=1, name="x", command=["x"], started_ns=0))
+        ...     writer.write_events(
+        ...         process,
+        ...         operation=np.array([Operation.ALLOCATE, Operation.ALLOCATE, Operation.FREE], np.uint8),
+        ...         thread=np.zeros(3, np.uint32),
+        ...         time_ns=np.array([1000, 2000, 5000]),
+        ...         size_bytes=np.array([100, 50, 0], np.uint64),
+        ...         usable_bytes=np.array([104, 56, 0], np.uint64),
+        ...         died=np.array([-1, -1, 0]),
+        ...     )
+        >>> [[figures]] = analyse([open_trace(path)])
+        >>> figures.live_bytes_peak, figures.live_bytes_at_exit
+        (150.0, 50.0)
+    """
+    if executor is None:
+        return [
+            [
+                analyse_process(
+                    trace, process.index, moments_ns=times, class_bytes=class_bytes, on_events=on_events
+                )
+                for process in trace.processes
+            ]
+            for trace, times in ((trace, choose_moments(trace, moments)) for trace in traces)
+        ]
+    futures: list[tuple[int, list[int], Any]] = []
+    for place, trace in enumerate(traces):
+        times = choose_moments(trace, moments)
+        for group in _groups(trace):
+            task = executor.submit(_analyse_group, str(trace.path), group, times, list(class_bytes))
+            futures.append((place, group, task))
+    results: list[list[ProcessFigures]] = [[] for _ in traces]
+    for place, _, future in futures:
+        found: list[ProcessFigures] = future.result()
+        results[place] += found
+        if on_events is not None:
+            on_events(sum(figures.events for figures in found))
+    return results
+
+
+def _groups(trace: Trace) -> Iterator[list[int]]:
+    group: list[int] = []
+    events = 0
+    for process in trace.processes:
+        group.append(process.index)
+        events += process.events
+        if events >= _TASK_EVENTS:
+            yield group
+            group, events = [], 0
+    if group:
+        yield group
+
+
+def _analyse_group(
+    path: str, group: list[int], times: list[int], class_bytes: list[int | None]
+) -> list[ProcessFigures]:
+    trace = open_trace(path)
+    return [analyse_process(trace, index, moments_ns=times, class_bytes=class_bytes) for index in group]
+
+
+def stacks_are_sampled(trace: Trace) -> bool:
+    """Whether all events were recorded and a sample of them has stacks: then totals are exact and places estimates.
+
+    Where only a sample was recorded at all, each of its allocations has a stack.
+    """
+    if trace.manifest.sample_every_bytes is None:
+        return False
+    for process in trace.processes:
+        payload = trace.first_payload(process.index)
+        if payload is None:
+            continue
+        batch = decode_batch(payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns)
+        born = (batch.born >= 0) & (batch.operation & OPERATION_MASK != Operation.MAP)
+        if born.any():
+            return bool((batch.stack[born] == 0).any())
+    return False
+
+
+class _Pass:
+    """The state of one pass, and its room: arrays that grow between batches, never within."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        process: TraceProcess,
+        moments_ns: Sequence[int],
+        class_bytes: Sequence[int | None],
+        bins: int,
+    ) -> None:
+        from heapsmith.trace import kernel
+
+        self._k = kernel
+        self._trace, self._process = trace, process
+        self._tick_ns = trace.manifest.tick_ns
+        self._mean = trace.manifest.sample_every_bytes
+        self._stacks_sampled = stacks_are_sampled(trace)
+        self._class_bytes = list(class_bytes)
+        if self._class_bytes[-1:] != [None]:
+            self._class_bytes.append(None)
+        self._bounds = np.array([size for size in self._class_bytes if size is not None], np.float64)
+        end_ns = _end_ns(trace, process)
+        first = trace.first_payload(process.index)
+        first_tick = int(np.frombuffer(first, BATCH_HEADER, 1)[0]["base_tick"]) if first is not None else 0
+        self._start_ns = process.start.started_ns
+        if first is not None:
+            self._start_ns = min(self._start_ns, first_tick * self._tick_ns)
+        self._end_ns = max(end_ns, self._start_ns)
+        self._bins_end_ns = np.linspace(self._start_ns, self._end_ns, bins + 1)[1:]
+        self._edges = np.ceil(self._bins_end_ns / self._tick_ns).astype(np.int64)
+        self._moments_ns = list(moments_ns)
+        self.numbers = np.zeros(kernel.N_COUNT, np.int64)
+        self.numbers[kernel.N_EPOCH] = self.numbers[kernel.N_INTERVAL] = 1
+        self.levels = np.zeros(kernel.F_COUNT)
+        self.keys = np.zeros((64, kernel.K_COUNT))
+        self.threads = np.zeros((1, kernel.T_COUNT))
+        self.last_objects = np.full(1, -1, np.int64)
+        self.classes = np.zeros((len(self._class_bytes), kernel.C_COUNT))
+        self.lifetimes = np.zeros((64, kernel.L_COUNT))
+        self.bins = np.zeros((bins, kernel.B_COUNT))
+        self.dirty = np.zeros(64, np.int64)
+        self.slots = np.zeros((0, kernel.S_COUNT))
+        self.free_slots = np.zeros(0, np.int32)
+        self.page_of = np.zeros(0, np.int32)
+        self.pages = np.zeros((0, kernel.PAGE), np.int32)
+        self.page_live = np.zeros(0, np.int32)
+        self.free_pages = np.zeros(0, np.int32)
+        stacks = len(trace.stacks)
+        self._key_of = np.full(2 * stacks, -1, np.int64)
+        self._stack_of_key = np.zeros(64, np.int64)
+        self._key_count = 0
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._size_rows: list[NDArray[np.int64]] = []
+        self._moment_rows: list[tuple[Integers, Floats]] = []
+
+    def run(self, on_events: Progress | None) -> ProcessFigures:
+        k = self._k
+        unreadable = ""
+        try:
+            for payload in self._trace.payloads(self._process.index):
+                events = self._take(payload)
+                self.numbers[k.N_EVENTS_BEFORE] += events
+                if on_events is not None:
+                    on_events(events)
+        except (ValueError, IndexError, OverflowError) as error:
+            unreadable = str(error)
+        while len(self._moment_rows) < len(self._moments_ns):
+            self._end_interval()
+        return self._figures(unreadable)
+
+    def _take(self, payload: memoryview) -> int:
+        k = self._k
+        header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
+        offset = BATCH_HEADER.itemsize
+        streams: list[tuple[NDArray[Any], ...]] = []
+        for _ in range(5):
+            *split, offset = split_column(payload, offset)
+            streams.append(tuple(split))
+        tables: list[NDArray[np.uint64]] = []
+        for _ in range(3):
+            values, offset = decode_column(payload, offset)
+            tables.append(values)
+        *stack_split, offset = split_column(payload, offset)
+        stack_table, offset = decode_column(payload, offset)
+        operations, *wide_operations = streams[0]
+        count = int(header["events"])
+        if any(len(w) for w in wide_operations) or not (
+            len(operations) == len(streams[1][0]) == len(streams[2][0]) == count
+        ):
+            raise ValueError("the columns of a batch do not fit each other")
+        sizes, slacks, alignments = tables
+        if not len(sizes) == len(slacks) == len(alignments):
+            raise ValueError("the columns of a batch do not fit each other")
+        births = len(streams[4][0])
+        first_object = int(header["first_object"])
+        if first_object < int(self.numbers[k.N_OBJECT]):
+            raise ValueError("objects are numbered twice")
+        self.numbers[k.N_OBJECT] = first_object
+        self.numbers[k.N_TICK] = int(header["base_tick"])
+        self.numbers[k.N_EVENT] = self.numbers[k.N_DEATH] = self.numbers[k.N_BIRTH] = 0
+        self.numbers[k.N_WIDE :] = 0
+        self._make_room(births, first_object, _largest(streams[1]))
+        shape_values = self._weigh(sizes, slacks)
+        usable = (sizes + slacks).astype(np.float64)
+        shape_class = np.searchsorted(self._bounds, usable).astype(np.int64)
+        shape_count = np.zeros(len(sizes), np.int64)
+        heap_keys, mapped_keys = self._keys_of(stack_table, operations)
+        without = np.flatnonzero(stack_table == 0) if len(stack_table) else np.zeros(1, np.int64)
+        no_stack_row = int(without[0]) if len(without) else -1
+        while True:
+            place = len(self._moment_rows)
+            stop = self._moments_ns[place] if place < len(self._moments_ns) else None
+            result = k.run(
+                operations, *streams[1], *streams[2], *streams[3], *streams[4], *stack_split,
+                shape_values, shape_class, shape_count, heap_keys, mapped_keys, no_stack_row,
+                self.numbers, self.levels, self.keys, self.threads, self.last_objects, self.classes,
+                self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.free_slots,
+                self.page_of, self.pages, self.page_live, self.free_pages,
+                np.iinfo(np.int64).max if stop is None else -(-stop // self._tick_ns), self._tick_ns,
+                self._stacks_sampled,
+            )  # fmt: skip
+            if result == k.DAMAGED:
+                raise ValueError("the columns of a batch do not fit each other")
+            if result == k.DONE:
+                break
+            self._end_interval()
+        self._note_sizes(sizes, slacks, shape_count)
+        return count
+
+    def _weigh(self, sizes: NDArray[np.uint64], slacks: NDArray[np.uint64]) -> Floats:
+        size = sizes.astype(np.float64)
+        values = np.zeros((len(sizes), 6))
+        values[:, 1] = values[:, 5] = 1.0
+        if self._mean is not None:
+            share = -np.expm1(-np.maximum(size, 1.0) / self._mean)
+            values[:, 5] = 1 / share
+            values[:, 3] = size * size * (1 - share) / (share * share)
+            if not self._stacks_sampled:
+                values[:, 1] = values[:, 5]
+        values[:, 0] = size * values[:, 1]
+        values[:, 2] = (size + slacks.astype(np.float64)) * values[:, 1]
+        values[:, 4] = size * values[:, 5]
+        return values
+
+    def _keys_of(
+        self, table: NDArray[np.uint64], operations: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        stacks = len(self._trace.stacks)
+        rows = table.astype(np.int64) if len(table) else np.zeros(1, np.int64)
+        rows[(rows < 0) | (rows >= stacks)] = 0
+        heap = self._number(rows)
+        mapped = self._number(rows + stacks) if (operations & 0x3F == 6).any() else heap
+        if self._key_count > len(self.keys):
+            room = max(self._key_count, 2 * len(self.keys))
+            self.keys = _grown(self.keys, room)
+            self.dirty = _grown(self.dirty, room)
+        return heap, mapped
+
+    def _number(self, rows: Integers) -> Integers:
+        new = np.unique(rows[self._key_of[rows] < 0])
+        if len(new):
+            end = self._key_count + len(new)
+            self._key_of[new] = np.arange(self._key_count, end)
+            if end > len(self._stack_of_key):
+                self._stack_of_key = _grown(self._stack_of_key, max(end, 2 * len(self._stack_of_key)))
+            self._stack_of_key[self._key_count : end] = new
+            self._key_count = end
+        return self._key_of[rows]
+
+    def _make_room(self, births: int, first_object: int, threads: int) -> None:
+        k = self._k
+        if threads > _LARGEST_THREADS:
+            raise ValueError("a thread has a number that no thread has")
+        if threads > len(self.threads):
+            room = max(threads, 2 * len(self.threads))
+            self.last_objects = np.concatenate(
+                [self.last_objects, np.full(room - len(self.last_objects), -1, np.int64)]
+            )
+            self.threads = _grown(self.threads, room)
+        free = int(self.numbers[k.N_FREE_SLOTS])
+        if free < births:
+            before = len(self.slots)
+            room = max(before + births - free, before + before // 2, 1024)
+            self.slots = _grown(self.slots, room)
+            self.free_slots = _grown(self.free_slots, room)
+            added = np.arange(room - 1, before - 1, -1, dtype=np.int32)
+            self.free_slots[free : free + len(added)] = added
+            self.numbers[k.N_FREE_SLOTS] = free + len(added)
+        pages = ((first_object + births) >> k.PAGE_SHIFT) + 2
+        if pages > len(self.page_of):
+            added_pages = np.full(max(pages, 2 * len(self.page_of)) - len(self.page_of), -1, np.int32)
+            self.page_of = np.concatenate([self.page_of, added_pages])
+        needed = int(self.numbers[k.N_PAGES]) + (births >> k.PAGE_SHIFT) + 2
+        if needed > len(self.pages):
+            room = max(needed, len(self.pages) + len(self.pages) // 2)
+            fresh = np.full((room - len(self.pages), k.PAGE), -1, np.int32)
+            self.pages = np.concatenate([self.pages, fresh])
+            self.page_live = _grown(self.page_live, room)
+            self.free_pages = _grown(self.free_pages, room)
+
+    def _end_interval(self) -> None:
+        k = self._k
+        places = self.dirty[: int(self.numbers[k.N_DIRTY])].copy()
+        self._moment_rows.append((places, self.keys[places, k.K_LIVE_BYTES]))
+        self.numbers[k.N_DIRTY] = 0
+        self.numbers[k.N_INTERVAL] += 1
+
+    def _note_sizes(
+        self, sizes: NDArray[np.uint64], slacks: NDArray[np.uint64], counts: NDArray[np.int64]
+    ) -> None:
+        rows = np.stack([sizes.astype(np.int64), slacks.astype(np.int64), counts], axis=1)
+        self._size_rows.append(rows[counts > 0])
+        if sum(map(len, self._size_rows)) > 4 * _DISTINCT_SIZES:
+            self._size_rows = [_add_up(self._size_rows)[:_DISTINCT_SIZES]]
+
+    def _figures(self, unreadable: str) -> ProcessFigures:
+        k, process = self._k, self._process
+        start, end = process.start, process.end
+        self._finish_bins()
+        levels, numbers = self.levels, self.numbers
+        keys = self.keys[: self._key_count]
+        stale = keys[:, k.K_STAMP] != numbers[k.N_EPOCH]
+        at_peak = np.where(stale, keys[:, k.K_LIVE_BYTES], keys[:, k.K_PEAK_BYTES])
+        blocks_at_peak = np.where(stale, keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_PEAK_BLOCKS])
+        variance_at_peak = np.where(stale, keys[:, k.K_LIVE_VARIANCE], keys[:, k.K_PEAK_VARIANCE])
+        stacks = len(self._trace.stacks)
+        origin = self._stack_of_key[: self._key_count]
+        used = keys[:, k.K_ALLOCATIONS] > 0  # of sampled stacks, those that stand for something
+        row_of = np.cumsum(used) - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            lifetime_s = keys[:, k.K_LIFE_TICKS] / keys[:, k.K_DIED] * (self._tick_ns * 1e-9)
+
+        def error(variance: Floats) -> Floats:
+            return SEVERAL * np.sqrt(np.maximum(variance, 0.0))
+
+        columns: Any = (
+            origin % stacks, origin >= stacks, keys[:, k.K_ALLOCATIONS], keys[:, k.K_BYTES], at_peak, blocks_at_peak,
+            keys[:, k.K_LIVE_BYTES], keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_TEMPORARY], keys[:, k.K_TEMPORARY_BYTES],
+            keys[:, k.K_OWN_PEAK], lifetime_s, error(keys[:, k.K_VARIANCE]), error(variance_at_peak),
+            error(keys[:, k.K_LIVE_VARIANCE]),
+        )  # fmt: skip
+        places = Places(*(np.ascontiguousarray(column[used]) for column in columns))
+        moments = Moments(
+            np.array(self._moments_ns, np.float64) * 1e-9,
+            [row_of[rows] for rows, _ in self._moment_rows],
+            [values for _, values in self._moment_rows],
+        )
+        peak_tick = int(numbers[k.N_PEAK_TICK])
+        sizes = _add_up(self._size_rows)
+        return ProcessFigures(
+            index=process.index,
+            pid=start.pid,
+            name=start.name,
+            command=start.command,
+            start_s=self._start_ns * 1e-9,
+            end_s=self._end_ns * 1e-9,
+            exit_code=end.exit_code if end else None,
+            signal=end.signal if end else None,
+            ended=end is not None,
+            forked=start.forked_from is not None,
+            events=process.events,
+            dropped_events=process.dropped_events,
+            allocations=float(levels[k.F_ALLOCATIONS]),
+            frees=float(self.threads[:, k.T_FREES].sum()),
+            allocated_bytes=float(levels[k.F_BYTES]),
+            live_bytes_peak=float(levels[k.F_PEAK]),
+            live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9
+            if levels[k.F_PEAK]
+            else self._start_ns * 1e-9,
+            live_bytes_peak_event=int(numbers[k.N_PEAK_EVENT]),
+            live_blocks_at_peak=float(levels[k.F_PEAK_BLOCKS]),
+            usable_live_bytes_at_peak=float(levels[k.F_PEAK_USABLE]),
+            usable_live_bytes_peak=float(levels[k.F_USABLE_PEAK]),
+            live_bytes_at_exit=float(levels[k.F_LIVE]),
+            live_blocks_at_exit=float(levels[k.F_BLOCKS]),
+            usable_live_bytes_at_exit=float(levels[k.F_USABLE]),
+            malloc_bytes_at_peak=float(levels[k.F_PEAK_MALLOC]),
+            python_bytes_at_peak=float(levels[k.F_PEAK_PYTHON]),
+            python_bytes_at_exit=float(levels[k.F_PYTHON]),
+            mapped_bytes_at_peak=float(levels[k.F_PEAK_MAPPED]),
+            mapped_bytes_peak=float(levels[k.F_MAPPED_PEAK]),
+            mapped_bytes_at_exit=float(levels[k.F_MAPPED]),
+            allocated_bytes_error=self._total_error(float(keys[:, k.K_VARIANCE].sum())),
+            live_bytes_peak_error=self._total_error(float(levels[k.F_PEAK_VARIANCE])),
+            live_bytes_at_exit_error=self._total_error(float(levels[k.F_VARIANCE])),
+            temporary_allocations=float(levels[k.F_TEMPORARY]),
+            temporary_bytes=float(levels[k.F_TEMPORARY_BYTES]),
+            remote_frees=float(self.threads[:, k.T_REMOTE_FREES].sum()),
+            unknown_frees=int(numbers[k.N_UNKNOWN]),
+            contradictions=int(numbers[k.N_TWICE]),
+            unreadable=unreadable,
+            places=places,
+            time_line=self._time_line(),
+            moments=moments,
+            threads=self._thread_figures(),
+            size_classes=self._class_figures(),
+            requested_sizes=[(int(size), int(size + slack), float(n)) for size, slack, n in sizes[:200]],
+            distinct_sizes=len(sizes),
+            lifetimes=Lifetimes(*(np.ascontiguousarray(column) for column in self.lifetimes.T)),
+            memory=process.memory,
+            marks=[(mark.time_ns * 1e-9, mark.name) for mark in process.marks],
+            drops=[(d.since_ns * 1e-9, d.until_ns * 1e-9, d.events, d.reason) for d in process.drops],
+        )
+
+    def _total_error(self, variance: float) -> float:
+        return 0.0 if self._stacks_sampled else SEVERAL * float(np.sqrt(max(0.0, variance)))
+
+    def _finish_bins(self) -> None:
+        """The bins behind the last event hold what was live then."""
+        k = self._k
+        last = int(self.numbers[k.N_BIN])
+        for column, level in (
+            (k.B_MAX, k.F_LIVE), (k.B_MIN, k.F_LIVE), (k.B_END, k.F_LIVE), (k.B_USABLE, k.F_USABLE),
+            (k.B_MAPPED, k.F_MAPPED), (k.B_BLOCKS, k.F_BLOCKS),
+        ):  # fmt: skip
+            self.bins[last + 1 :, column] = self.levels[level]
+
+    def _time_line(self) -> TimeLine:
+        k = self._k
+        order = (
+            k.B_END, k.B_MAX, k.B_MIN, k.B_USABLE, k.B_MAPPED, k.B_BLOCKS, k.B_ALLOCATIONS, k.B_BYTES, k.B_FREES,
+        )  # fmt: skip
+        columns = (np.ascontiguousarray(self.bins[:, column]) for column in order)
+        return TimeLine(self._bins_end_ns * 1e-9, *columns)
+
+    def _thread_figures(self) -> list[ThreadFigures]:
+        k = self._k
+        found: list[ThreadFigures] = []
+        for index, row in enumerate(self.threads.tolist()):
+            record = self._process.threads.get(index)
+            if record is None and not any(row):
+                continue
+            found.append(
+                ThreadFigures(
+                    index=index,
+                    tid=record.tid if record else None,
+                    name=record.name if record else f"thread {index}",
+                    allocations=row[k.T_ALLOCATIONS],
+                    allocated_bytes=row[k.T_BYTES],
+                    frees=row[k.T_FREES],
+                    remote_frees=row[k.T_REMOTE_FREES],
+                    freed_by_others=row[k.T_FREED_BY_OTHERS],
+                    live_bytes_at_exit=row[k.T_LIVE_BYTES],
+                    live_bytes_peak=row[k.T_LIVE_PEAK],
+                    temporary_allocations=row[k.T_TEMPORARY],
+                )
+            )
+        return found
+
+    def _class_figures(self) -> list[SizeClassFigures]:
+        k = self._k
+        stale = self.classes[:, k.C_STAMP] != self.numbers[k.N_EPOCH]
+        blocks = np.where(stale, self.classes[:, k.C_LIVE_BLOCKS], self.classes[:, k.C_PEAK_BLOCKS])
+        held = np.where(stale, self.classes[:, k.C_LIVE_BYTES], self.classes[:, k.C_PEAK_BYTES])
+        return [
+            SizeClassFigures(
+                class_bytes=size,
+                allocations=row[k.C_ALLOCATIONS],
+                allocated_bytes=row[k.C_BYTES],
+                live_blocks_at_peak=float(blocks[place]),
+                live_bytes_at_peak=float(held[place]),
+                live_blocks_at_exit=row[k.C_LIVE_BLOCKS],
+                live_bytes_at_exit=row[k.C_LIVE_BYTES],
+            )
+            for place, (size, row) in enumerate(zip(self._class_bytes, self.classes.tolist(), strict=True))
+        ]
+
+
+def _largest(streams: tuple[NDArray[Any], ...]) -> int:
+    """One more than the largest value of a column."""
+    return 1 + max((int(stream.max()) for stream in streams if len(stream)), default=0)
+
+
+def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    larger = np.zeros((rows, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def _add_up(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Merge rows of size, slack and count by size and slack, the most frequent first."""
+    if not rows:
+        return np.zeros((0, 3), np.int64)
+    everything = np.concatenate(rows)
+    order = np.lexsort((everything[:, 1], everything[:, 0]))
+    everything = everything[order]
+    if not len(everything):
+        return everything
+    starts = np.flatnonzero(np.any(np.diff(everything[:, :2], axis=0, prepend=-1) != 0, axis=1))
+    merged = everything[starts].copy()
+    merged[:, 2] = np.add.reduceat(everything[:, 2], starts)
+    return merged[np.argsort(-merged[:, 2], kind="stable")]
+
+
+def measure_speed(trace: Trace) -> float:
+    """Analyse a trace and answer the events gone through per second."""
+    began = time.perf_counter()
+    analyse([trace])
+    return trace.events / (time.perf_counter() - began)
+
+
+def check_readable(traces: Sequence[Trace]) -> None:
+    """Refuse a trace that holds nothing to report.
+
+    Raises:
+        TraceError: No process of it is readable.
+    """
+    for trace in traces:
+        if not trace.processes:
+            reason = trace.damage.reason if trace.damage else "it holds no process"
+            raise TraceError(f"{trace.path} tells nothing", reason, "record again")

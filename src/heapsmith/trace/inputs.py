@@ -1,0 +1,53 @@
+"""Which traces a person means by a file, a folder or a pattern."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from heapsmith.errors import TraceError
+
+SUFFIX: Final = ".heap"
+
+
+def find_traces(names: Sequence[str]) -> list[Path]:
+    """Find the trace files of names: files, folders (all ``*.heap`` in them) and patterns.
+
+    Args:
+        names: As a person gave them.
+
+    Raises:
+        TraceError: A name stands for nothing.
+
+    Example:
+        >>> find_traces(["no-such-file.heap"])
+        Traceback (most recent call last):
+        ...
+        heapsmith.errors.TraceError: cannot open no-such-file.heap: No such file or directory (check the path)
+    """
+    if not names:
+        raise TraceError(
+            "there is no trace to read", hint="`heapsmith record -o FILE.heap -- COMMAND` makes one"
+        )
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(path.glob(f"*{SUFFIX}"))
+            if not inside:
+                raise TraceError(
+                    f"{name} holds no traces", f"no file in it ends in {SUFFIX}", "check the folder"
+                )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        elif any(sign in name for sign in "*?["):
+            matched = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
+            if not matched:
+                raise TraceError(f"nothing matches {name}", hint="check the pattern")
+            found += matched
+        else:
+            raise TraceError(f"cannot open {name}", "No such file or directory", "check the path")
+    return list(dict.fromkeys(found))

@@ -1,0 +1,549 @@
+"""A report as a value: processes, one tree of named stacks, the places that matter, and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapsmith.trace.analysis import (
+    DOUBLINGS,
+    MOMENTS,
+    Floats,
+    Integers,
+    Places,
+    ProcessFigures,
+    Progress,
+    analyse,
+    check_readable,
+    stacks_are_sampled,
+)
+from heapsmith.trace.caches import CacheRules
+from heapsmith.trace.places import Forest, Label, NameFrames
+from heapsmith.trace.reader import Damage, Trace
+from heapsmith.trace.records import Manifest
+from heapsmith.units import KiB, MiB
+
+MEASURES: Final = (
+    "live_bytes_at_peak",
+    "live_bytes_at_exit",
+    "allocated_bytes",
+    "temporary_bytes",
+    "allocations",
+    "temporary_allocations",
+)
+_TELLING_SHARE: Final = 0.05
+_SPIKE_RATIO: Final = 2.0
+_SPIKE_TIME_SHARE: Final = 0.25
+_STORM_SHARE: Final = 0.5
+_STORM_ALLOCATIONS: Final = 10_000
+_GROWTH_BYTES: Final = 256 * KiB
+_RESIDENT_RATIO: Final = 1.5
+_RESIDENT_BYTES: Final = 8 * MiB
+_SLACK_SHARE: Final = 0.2
+
+
+@dataclass(slots=True)
+class Site:
+    """A place in the source (or what else is known of it), with all the stacks that end there.
+
+    Attributes:
+        label: Its function, file and line.
+        mapped: It made mappings, not blocks.
+        node: The node of its heaviest stack (the whole one: `Forest.path` leads from the innermost frame outwards).
+        process: Index of the process in the report.
+        cache: Name of the known cache it is; None where it is none.
+        growing: It held more and more over the whole run.
+    """
+
+    label: Label
+    mapped: bool
+    node: int
+    process: int
+    allocations: float = 0.0
+    allocated_bytes: float = 0.0
+    live_bytes_at_peak: float = 0.0
+    live_blocks_at_peak: float = 0.0
+    live_bytes_at_exit: float = 0.0
+    live_blocks_at_exit: float = 0.0
+    temporary_allocations: float = 0.0
+    temporary_bytes: float = 0.0
+    live_bytes_peak: float = 0.0
+    """At most; the sum of its stacks' own peaks."""
+    lifetime_s: float | None = None
+    live_bytes_at_peak_error: float = 0.0
+    live_bytes_at_exit_error: float = 0.0
+    allocated_bytes_error: float = 0.0
+    stacks: int = 0
+    growing: bool = False
+    cache: str | None = None
+    course: Floats = field(default_factory=lambda: np.zeros(0))
+    """Live bytes at the moments of the trace, shape (m,)."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """One thing that a person should know, most important first.
+
+    Attributes:
+        kind: ``peak``, ``leak``, ``growth``, ``spike``, ``churn``, ``fragmentation``, ``slack`` or ``clean``.
+        process: Index of the process in the report.
+        sites: The places it is about, the heaviest first.
+        figures: What is said of it, by name.
+    """
+
+    kind: str
+    process: int
+    sites: list[Site]
+    figures: dict[str, float]
+
+
+@dataclass(slots=True)
+class ReportedProcess:
+    """A process of the report.
+
+    Attributes:
+        trace: Index of its trace.
+        figures: Of its pass.
+        node: Node of each row of ``figures.places``.
+        sites: Its places, by what they held at the peak, allocated or left behind.
+    """
+
+    trace: int
+    figures: ProcessFigures
+    node: NDArray[np.int64]
+    sites: list[Site]
+
+    @property
+    def places(self) -> Places:
+        """The figures of its distinct stacks."""
+        assert self.figures.places is not None
+        return self.figures.places
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that a view of some traces shows."""
+
+    paths: list[str]
+    manifests: list[Manifest]
+    damages: list[Damage | None]
+    complete: list[bool]
+    """Whether each trace ends as a recording that ended well."""
+    forest: Forest
+    processes: list[ReportedProcess]
+    findings: list[Finding]
+    events: int
+    dropped_events: int
+    unnamed_modules: dict[str, str]
+    totals_exact: bool
+    """False where only a sample of the allocations was recorded."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether figures are estimates."""
+        return any(manifest.sample_every_bytes is not None for manifest in self.manifests)
+
+
+def build_report(
+    traces: Sequence[Trace],
+    name_frames: NameFrames,
+    rules: CacheRules,
+    *,
+    executor: Executor | None = None,
+    class_bytes: Sequence[int | None] = DOUBLINGS,
+    moments: int = MOMENTS,
+    on_events: Progress | None = None,
+) -> Report:
+    """Analyse traces, name their stacks, and find out what a person should know.
+
+    Args:
+        traces: Open traces; several of them (a fleet) become one report.
+        name_frames: Gives frames names, for example `heapsmith.symbols.FrameNames`.
+        rules: What is kept on purpose.
+        executor: As in `analyse`.
+        class_bytes: As in `analyse`.
+        moments: As in `analyse`.
+        on_events: As in `analyse`.
+
+    Raises:
+        TraceError: A trace holds no process.
+    """
+    check_readable(traces)
+    analysed = analyse(
+        traces, executor=executor, class_bytes=class_bytes, moments=moments, on_events=on_events
+    )
+    forest = Forest()
+    processes: list[ReportedProcess] = []
+    for index, (trace, figures_of) in enumerate(zip(traces, analysed, strict=True)):
+        asked = [figures.places.stack for figures in figures_of if figures.places is not None]
+        stacks: list[int] = np.concatenate(asked).tolist() if asked else []
+        node_of = forest.add_trace(trace, stacks, name_frames)
+        for figures in figures_of:
+            assert figures.places is not None
+            node = node_of[figures.places.stack]
+            sites = _find_sites(forest, figures, node, len(processes), rules)
+            processes.append(ReportedProcess(index, figures, node, sites))
+    findings = [
+        finding
+        for place, process in enumerate(processes)
+        for finding in _find(place, process.figures, process)
+    ]
+    largest = sorted(range(len(processes)), key=lambda place: -processes[place].figures.live_bytes_peak)
+    rank = {place: order for order, place in enumerate(largest)}
+    findings.sort(key=lambda finding: rank[finding.process])
+    return Report(
+        paths=[str(trace.path) for trace in traces],
+        manifests=[trace.manifest for trace in traces],
+        damages=[trace.damage for trace in traces],
+        complete=[trace.end is not None for trace in traces],
+        forest=forest,
+        processes=processes,
+        findings=findings,
+        events=sum(trace.events for trace in traces),
+        dropped_events=sum(trace.dropped_events for trace in traces),
+        unnamed_modules=dict(getattr(name_frames, "problems", {})),
+        totals_exact=all(
+            trace.manifest.sample_every_bytes is None or stacks_are_sampled(trace) for trace in traces
+        ),
+    )
+
+
+def _find_sites(
+    forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, rules: CacheRules
+) -> list[Site]:
+    places = figures.places
+    assert places is not None
+    site_of: dict[int, int] = {}
+    cache_of: dict[int, str | None] = {}
+    sites: dict[tuple[int, bool, str | None], Site] = {}
+    of_row: list[Site] = []
+    heaviest: dict[int, float] = {}
+    columns: Any = zip(
+        nodes.tolist(), places.mapped.tolist(), places.allocations.tolist(), places.allocated_bytes.tolist(),
+        places.live_bytes_at_peak.tolist(), places.live_blocks_at_peak.tolist(), places.live_bytes_at_exit.tolist(),
+        places.live_blocks_at_exit.tolist(), places.temporary_allocations.tolist(), places.temporary_bytes.tolist(),
+        places.live_bytes_peak.tolist(), strict=True,
+    )  # fmt: skip
+    for node, mapped, *values in columns:
+        if node not in site_of:
+            site_of[node] = forest.label_of[forest.site(node)]
+            rule = rules.find(forest, node)
+            cache_of[node] = rule.name if rule else rules.ignored_by(forest.path(node))
+        key = site_of[node], mapped, cache_of[node]
+        site = sites.get(key)
+        if site is None:
+            site = sites[key] = Site(forest.labels[key[0]], mapped, node, process, cache=key[2])
+        of_row.append(site)
+        site.stacks += 1
+        for name, value in zip(_ADDED, values, strict=True):
+            setattr(site, name, getattr(site, name) + value)
+        weight = max(values[2], values[4], values[1] * 1e-6)
+        if weight > heaviest.get(id(site), -1.0):
+            heaviest[id(site)] = weight
+            site.node = node
+    _add_errors(places, of_row)
+    _add_courses(figures, of_row, list(sites.values()))
+    return sorted(
+        sites.values(), key=lambda s: (-max(s.live_bytes_at_peak, s.live_bytes_at_exit), -s.allocated_bytes)
+    )
+
+
+_ADDED: Final = (
+    "allocations",
+    "allocated_bytes",
+    "live_bytes_at_peak",
+    "live_blocks_at_peak",
+    "live_bytes_at_exit",
+    "live_blocks_at_exit",
+    "temporary_allocations",
+    "temporary_bytes",
+    "live_bytes_peak",
+)
+
+
+def _add_errors(places: Places, of_row: list[Site]) -> None:
+    """Errors of independent estimates add up as squares; lifetimes as means weighed by blocks."""
+    lived: dict[int, tuple[float, float]] = {}
+    for row, site in enumerate(of_row):
+        for name in ("live_bytes_at_peak_error", "live_bytes_at_exit_error", "allocated_bytes_error"):
+            error = float(getattr(places, name)[row])
+            if error:
+                setattr(site, name, float(np.hypot(getattr(site, name), error)))
+        died = float(places.allocations[row] - places.live_blocks_at_exit[row])
+        if died > 0 and np.isfinite(places.lifetime_s[row]):
+            total, blocks = lived.get(id(site), (0.0, 0.0))
+            lived[id(site)] = total + float(places.lifetime_s[row]) * died, blocks + died
+            total, blocks = lived[id(site)]
+            site.lifetime_s = total / blocks
+
+
+def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site]) -> None:
+    """What each place held over time, from the changes of its stacks; and whether it only ever grew."""
+    moments = figures.moments
+    if moments is None or not len(moments.times_s):
+        return
+    number = {id(site): place for place, site in enumerate(sites)}
+    site_of_row = np.array([number[id(site)] for site in of_row], np.int64)
+    held = np.zeros(len(of_row))
+    by_site = np.zeros(len(sites))
+    course = np.zeros((len(moments.times_s), len(sites)), np.float32)
+    for moment, (rows, values) in enumerate(zip(moments.place, moments.live_bytes, strict=True)):
+        np.add.at(by_site, site_of_row[rows], values - held[rows])
+        held[rows] = values
+        course[moment] = by_site
+    alive = (moments.times_s >= figures.start_s) & (moments.times_s <= figures.end_s)
+    for place, site in enumerate(sites):
+        site.course = course[:, place].astype(np.float64)
+        site.growing = _is_growing(site.course[alive], figures)
+
+
+def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
+    """It held more in each fifth of the run than in the one before, and the growth is a share of the peak that tells."""
+    if len(course) < 20:
+        return False
+    parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
+    rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
+    total = parts[-1] - parts[0]
+    least = max(_GROWTH_BYTES, _TELLING_SHARE * figures.live_bytes_peak)
+    return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
+
+
+def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list[Finding]:
+    found: list[Finding] = []
+    sites = [site for site in process.sites if not site.mapped]
+    peak = figures.live_bytes_peak
+    if not figures.allocations:
+        return [Finding("empty", place, [], {})]
+    by_peak = _heaviest(sites, "live_bytes_at_peak", peak)
+    found.append(
+        Finding(
+            "peak",
+            place,
+            by_peak,
+            {
+                "bytes": peak,
+                "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+                "blocks": figures.live_blocks_at_peak,
+                "error_bytes": figures.live_bytes_peak_error,
+            },
+        )
+    )
+    found += _find_leaks(place, figures, process.sites)
+    found += _find_growth(place, figures, process.sites)
+    found += _find_spike(place, figures, process)
+    found += _find_storm(place, figures, sites)
+    found += _find_fragmentation(place, figures, process.sites)
+    return found
+
+
+def _heaviest(sites: Sequence[Site], name: str, whole: float, count: int = 3) -> list[Site]:
+    ranked = sorted(sites, key=lambda site: -getattr(site, name))[:count]
+    return [site for site in ranked if getattr(site, name) > _TELLING_SHARE * whole]
+
+
+def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
+    heap = [site for site in sites if not site.mapped]
+    left = [site for site in heap if site.cache is None and site.live_bytes_at_exit > 0]
+    total = sum(site.live_bytes_at_exit for site in left)
+    cached = sum(site.live_bytes_at_exit for site in heap if site.cache is not None)
+    return [
+        Finding(
+            "leak",
+            place,
+            _heaviest(left, "live_bytes_at_exit", total),
+            {
+                "bytes": total,
+                "cached_bytes": cached,
+                "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
+                "blocks": sum(site.live_blocks_at_exit for site in left),
+                "error_bytes": figures.live_bytes_at_exit_error,
+            },
+        )
+    ]
+
+
+def _find_growth(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
+    growing = [site for site in sites if site.growing and site.cache is None]
+    growing.sort(key=lambda site: -float(site.course.max(initial=0.0)))
+    if not growing:
+        return []
+    highest = float(growing[0].course.max())
+    rate = highest / figures.duration_s if figures.duration_s > 0 else 0.0
+    return [Finding("growth", place, growing[:3], {"bytes": highest, "bytes_per_s": rate})]
+
+
+def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -> list[Finding]:
+    line = figures.time_line
+    if line is None or not figures.live_bytes_peak:
+        return []
+    usual = float(np.median(line.live_bytes))
+    high = float(np.mean(line.live_bytes_highest > (usual + figures.live_bytes_peak) / 2))
+    over = float(line.live_bytes_lowest[-1]) < (usual + figures.live_bytes_peak) / 2
+    if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
+        return []
+    times = figures.moments.times_s if figures.moments else np.zeros(0)
+    sites = [site for site in process.sites if not site.mapped]
+    alive = (times >= figures.start_s) & (times <= figures.end_s)
+    gained = {
+        id(site): site.live_bytes_at_peak - (float(np.median(site.course[alive])) if alive.any() else 0.0)
+        for site in sites
+    }
+    ranked = sorted(sites, key=lambda site: -gained[id(site)])[:3]
+    rise = figures.live_bytes_peak - usual
+    told = [site for site in ranked if gained[id(site)] > _TELLING_SHARE * rise]
+    said = {
+        "bytes": figures.live_bytes_peak,
+        "usual_bytes": usual,
+        "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+        "lasting_s": high * figures.duration_s,
+    }
+    return [Finding("spike", place, told, said)]
+
+
+def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
+    share = figures.temporary_allocations / figures.allocations
+    churn = figures.churn or 0.0
+    if figures.temporary_allocations < _STORM_ALLOCATIONS or share < _STORM_SHARE / 2:
+        if churn < 20 or figures.allocations < _STORM_ALLOCATIONS:
+            return []
+        told = _heaviest(sites, "allocated_bytes", figures.allocated_bytes)
+    else:
+        told = _heaviest(sites, "temporary_allocations", figures.temporary_allocations)
+    said = {"temporary_allocations": figures.temporary_allocations, "share": share, "churn": churn,
+            "allocated_bytes": figures.allocated_bytes}  # fmt: skip
+    return [Finding("churn", place, told, said)]
+
+
+def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
+    found: list[Finding] = []
+    held = external_fragmentation(figures)
+    if held is not None and len(held):
+        times_s, resident, explained = held.T
+        extra = resident - explained
+        # The first look of all may be before anything was counted; what matters is what stays.
+        later = times_s > figures.start_s + 0.1 * figures.duration_s
+        if later.any():
+            worst = int(np.argmax(np.where(later, extra, -np.inf)))
+            if extra[worst] > _RESIDENT_BYTES and resident[worst] > _RESIDENT_RATIO * explained[worst]:
+                moment_sites = _live_at(figures, sites, float(times_s[worst]))
+                found.append(
+                    Finding(
+                        "fragmentation",
+                        place,
+                        moment_sites,
+                        {
+                            "at_s": float(times_s[worst]) - figures.start_s,
+                            "resident_bytes": float(resident[worst]),
+                            "live_bytes": float(explained[worst]),
+                        },
+                    )
+                )
+    slack = figures.internal_fragmentation
+    if slack is not None and slack > _SLACK_SHARE and figures.usable_live_bytes_at_peak > MiB:
+        found.append(
+            Finding(
+                "slack",
+                place,
+                [],
+                {"share": slack, "bytes": figures.usable_live_bytes_at_peak - figures.live_bytes_peak},
+            )
+        )
+    return found
+
+
+def _live_at(figures: ProcessFigures, sites: Sequence[Site], time_s: float) -> list[Site]:
+    if figures.moments is None or not len(figures.moments.times_s):
+        return []
+    moment = min(int(np.searchsorted(figures.moments.times_s, time_s)), len(figures.moments.times_s) - 1)
+    ranked = sorted(
+        (site for site in sites if not site.mapped), key=lambda site: -float(site.course[moment])
+    )[:3]
+    whole = sum(float(site.course[moment]) for site in ranked)
+    return [site for site in ranked if whole and site.course[moment] > 0.1 * whole]
+
+
+def external_fragmentation(figures: ProcessFigures) -> Floats | None:
+    """Resident anonymous bytes against what is live, as the recorder saw it.
+
+    Returns:
+        Shape (n, 3): time in s since the start of the trace, anonymous resident bytes, usable live and mapped bytes; None
+        where the recorder did not look. CPython's arenas are mappings, so objects in them are not counted twice.
+    """
+    memory, line = figures.memory, figures.time_line
+    if memory is None or line is None or not len(memory) or not len(line.ends_s):
+        return None
+    times_s = memory["time_ns"].astype(np.float64) * 1e-9
+    place = np.minimum(np.searchsorted(line.ends_s, times_s), len(line.ends_s) - 1)
+    live = line.usable_live_bytes[place]
+    resident = memory["anonymous_bytes"].astype(np.float64)
+    resident = np.where(resident > 0, resident, memory["resident_bytes"].astype(np.float64))
+    return np.stack([times_s, resident, live], axis=1)
+
+
+def total_time_line(
+    processes: Sequence[ReportedProcess], points: int = 1000
+) -> tuple[Floats, Floats, Floats]:
+    """Live bytes of processes together, at even times.
+
+    Args:
+        processes: Of one trace: the times of several traces have nothing to do with each other.
+        points: How many times.
+
+    Returns:
+        Times in s since the start of the trace, the sum of live bytes then, and the sum of mapped bytes, each (points,).
+    """
+    lines = [
+        (process.figures, process.figures.time_line) for process in processes if process.figures.time_line
+    ]
+    start = min((figures.start_s for figures, _ in lines), default=0.0)
+    end = max((figures.end_s for figures, _ in lines), default=0.0)
+    times = np.linspace(start, max(end, start), points + 1)[1:]
+    live, mapped = np.zeros(points), np.zeros(points)
+    for figures, line in lines:
+        assert line is not None
+        place = np.searchsorted(line.ends_s, times + 1e-12, side="right") - 1
+        known = (place >= 0) & (times <= figures.end_s + 1e-9)
+        live[known] += line.live_bytes[place[known]]
+        mapped[known] += line.mapped_bytes[place[known]]
+    return times, live, mapped
+
+
+def node_values(report: Report, process: int, measure: str, *, mapped: bool = False) -> Floats:
+    """What each node of the tree holds by itself in one process.
+
+    Args:
+        report: The report.
+        process: Index in it.
+        measure: One of `MEASURES`.
+        mapped: Of mappings, not of blocks.
+
+    Returns:
+        Shape (n_nodes,); `Forest.include` adds up what is below.
+    """
+    chosen = report.processes[process]
+    rows = chosen.places.mapped == mapped
+    weights: Floats = getattr(chosen.places, measure)[rows]
+    return np.bincount(chosen.node[rows], weights, len(report.forest.parents)).astype(np.float64)
+
+
+def moment_values(report: Report, process: int) -> list[tuple[Integers, Floats]]:
+    """For each moment the nodes that hold something else than before, and by how many bytes more or less."""
+    chosen = report.processes[process]
+    moments = chosen.figures.moments
+    if moments is None:
+        return []
+    held = np.zeros(len(chosen.node))
+    heap = ~chosen.places.mapped
+    changes: list[tuple[Integers, Floats]] = []
+    for rows, values in zip(moments.place, moments.live_bytes, strict=True):
+        kept = heap[rows]
+        rows, values = rows[kept], values[kept]
+        changes.append((chosen.node[rows], values - held[rows]))
+        held[rows] = values
+    return changes
