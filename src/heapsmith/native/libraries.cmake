@@ -74,6 +74,11 @@ endforeach()
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
 
+# Initialised before all others: takes the preload from programs whose sanitizer has to come first. No loop of it may
+# become a call, and it is small enough for one page of each kind.
+add_native_library(heapsmith_gate ${native}/abi/gate.cc)
+target_compile_options(heapsmith_gate PRIVATE -fno-builtin -fno-tree-loop-distribute-patterns -fno-stack-protector)
+target_link_options(heapsmith_gate PRIVATE -Wl,-z,initfirst -Wl,-z,noseparate-code)
 # Plays a recorded program's calls over any malloc: `heapsmith replay` starts it.
 add_executable(heapsmith_replay ${native}/replay/replay.c)
 target_include_directories(heapsmith_replay PRIVATE ${native})
