@@ -181,9 +181,10 @@ def _leak(report: Report, finding: Finding) -> Sentence:
     advice = ""
     growing = [site for site in finding.sites if site.growing]
     if growing:
+        rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
         advice = (
-            f"{name_site(growing[0].label)} kept adding to what stays: that is a leak; "
-            "free what it holds, or bound it."
+            f"{name_site(growing[0].label)} kept adding to what stays, {format_bytes(rate)} a second: "
+            "that is a leak; free what it holds, or bound it."
         )
     elif finding.sites and f["share"] > 0.1:
         advice = f"Look at {name_site(finding.sites[0].label)} first: is it meant to stay?"

@@ -32,7 +32,10 @@ DOUBLINGS: Final = tuple(1 << power for power in range(4, 40))
 """Size classes where no others are given: one a doubling."""
 SEVERAL: Final = 1.959964
 """Standard errors on each side of a 95 % interval."""
+_LATEST_NS: Final = 1 << 62
+"""146 years: a later time is damage."""
 _LARGEST_THREADS: Final = 1 << 22
+_LARGEST_GAP: Final = 1 << 28
 _DISTINCT_SIZES: Final = 200_000
 _TASK_EVENTS: Final = 20_000_000
 _COLUMNS: Final = ("operations", "threads", "ticks", "ages", "shapes")
@@ -233,15 +236,30 @@ class ProcessFigures:
 
 def end_of_events_ns(trace: Trace, process: int) -> int:
     """Answer the time of the last event of a process, in ns since the start of the trace; its start where it has none."""
-    payload = trace.first_payload(process, last=True)
-    if payload is None:
-        return trace.processes[process].start.started_ns
-    header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
-    offset = BATCH_HEADER.itemsize
-    for _ in range(2):
-        *_, offset = split_column(payload, offset)
-    ticks, _ = decode_column(payload, offset)
-    return (int(header["base_tick"]) + int(ticks.sum())) * trace.manifest.tick_ns
+    start_ns = trace.processes[process].start.started_ns
+    try:
+        payload = trace.first_payload(process, last=True)
+        if payload is None:
+            return start_ns
+        header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
+        offset = BATCH_HEADER.itemsize
+        for _ in range(2):
+            *_, offset = split_column(payload, offset)
+        ticks, _ = decode_column(payload, offset)
+    except ValueError:
+        return start_ns
+    end_ns = (int(header["base_tick"]) + int(ticks.sum())) * trace.manifest.tick_ns
+    return end_ns if end_ns < _LATEST_NS else start_ns
+
+
+def _start_of_events_ns(trace: Trace, process: TraceProcess) -> int:
+    try:
+        payload = trace.first_payload(process.index)
+        if payload is not None:
+            return int(np.frombuffer(payload, BATCH_HEADER, 1)[0]["base_tick"]) * trace.manifest.tick_ns
+    except ValueError:
+        pass
+    return process.start.started_ns
 
 
 def analyse_process(
@@ -376,10 +394,15 @@ def stacks_are_sampled(trace: Trace) -> bool:
     if trace.manifest.sample_every_bytes is None:
         return False
     for process in trace.processes:
-        payload = trace.first_payload(process.index)
-        if payload is None:
+        try:
+            payload = trace.first_payload(process.index)
+            if payload is None:
+                continue
+            batch = decode_batch(
+                payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns
+            )
+        except ValueError:
             continue
-        batch = decode_batch(payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns)
         born = (batch.born >= 0) & (batch.operation & OPERATION_MASK != Operation.MAP)
         if born.any():
             return bool((batch.stack[born] == 0).any())
@@ -409,11 +432,7 @@ class _Pass:
             self._class_bytes.append(None)
         self._bounds = np.array([size for size in self._class_bytes if size is not None], np.float64)
         end_ns = _end_ns(trace, process)
-        first = trace.first_payload(process.index)
-        first_tick = int(np.frombuffer(first, BATCH_HEADER, 1)[0]["base_tick"]) if first is not None else 0
-        self._start_ns = process.start.started_ns
-        if first is not None:
-            self._start_ns = min(self._start_ns, first_tick * self._tick_ns)
+        self._start_ns = min(process.start.started_ns, _start_of_events_ns(trace, process))
         self._end_ns = max(end_ns, self._start_ns)
         self._bins_end_ns = np.linspace(self._start_ns, self._end_ns, bins + 1)[1:]
         self._edges = np.ceil(self._bins_end_ns / self._tick_ns).astype(np.int64)
@@ -482,6 +501,10 @@ class _Pass:
             raise ValueError("the columns of a batch do not fit each other")
         births = len(streams[4][0])
         first_object = int(header["first_object"])
+        if first_object > int(self.numbers[k.N_OBJECT]) + _LARGEST_GAP:
+            raise ValueError("objects are missing before it")
+        if int(header["base_tick"]) * self._tick_ns >= _LATEST_NS:
+            raise ValueError("its time is beyond all times")
         if first_object < int(self.numbers[k.N_OBJECT]):
             raise ValueError("objects are numbered twice")
         self.numbers[k.N_OBJECT] = first_object

@@ -24,7 +24,7 @@ from heapsmith.trace.analysis import (
     stacks_are_sampled,
 )
 from heapsmith.trace.caches import CacheRules
-from heapsmith.trace.places import Forest, Label, NameFrames
+from heapsmith.trace.places import NO_STACK, Forest, Label, NameFrames
 from heapsmith.trace.reader import Damage, Trace
 from heapsmith.trace.records import Manifest
 from heapsmith.units import KiB, MiB
@@ -310,7 +310,7 @@ def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
     parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
     rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
     total = parts[-1] - parts[0]
-    least = max(_GROWTH_BYTES, _TELLING_SHARE * figures.live_bytes_peak)
+    least = max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak)
     return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
 
 
@@ -334,8 +334,11 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
             },
         )
     )
-    found += _find_leaks(place, figures, process.sites)
-    found += _find_growth(place, figures, process.sites)
+    leaks = _find_leaks(place, figures, process.sites)
+    found += leaks
+    # What grew and stayed is told as a leak, with its rate.
+    told = {id(site) for leak in leaks for site in leak.sites if site.growing}
+    found += _find_growth(place, figures, [site for site in process.sites if id(site) not in told])
     found += _find_spike(place, figures, process)
     found += _find_storm(place, figures, sites)
     found += _find_fragmentation(place, figures, process.sites)
@@ -344,7 +347,9 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
 
 def _heaviest(sites: Sequence[Site], name: str, whole: float, count: int = 3) -> list[Site]:
     ranked = sorted(sites, key=lambda site: -getattr(site, name))[:count]
-    return [site for site in ranked if getattr(site, name) > _TELLING_SHARE * whole]
+    return [
+        site for site in ranked if getattr(site, name) > _TELLING_SHARE * whole and site.label != NO_STACK
+    ]
 
 
 def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
@@ -363,6 +368,7 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
                 "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
                 "blocks": sum(site.live_blocks_at_exit for site in left),
                 "error_bytes": figures.live_bytes_at_exit_error,
+                "duration_s": figures.duration_s,
             },
         )
     ]
@@ -374,6 +380,8 @@ def _find_growth(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> 
     if not growing:
         return []
     highest = float(growing[0].course.max())
+    if growing[0].label == NO_STACK:
+        return []
     rate = highest / figures.duration_s if figures.duration_s > 0 else 0.0
     return [Finding("growth", place, growing[:3], {"bytes": highest, "bytes_per_s": rate})]
 
