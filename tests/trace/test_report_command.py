@@ -1,4 +1,4 @@
-"""`heapsmith report`, `leaks` and `diff` tell what happened, in every format, and refuse what they cannot do in one line."""
+"""`heapsmith report`, `leaks` and `diff` tell what happened, in every format; what they cannot do is refused in one line."""
 
 from __future__ import annotations
 
