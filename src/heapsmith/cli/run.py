@@ -123,12 +123,11 @@ def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
         return {}
     from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
 
-    library = resolve_subject(allocator).library
-    if library is None:
-        return {}
-    environment = {
-        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
-    }
+    subject = resolve_subject(allocator)
+    environment = dict(subject.variables)
+    if subject.library is not None:
+        before = os.environ.get(PRELOAD_VARIABLE, "")
+        environment[PRELOAD_VARIABLE] = ":".join(filter(None, (str(subject.library), before)))
     if leaks is not None:
         _must_be_writable(leaks)
         leaks.unlink(missing_ok=True)  # the first process of the run makes it

@@ -48,7 +48,7 @@ class Watcher:
         pids: Only these processes; None is all.
 
     Example:
-        >>> with contextlib.closing(Watcher(pids=[1])) as watcher:
+        >>> with contextlib.closing(Watcher(pids=[0])) as watcher:
         ...     watcher.poll()
         []
     """

@@ -119,7 +119,7 @@ class AtWork {
 // Stands in front of a function of the allocator that may come back.
 template <auto kFunction>
 struct Framed;
-template <class Result, class... Arguments, Result (*NextFunctions::* kFunction)(Arguments...)>
+template <class Result, class... Arguments, Result (*NextFunctions::*kFunction)(Arguments...)>
 struct Framed<kFunction> {
   static inline Result (*inner)(Arguments...) = nullptr;
   static Result call(Arguments... arguments) {
