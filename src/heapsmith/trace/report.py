@@ -24,6 +24,7 @@ from heapsmith.trace.analysis import (
     stacks_are_sampled,
 )
 from heapsmith.trace.caches import CacheRules
+from heapsmith.trace.layout import FrameKind
 from heapsmith.trace.places import NO_STACK, Forest, Label, NameFrames
 from heapsmith.trace.reader import Damage, Trace
 from heapsmith.trace.records import Manifest
@@ -38,6 +39,7 @@ MEASURES: Final = (
     "temporary_allocations",
 )
 _TELLING_SHARE: Final = 0.05
+_TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
 _STORM_SHARE: Final = 0.5
@@ -176,7 +178,12 @@ def build_report(
     """
     check_readable(traces)
     analysed = analyse(
-        traces, executor=executor, class_bytes=class_bytes, moments=moments, on_events=on_events
+        traces,
+        executor=executor,
+        class_bytes=class_bytes,
+        moments=moments,
+        ending_stacks=[find_ending_stacks(trace, name_frames) for trace in traces],
+        on_events=on_events,
     )
     forest = Forest()
     processes: list[ReportedProcess] = []
@@ -212,6 +219,29 @@ def build_report(
             trace.manifest.sample_every_bytes is None or stacks_are_sampled(trace) for trace in traces
         ),
     )
+
+
+def find_ending_stacks(trace: Trace, name_frames: NameFrames) -> NDArray[np.bool_]:
+    """Tell for each stack of a trace whether CPython is taking itself down in it.
+
+    Args:
+        trace: The open trace.
+        name_frames: Gives frames names; without names nothing is told.
+    """
+    frames = trace.frames
+    ending = np.zeros(len(trace.stacks), np.bool_)
+    if not (frames["kind"] == FrameKind.PYTHON).any():
+        return ending
+    native = np.flatnonzero(frames["kind"] == FrameKind.NATIVE).tolist()
+    names = name_frames(trace, native)
+    takes_down = np.zeros(len(frames) + 1, np.bool_)
+    for frame, labels in names.items():
+        takes_down[frame] = any(label.function.startswith(_TAKES_DOWN) for label in labels)
+    own = takes_down[np.minimum(trace.stacks["frame"], len(frames))]
+    parents: list[int] = trace.stacks["parent"].tolist()
+    for stack, (parent, is_own) in enumerate(zip(parents, own.tolist(), strict=True)):
+        ending[stack] = is_own or (parent < stack and bool(ending[parent]))
+    return ending
 
 
 def _find_sites(
@@ -297,17 +327,21 @@ def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site])
         np.add.at(by_site, site_of_row[rows], values - held[rows])
         held[rows] = values
         course[moment] = by_site
-    alive = (moments.times_s >= figures.start_s) & (moments.times_s <= figures.end_s)
+    alive = (moments.times_s >= figures.start_s) & (moments.times_s <= figures.exit_s)
     for place, site in enumerate(sites):
         site.course = course[:, place].astype(np.float64)
         site.growing = _is_growing(site.course[alive], figures)
 
 
 def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
-    """It held more in each fifth of the run than in the one before, and the growth is a share of the peak that tells."""
-    if len(course) < 20:
+    """From its first block on it held more in each fifth of the time than in the one before, for most of the run.
+
+    The growth is a share of the peak that tells, and not most of it came at once.
+    """
+    held = np.flatnonzero(course > 0)
+    if not len(held) or len(course) - held[0] < max(20, 0.3 * len(course)):
         return False
-    parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
+    parts = [float(np.median(part)) for part in np.array_split(course[held[0] :], 5)]
     rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
     total = parts[-1] - parts[0]
     least = max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak)
@@ -392,7 +426,10 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
         return []
     usual = float(np.median(line.live_bytes))
     high = float(np.mean(line.live_bytes_highest > (usual + figures.live_bytes_peak) / 2))
-    over = float(line.live_bytes_lowest[-1]) < (usual + figures.live_bytes_peak) / 2
+    # What is high until the program ends is no spike: what is left after it is only the taking down.
+    before_exit = (line.ends_s <= figures.exit_s) & (line.ends_s <= figures.end_s - 0.03 * figures.duration_s)
+    middle = (usual + figures.live_bytes_peak) / 2
+    over = bool(before_exit.any()) and float(line.live_bytes[before_exit][-1]) < middle
     if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
         return []
     times = figures.moments.times_s if figures.moments else np.zeros(0)
