@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -42,10 +41,13 @@ _TELLING_SHARE: Final = 0.05
 _TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
-_STORM_SHARE: Final = 0.5
+_STORM_SHARE: Final = 0.4
+_CHURN: Final = 20.0
 _STORM_ALLOCATIONS: Final = 10_000
+_STEPS: Final = 20
 _GROWTH_BYTES: Final = 256 * KiB
 _RESIDENT_RATIO: Final = 1.5
+_RESIDENT_SHARE: Final = 0.4
 _RESIDENT_BYTES: Final = 8 * MiB
 _SLACK_SHARE: Final = 0.2
 
@@ -334,18 +336,25 @@ def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site])
 
 
 def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
-    """From its first block on it held more in each fifth of the time than in the one before, for most of the run.
+    """It grew step by step from its first block to the end, for most of the run, and never fell far.
 
-    The growth is a share of the peak that tells, and not most of it came at once.
+    Steps are counted, not measured: a program that waits in between grows all the same.
     """
     held = np.flatnonzero(course > 0)
     if not len(held) or len(course) - held[0] < max(20, 0.3 * len(course)):
         return False
-    parts = [float(np.median(part)) for part in np.array_split(course[held[0] :], 5)]
-    rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
-    total = parts[-1] - parts[0]
-    least = max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak)
-    return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
+    levels = np.array([float(part[-1]) for part in np.array_split(course[held[0] :], _STEPS)])
+    rises = np.diff(levels, prepend=0.0)
+    total = float(levels[-1])
+    if total < max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak) or total < 0.9 * float(course.max()):
+        return False
+    steps = np.flatnonzero(rises > 0.01 * total)
+    return (
+        len(steps) >= _STEPS / 3
+        and int(steps[-1]) >= 0.8 * _STEPS
+        and float(rises.max()) <= 0.5 * total
+        and 0.15 <= float(levels[_STEPS // 2]) / total <= 0.85
+    )
 
 
 def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list[Finding]:
@@ -432,11 +441,13 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
     over = bool(before_exit.any()) and float(line.live_bytes[before_exit][-1]) < middle
     if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
         return []
+    before = line.ends_s[(line.live_bytes_highest < middle) & (line.ends_s < figures.live_bytes_peak_at_s)]
+    since_s = float(before[-1]) if len(before) else figures.start_s
     times = figures.moments.times_s if figures.moments else np.zeros(0)
+    moment = int(np.searchsorted(times, since_s, side="right")) - 1
     sites = [site for site in process.sites if not site.mapped]
-    alive = (times >= figures.start_s) & (times <= figures.end_s)
     gained = {
-        id(site): site.live_bytes_at_peak - (float(np.median(site.course[alive])) if alive.any() else 0.0)
+        id(site): site.live_bytes_at_peak - (float(site.course[moment]) if moment >= 0 else 0.0)
         for site in sites
     }
     ranked = sorted(sites, key=lambda site: -gained[id(site)])[:3]
@@ -452,16 +463,22 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
 
 
 def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
-    share = figures.temporary_allocations / figures.allocations
+    own = [site for site in sites if site.cache is None]
+    temporary = sum(site.temporary_allocations for site in own)
+    share = temporary / figures.allocations
     churn = figures.churn or 0.0
-    if figures.temporary_allocations < _STORM_ALLOCATIONS or share < _STORM_SHARE / 2:
-        if churn < 20 or figures.allocations < _STORM_ALLOCATIONS:
+    told = _heaviest(own, "temporary_allocations", temporary)
+    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
+        if churn < _CHURN or figures.allocations < _STORM_ALLOCATIONS:
             return []
-        told = _heaviest(sites, "allocated_bytes", figures.allocated_bytes)
-    else:
-        told = _heaviest(sites, "temporary_allocations", figures.temporary_allocations)
-    said = {"temporary_allocations": figures.temporary_allocations, "share": share, "churn": churn,
-            "allocated_bytes": figures.allocated_bytes}  # fmt: skip
+        share = 0.0
+        told = _heaviest(own, "allocated_bytes", figures.allocated_bytes)
+    said = {
+        "temporary_allocations": temporary,
+        "share": share,
+        "churn": churn,
+        "allocated_bytes": figures.allocated_bytes,
+    }
     return [Finding("churn", place, told, said)]
 
 
@@ -470,12 +487,18 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
     held = external_fragmentation(figures)
     if held is not None and len(held):
         times_s, resident, explained = held.T
-        extra = resident - explained
+        # Only what was live before and is free now can be a matter of fragmentation; the rest is code, stacks and the like.
+        line = figures.time_line
+        assert line is not None
+        highest = np.maximum.accumulate(line.usable_live_bytes)
+        place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(highest) - 1)
+        extra = np.minimum(resident, highest[place_in_line]) - explained
         # The first look of all may be before anything was counted; what matters is what stays.
         later = times_s > figures.start_s + 0.1 * figures.duration_s
         if later.any():
             worst = int(np.argmax(np.where(later, extra, -np.inf)))
-            if extra[worst] > _RESIDENT_BYTES and resident[worst] > _RESIDENT_RATIO * explained[worst]:
+            least = max(_RESIDENT_BYTES, _RESIDENT_SHARE * figures.usable_live_bytes_peak)
+            if extra[worst] > least and resident[worst] > _RESIDENT_RATIO * explained[worst]:
                 moment_sites = _live_at(figures, sites, float(times_s[worst]))
                 found.append(
                     Finding(
