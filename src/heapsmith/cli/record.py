@@ -8,9 +8,11 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from heapsmith.errors import RunError
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.record import Recording, RecordWishes, exit_code_of
 from heapsmith.show.recorded import render_record_summary
+from heapsmith.units import parse_bytes
 from heapsmith.wire.recording import OnFull, StackMode
 
 _STACKS: Final = {"none": StackMode.NONE, "sampled": StackMode.SAMPLED, "all": StackMode.ALL}
@@ -19,6 +21,16 @@ _STACKS: Final = {"none": StackMode.NONE, "sampled": StackMode.SAMPLED, "all": S
 def record(
     *command: Annotated[str, Parameter(help="The program and its arguments, after `--`.")],
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="The trace file (FILE.heap).")],
+    stacks: Annotated[
+        Literal["none", "sampled", "all"],
+        Parameter(
+            help="`none`: every event, without the places; `sampled`: one allocation in so many bytes, with its stack; "
+            "`all`: every event with its stack."
+        ),
+    ] = "none",
+    sample_every: Annotated[
+        str, Parameter(help="With `--stacks sampled`: bytes between two samples, on average.")
+    ] = "512KiB",
     on_full: Annotated[
         Literal["wait", "drop"],
         Parameter(
@@ -36,7 +48,12 @@ def record(
 
     Example: heapsmith record -o /tmp/a.heap --force -- python3 -c "print(sum(range(10**6)))"
     """
+    every_bytes = parse_bytes(sample_every)
+    if every_bytes == 0:
+        raise RunError("--sample-every 0 makes no sense", hint="for every allocation take --stacks all")
     wishes = RecordWishes(
+        stacks=_STACKS[stacks],
+        sample_every_bytes=every_bytes,
         on_full=OnFull.WAIT if on_full == "wait" else OnFull.DROP,
         python_objects=python_objects,
     )

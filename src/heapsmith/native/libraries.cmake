@@ -1,8 +1,8 @@
 # What is built: one line per shared library.
 set(probe
   ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc
-  ${native}/probe/region.cc ${native}/probe/thread.cc)
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc
+  ${native}/probe/python.cc ${native}/probe/python_counted.cc ${native}/probe/region.cc ${native}/probe/thread.cc)
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc)
 
@@ -15,14 +15,15 @@ add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process
 # Every allocation written down, and who reads it outside.
 add_native_library(heapsmith_record ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc ${native}/abi/record_init.cc
   ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/record/mappings.cc ${native}/record/python.cc ${native}/record/recording.cc ${native}/record/ring.cc)
+  ${native}/probe/python.cc ${native}/record/events.cc ${native}/record/mappings.cc ${native}/record/modules.cc
+  ${native}/record/python.cc ${native}/record/python_frames.cc ${native}/record/recording.cc ${native}/record/ring.cc
+  ${native}/record/sampled.cc ${native}/record/stacks.cc ${native}/record/texts.cc ${native}/record/unwind.cc)
 target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
 add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drain.cc ${native}/drain/process.cc)
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 # Beside its own sources, a forged heap has the part of the probe that makes it seen.
 set(seen
-  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc
   ${native}/os/shared_memory.cc
   ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/batches.cc ${native}/probe/region.cc
@@ -73,6 +74,11 @@ endforeach()
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
 
+# Initialised before all others: takes the preload from programs whose sanitizer has to come first. No loop of it may
+# become a call, and it is small enough for one page of each kind.
+add_native_library(heapsmith_gate ${native}/abi/gate.cc)
+target_compile_options(heapsmith_gate PRIVATE -fno-builtin -fno-tree-loop-distribute-patterns -fno-stack-protector)
+target_link_options(heapsmith_gate PRIVATE -Wl,-z,initfirst -Wl,-z,noseparate-code)
 # Plays a recorded program's calls over any malloc: `heapsmith replay` starts it.
 add_executable(heapsmith_replay ${native}/replay/replay.c)
 target_include_directories(heapsmith_replay PRIVATE ${native})

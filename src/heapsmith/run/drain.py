@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
 from heapsmith.native import library
@@ -75,6 +76,8 @@ def _native() -> ctypes.CDLL:
     declare("hs_process_close", None, pointer)
     declare("hs_process_finish", u64, pointer, pointer)
     declare("hs_process_header", pointer, pointer)
+    declare("hs_process_at", pointer, pointer, u64)
+    declare("hs_process_number_stacks", u32, pointer, u32, ctypes.POINTER(u32), u32)
     declare("hs_process_tell", None, pointer, ctypes.POINTER(Totals))
     declare("hs_process_threads", u32, pointer, ctypes.POINTER(ThreadLife), u32)
     declare("hs_process_batch_events", u32, pointer)
@@ -116,6 +119,22 @@ class DrainedProcess:
         return np.frombuffer(
             ctypes.string_at(address, RECORDING_HEADER.size_bytes), RECORDING_HEADER.dtype()
         )[0]
+
+    def read(self, offset_bytes: int, count_bytes: int) -> bytes:
+        """A copy of what lies in the file at an offset."""
+        return ctypes.string_at(self._native.hs_process_at(self.handle, offset_bytes), count_bytes)
+
+    def number_stacks(self, first: int, numbers: NDArray[np.uint32]) -> None:
+        """Say what numbers stacks have in the trace file.
+
+        Args:
+            first: Node of the first of them.
+            numbers: Shape (n,), by node.
+        """
+        numbers = np.ascontiguousarray(numbers, np.uint32)
+        pointer = numbers.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
+        if not self._native.hs_process_number_stacks(self.handle, first, pointer, len(numbers)):
+            raise RunError("the recorder has no memory left")
 
     def totals(self) -> Totals:
         """What is known so far."""

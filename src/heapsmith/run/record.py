@@ -22,9 +22,11 @@ import numpy as np
 
 import heapsmith
 from heapsmith.errors import RunError
+from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.drain import TICK_NS, Drain, DrainedProcess, ThreadLife
 from heapsmith.run.launched import Launched, judge_command
+from heapsmith.run.stacks import FileTables, StackTables
 from heapsmith.run.values import Exit
 from heapsmith.trace import (
     Drops,
@@ -112,6 +114,7 @@ class _Image:
     pid: int
     image: int
     drained: DrainedProcess
+    stacks: StackTables
     index: int
     start_ns: int
     pidfd: int | None
@@ -153,6 +156,7 @@ class Recorder:
             started_unix_ns=started_unix_ns,
             tick_ns=TICK_NS,
             stacks=STACKS[wishes.stacks],
+            sample_every_bytes=wishes.sample_every_bytes if wishes.stacks is StackMode.SAMPLED else None,
             python_objects=wishes.python_objects,
             heapsmith=heapsmith.__version__,
             machine=_describe_machine(),
@@ -162,6 +166,7 @@ class Recorder:
         except OSError as error:
             self._drain.close()
             raise RunError(f"{output} cannot be written", error.strerror or str(error)) from error
+        self._tables = FileTables(self._writer)
         self._images = dict[tuple[int, int], _Image]()
         self._index_of = dict[int, int]()
         self._poll = select.poll()
@@ -272,7 +277,16 @@ class Recorder:
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
         self._images[pid, number] = _Image(
-            path, pid, number, drained, index, start_ns, pidfd, time.monotonic(), lost_since_ns=start_ns
+            path,
+            pid,
+            number,
+            drained,
+            StackTables(self._tables, drained),
+            index,
+            start_ns,
+            pidfd,
+            time.monotonic(),
+            lost_since_ns=start_ns,
         )
         self._processes += 1
         if header["is_blind"]:
@@ -324,6 +338,7 @@ class Recorder:
     def _write(self, image: _Image) -> None:
         image.batch_since_s = time.monotonic()
         threads = image.drained.take_threads()
+        self._put(image.stacks.write_new)
         batch = image.drained.take_batch()
         if threads:
             self._put(self._writer.write_threads, image.index, [_thread_record(life) for life in threads])
@@ -408,7 +423,7 @@ class Recording:
         try:
             self._launched = Launched(
                 command,
-                RECORD_LIBRARY if watchability.preload else None,
+                [library(RECORD_LIBRARY)] if watchability.preload else [],
                 self._directory.path,
                 wishes.environment | {RECORD_VARIABLE: str(self._directory.path)},
             )

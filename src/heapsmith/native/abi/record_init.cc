@@ -12,6 +12,7 @@
 #include "abi/heap.h"
 #include "base/atomic.h"
 #include "os/process.h"
+#include "probe/python.h"
 #include "record/ring.h"
 
 extern "C" {
@@ -35,6 +36,7 @@ void describe_process() {
   header.is_blind = TheHeap::functions().is_blind ? 1 : 0;
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
   memcpy(header.allocator_path, TheHeap::functions().path, sizeof header.allocator_path);
+  hs::probe::describe_python();
 }
 
 void note_exit(int code) {
@@ -69,6 +71,7 @@ __attribute__((constructor(101))) void enter() {
     pthread_atfork(nullptr, nullptr, after_fork_in_child);
   }
   if (on_exit != nullptr) on_exit(at_exit, nullptr);
+  hs::probe::watch_python();
 }
 
 }  // namespace

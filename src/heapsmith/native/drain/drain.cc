@@ -169,6 +169,13 @@ HS_EXPORT uint64_t hs_process_finish(Process* process, Recorder* recorder) {
 
 HS_EXPORT const wire::RecordingHeader* hs_process_header(const Process* process) { return &process->header(); }
 
+// What lies in the process's file at an offset.
+HS_EXPORT const void* hs_process_at(const Process* process, uint64_t offset_bytes) { return process->at(offset_bytes); }
+
+HS_EXPORT uint32_t hs_process_number_stacks(Process* process, uint32_t first, const uint32_t* numbers, uint32_t count) {
+  return process->number_stacks(first, numbers, count) ? 1 : 0;
+}
+
 HS_EXPORT void hs_process_tell(const Process* process, Totals* totals) { process->tell(*totals); }
 
 HS_EXPORT uint32_t hs_process_threads(Process* process, ThreadLife* into, uint32_t capacity) {
@@ -182,7 +189,7 @@ HS_EXPORT const uint8_t* hs_process_take_batch(Process* process, uint64_t* bytes
   *events = process->batch().count();
   *born = process->batch().born();
   size_t payload_bytes = 0;
-  const uint8_t* payload = *events == 0 ? nullptr : process->batch().encode(process->first_object(), payload_bytes);
+  const uint8_t* payload = *events == 0 ? nullptr : process->encode(payload_bytes);
   *bytes = payload_bytes;
   process->batch_taken();
   return payload;

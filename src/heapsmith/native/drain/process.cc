@@ -66,6 +66,7 @@ void Process::close() {
   free(heap_stamps_);
   free(lives_);
   free(is_life_new_);
+  free(file_stacks_);
   table_.close();
   ranges_.close();
   batch_.close();
@@ -395,6 +396,19 @@ bool Process::open_lives(uint32_t capacity) {
   if (news != nullptr) is_life_new_ = news;
   if (lives == nullptr || news == nullptr) return false;
   life_capacity_ = wanted;
+  return true;
+}
+
+bool Process::number_stacks(uint32_t first, const uint32_t* numbers, uint32_t count) {
+  if (first + count > file_stack_capacity_) {
+    const uint32_t capacity = (first + count) * 2;
+    auto* more = static_cast<uint32_t*>(realloc(file_stacks_, capacity * sizeof(uint32_t)));
+    if (more == nullptr) return false;
+    file_stacks_ = more;
+    file_stack_capacity_ = capacity;
+  }
+  memcpy(file_stacks_ + first, numbers, count * sizeof(uint32_t));
+  file_stack_count_ = first + count;
   return true;
 }
 

@@ -73,6 +73,11 @@ class Process {
   // Threads that began, ended or changed their names since the last call.
   uint32_t take_threads(ThreadLife* into, uint32_t capacity);
   const wire::RecordingHeader& header() const { return *header_; }
+  // What lies in the file at an offset.
+  const void* at(size_t offset_bytes) const { return reinterpret_cast<const char*>(header_) + offset_bytes; }
+  // Says what numbers stacks have in the trace file, in the order of their nodes from `first` on.
+  bool number_stacks(uint32_t first, const uint32_t* numbers, uint32_t count);
+  const uint8_t* encode(size_t& bytes) { return batch_.encode(first_object_, file_stacks_, file_stack_count_, bytes); }
 
  private:
   static constexpr uint32_t kChunk = 256;
@@ -120,6 +125,9 @@ class Process {
   uint8_t* is_life_new_ = nullptr;
   uint32_t life_count_ = 0;
   uint32_t life_capacity_ = 0;
+  uint32_t* file_stacks_ = nullptr;
+  uint32_t file_stack_count_ = 0;
+  uint32_t file_stack_capacity_ = 0;
   LiveTable table_;
   Ranges ranges_;
   Batch batch_;
