@@ -22,13 +22,12 @@ def spike(turns=4000):
         if number == turns // 2:
             rows = [bytes(60_000) for _ in range(300)]  # planted: spike
             del rows
-    return None
 
 
-def growth(turns=6000):
+def growth(turns=40_000):
     for number in range(turns):
         answer(number)
-        index[number] = "x" * 1000  # planted: growth
+        index[number] = str(number) * 60  # planted: growth
     index.clear()
 
 

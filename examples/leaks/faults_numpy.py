@@ -1,4 +1,4 @@
-"""Five ways to need too much memory, in Python through NumPy: python faults_numpy.py leak|spike|growth|fragmentation|storm."""
+"""Five ways to need too much memory, through NumPy: python faults_numpy.py leak|spike|growth|fragmentation|storm."""
 
 import sys
 

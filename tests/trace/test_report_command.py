@@ -1,4 +1,4 @@
-"""`heapsmith report`, `leaks` and `diff` tell what happened, in every format; what they cannot do is refused in one line."""
+"""`heapsmith report`, `leaks` and `diff` tell what happened, in every format; bad input is refused in one line."""
 
 from __future__ import annotations
 

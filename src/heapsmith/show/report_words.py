@@ -206,7 +206,7 @@ def _growth(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
     return Sentence(
         "growth",
-        f"Live bytes of {name_site(finding.sites[0].label)} grew over the whole run, to {format_bytes(f['bytes'])}, "
+        f"Live bytes of {name_site(finding.sites[0].label)} grew step by step to {format_bytes(f['bytes'])}, "
         f"by {format_bytes(f['bytes_per_s'])} a second.",
         [
             (_where(report, site), f"up to {format_bytes(float(site.course.max(initial=0.0)))}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ _TELLING_SHARE: Final = 0.05
 _TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
-_STORM_SHARE: Final = 0.4
+_STORM_SHARE: Final = 0.3
 _CHURN: Final = 20.0
 _STORM_ALLOCATIONS: Final = 10_000
 _STEPS: Final = 20
@@ -251,39 +251,38 @@ def _find_sites(
 ) -> list[Site]:
     places = figures.places
     assert places is not None
-    site_of: dict[int, int] = {}
-    cache_of: dict[int, str | None] = {}
-    sites: dict[tuple[int, bool, str | None], Site] = {}
-    of_row: list[Site] = []
-    heaviest: dict[int, float] = {}
-    columns: Any = zip(
-        nodes.tolist(), places.mapped.tolist(), places.allocations.tolist(), places.allocated_bytes.tolist(),
-        places.live_bytes_at_peak.tolist(), places.live_blocks_at_peak.tolist(), places.live_bytes_at_exit.tolist(),
-        places.live_blocks_at_exit.tolist(), places.temporary_allocations.tolist(), places.temporary_bytes.tolist(),
-        places.live_bytes_peak.tolist(), strict=True,
-    )  # fmt: skip
-    for node, mapped, *values in columns:
-        if node not in site_of:
-            site_of[node] = forest.label_of[forest.site(node)]
+    key_of: dict[int, tuple[int, str | None]] = {}
+    numbers: dict[tuple[int, bool, str | None], int] = {}
+    sites: list[Site] = []
+    row_site: list[int] = []
+    for node, mapped in zip(nodes.tolist(), places.mapped.tolist(), strict=True):
+        known = key_of.get(node)
+        if known is None:
             rule = rules.find(forest, node)
-            cache_of[node] = rule.name if rule else rules.ignored_by(forest.path(node))
-        key = site_of[node], mapped, cache_of[node]
-        site = sites.get(key)
-        if site is None:
-            site = sites[key] = Site(forest.labels[key[0]], mapped, node, process, cache=key[2])
-        of_row.append(site)
-        site.stacks += 1
-        for name, value in zip(_ADDED, values, strict=True):
-            setattr(site, name, getattr(site, name) + value)
-        weight = max(values[2], values[4], values[1] * 1e-6)
-        if weight > heaviest.get(id(site), -1.0):
-            heaviest[id(site)] = weight
-            site.node = node
-    _add_errors(places, of_row)
-    _add_courses(figures, of_row, list(sites.values()))
-    return sorted(
-        sites.values(), key=lambda s: (-max(s.live_bytes_at_peak, s.live_bytes_at_exit), -s.allocated_bytes)
-    )
+            cache = rule.name if rule else rules.ignored_by(forest, node)
+            known = key_of[node] = forest.label_of[forest.site(node)], cache
+        key = known[0], mapped, known[1]
+        number = numbers.get(key)
+        if number is None:
+            number = numbers[key] = len(sites)
+            sites.append(Site(forest.labels[key[0]], mapped, node, process, cache=key[2]))
+        row_site.append(number)
+    site_of_row = np.array(row_site, np.int64)
+    for name in _ADDED:
+        sums: list[float] = np.bincount(site_of_row, getattr(places, name), len(sites)).tolist()
+        for site, value in zip(sites, sums, strict=True):
+            setattr(site, name, value)
+    held = np.maximum(places.live_bytes_at_peak, places.live_bytes_at_exit)
+    order = np.argsort(np.maximum(held, places.allocated_bytes * 1e-6), kind="stable")
+    heaviest = np.zeros(len(sites), np.int64)
+    heaviest[site_of_row[order]] = order  # of several the last one stays: the heaviest
+    for site, row, stacks in zip(
+        sites, heaviest.tolist(), np.bincount(site_of_row, minlength=len(sites)).tolist(), strict=True
+    ):
+        site.node, site.stacks = int(nodes[row]), stacks
+    _add_errors(places, site_of_row, sites)
+    _add_courses(figures, site_of_row, sites)
+    return sorted(sites, key=lambda s: (-max(s.live_bytes_at_peak, s.live_bytes_at_exit), -s.allocated_bytes))
 
 
 _ADDED: Final = (
@@ -299,30 +298,30 @@ _ADDED: Final = (
 )
 
 
-def _add_errors(places: Places, of_row: list[Site]) -> None:
+def _add_errors(places: Places, site_of_row: Integers, sites: list[Site]) -> None:
     """Errors of independent estimates add up as squares; lifetimes as means weighed by blocks."""
-    lived: dict[int, tuple[float, float]] = {}
-    for row, site in enumerate(of_row):
-        for name in ("live_bytes_at_peak_error", "live_bytes_at_exit_error", "allocated_bytes_error"):
-            error = float(getattr(places, name)[row])
-            if error:
-                setattr(site, name, float(np.hypot(getattr(site, name), error)))
-        died = float(places.allocations[row] - places.live_blocks_at_exit[row])
-        if died > 0 and np.isfinite(places.lifetime_s[row]):
-            total, blocks = lived.get(id(site), (0.0, 0.0))
-            lived[id(site)] = total + float(places.lifetime_s[row]) * died, blocks + died
-            total, blocks = lived[id(site)]
-            site.lifetime_s = total / blocks
+    for name in ("live_bytes_at_peak_error", "live_bytes_at_exit_error", "allocated_bytes_error"):
+        squares: Floats = np.square(getattr(places, name))
+        if squares.any():
+            for site, square in zip(
+                sites, np.bincount(site_of_row, squares, len(sites)).tolist(), strict=True
+            ):
+                setattr(site, name, square**0.5)
+    died = np.where(np.isfinite(places.lifetime_s), places.allocations - places.live_blocks_at_exit, 0.0)
+    died = np.maximum(died, np.where(np.isfinite(places.lifetime_s), 1e-9, 0.0))
+    lived = np.where(died > 0, places.lifetime_s, 0.0) * died
+    blocks = np.bincount(site_of_row, died, len(sites))
+    totals = np.bincount(site_of_row, lived, len(sites))
+    for site, total, count in zip(sites, totals.tolist(), blocks.tolist(), strict=True):
+        site.lifetime_s = total / count if count > 0 else None
 
 
-def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site]) -> None:
+def _add_courses(figures: ProcessFigures, site_of_row: Integers, sites: list[Site]) -> None:
     """What each place held over time, from the changes of its stacks; and whether it only ever grew."""
     moments = figures.moments
     if moments is None or not len(moments.times_s):
         return
-    number = {id(site): place for place, site in enumerate(sites)}
-    site_of_row = np.array([number[id(site)] for site in of_row], np.int64)
-    held = np.zeros(len(of_row))
+    held = np.zeros(len(site_of_row))
     by_site = np.zeros(len(sites))
     course = np.zeros((len(moments.times_s), len(sites)), np.float32)
     for moment, (rows, values) in enumerate(zip(moments.place, moments.live_bytes, strict=True)):
@@ -336,17 +335,18 @@ def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site])
 
 
 def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
-    """It grew step by step from its first block to the end, for most of the run, and never fell far.
+    """It grew step by step from its first block to its peak, for a part of the run that tells, and never fell far.
 
     Steps are counted, not measured: a program that waits in between grows all the same.
     """
     held = np.flatnonzero(course > 0)
-    if not len(held) or len(course) - held[0] < max(20, 0.3 * len(course)):
+    highest = int(np.argmax(course)) if len(course) else 0
+    if not len(held) or highest - held[0] < max(_STEPS, 0.15 * len(course)):
         return False
-    levels = np.array([float(part[-1]) for part in np.array_split(course[held[0] :], _STEPS)])
+    levels = np.array([float(part[-1]) for part in np.array_split(course[held[0] : highest + 1], _STEPS)])
     rises = np.diff(levels, prepend=0.0)
     total = float(levels[-1])
-    if total < max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak) or total < 0.9 * float(course.max()):
+    if total < max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak):
         return False
     steps = np.flatnonzero(rises > 0.01 * total)
     return (
@@ -465,7 +465,7 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
 def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
     own = [site for site in sites if site.cache is None]
     temporary = sum(site.temporary_allocations for site in own)
-    share = temporary / figures.allocations
+    share = temporary / max(1.0, sum(site.allocations for site in own))
     churn = figures.churn or 0.0
     told = _heaviest(own, "temporary_allocations", temporary)
     if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
