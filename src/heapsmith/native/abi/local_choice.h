@@ -98,7 +98,6 @@ struct ChosenPages {
     if (prefaults) Linux::populate(start, bytes);
   }
   bool make_huge(void*, size_t) { return false; }
-  bool purged_reads_zero() { return true; }
   size_t keep_bytes(size_t live_bytes) {
     if (live_bytes > 0) return retain_bytes;
     // Segments that may be made of huge pages are no use to heaps that did not ask for them.

@@ -434,14 +434,13 @@ class PageHeap {
       if (!pages_.take(taken_bytes)) return nullptr;
     }
     const size_t bytes = page_count << page_shift;
-    const bool sparse = bytes >= sparse_from_bytes && bytes > dense_bytes();
-    if (!sparse && bytes >= huge_page_bytes) alignment = larger_of(alignment, huge_page_bytes);
-    const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
-    Span* run = sparse ? nullptr : find(fresh, searched_pages);
-    if (!run) run = find(clean, searched_pages);
-    if (!run) run = map_segment(searched_pages, bytes < sparse_from_bytes);
-    Span* span = run ? carve(run, page_count, alignment) : nullptr;
-    if (span && !sparse && bytes >= huge_page_bytes) make_huge(span);
+    const bool sparse = bytes >= sparse_from_bytes && !(PagePolicy::makes_huge && bytes <= dense_bytes());
+    Span* span = nullptr;
+    if (!sparse && bytes >= huge_page_bytes) {
+      span = carve_unused(page_count, larger_of(alignment, huge_page_bytes), sparse);
+      if (span) make_huge(span);
+    }
+    if (!span) span = carve_unused(page_count, alignment, sparse);
     if (span && span->page_count > page_count) {
       const size_t more = (span->page_count - page_count) << page_shift;
       if (pages_.take(more)) return span;
@@ -450,6 +449,14 @@ class PageHeap {
     }
     if (!span) pages_.give_back(taken_bytes);
     return span;
+  }
+
+  static Span* carve_unused(size_t page_count, size_t alignment, bool sparse) {
+    const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
+    Span* run = sparse ? nullptr : find(fresh, searched_pages);
+    if (!run) run = find(clean, searched_pages);
+    if (!run) run = map_segment(searched_pages, page_count << page_shift < sparse_from_bytes);
+    return run ? carve(run, page_count, alignment) : nullptr;
   }
 
   // A large block that will be filled takes one fault for each 2 MiB. It is aligned to that, and nothing beyond it
