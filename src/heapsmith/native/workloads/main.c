@@ -105,8 +105,8 @@ static int run_program(const char* preloaded, char** command) {
   struct rusage used;
   if (child < 0 || wait4(child, &status, 0, &used) != child) return 3;
   const uint64_t wall_ns = now_ns(CLOCK_MONOTONIC) - begin;
-  const long long cpu_us = (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000ll + used.ru_utime.tv_usec +
-                           used.ru_stime.tv_usec;
+  const long long cpu_us =
+      (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000ll + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
   printf("{\"time_ns\": %llu, \"cpu_ns\": %lld, \"page_faults\": %ld, \"resident_peak_bytes\": %lld}\n",
          (unsigned long long)wall_ns, cpu_us * 1000, used.ru_minflt, (long long)used.ru_maxrss * 1024);
   fflush(stdout);
@@ -170,7 +170,8 @@ int main(int argc, char** argv) {
   char* end = NULL;
   const long scale = argc >= 3 ? strtol(argv[2], &end, 10) : 1;
   if (argc < 2 || argc > 3 || (end && *end) || scale < 1 || scale > 1000) {
-    fprintf(stderr, "usage: workloads NAME [SCALE 1..1000] | --run LIBRARY COMMAND... | --start LIBRARY COUNT | --list\n");
+    fprintf(stderr,
+            "usage: workloads NAME [SCALE 1..1000] | --run LIBRARY COMMAND... | --start LIBRARY COUNT | --list\n");
     return 2;
   }
   for (unsigned suite = 0; suite < suite_count; suite++)
