@@ -16,8 +16,8 @@ from rich.console import Console
 from heapsmith.errors import CheckError, HeapsmithError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench
 from heapsmith.lab.comparison import Comparison
-from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.jobs import missing_for, select_workloads, spec_made_for
+from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import Subject, resolve_subject, select_subjects, versions
 from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
 from heapsmith.lab.watch_cost import Subject as WatchedProgram

@@ -188,7 +188,7 @@ def mean_ratios(suites: Sequence[Suite], *, resident: bool = False) -> dict[str,
             if ratio is not None and not case.failed:
                 by_workload.setdefault(case.name, {})[case.allocator] = ratio
     general = [
-        name for name in names if sum(name in row for row in by_workload.values()) * 2 > len(by_workload)
+        name for name in names if sum(name in row for row in by_workload.values()) * 2 >= len(by_workload)
     ]
     shared = [row for row in by_workload.values() if all(name in row for name in general)]
     if not shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -64,7 +65,7 @@ def draw_pareto(title: str, points: Sequence[Point], *, memory_title: str = "pea
     front = _front(points)
     steps = " ".join(
         f"{x(b.time):.1f},{y(a.memory):.1f} {x(b.time):.1f},{y(b.memory):.1f}"
-        for a, b in zip(front, front[1:], strict=False)
+        for a, b in itertools.pairwise(front)
     )
     if steps:
         start = f"{x(front[0].time):.1f},{y(front[0].memory):.1f}"

@@ -12,7 +12,7 @@ def main(array_bytes: int, rounds: int) -> None:
     def compute() -> None:
         for _ in range(rounds):
             result = a * b + c * b - a
-        assert result[0] == 7.0
+            assert result[0] == 7.0
 
     compute()
     run_measured(compute)
