@@ -58,7 +58,7 @@ def test_an_unknown_workload_is_refused_with_the_nearest_name() -> None:
 def test_an_allocator_of_the_field_that_is_missing_is_said_and_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("heapsmith.lab.subjects._LIBRARY_FOLDERS", ())
+    monkeypatch.setattr("heapsmith.lab.subjects.known_subjects", lambda: ["system", "default"])
     found, missing = select_subjects(None)
     assert [subject.name for subject in found] == ["default"]
     assert any(line.startswith("jemalloc is left out: it is not installed") for line in missing)

@@ -15,7 +15,7 @@ from typing import Final
 
 from heapsmith.errors import CheckError
 from heapsmith.lab.subjects import Subject
-from heapsmith.native import library
+from heapsmith.native import library, preloadable
 
 SUITES: Final = {
     "local": ("local",),
@@ -86,8 +86,8 @@ def _python(
 
 def _program(*words: str, **variables: str) -> Callable[[Subject], Command]:
     return lambda subject: Command(
-        (str(library("workloads")), "--run", str(subject.library or ""), *words),
-        _plain_environment() | variables,
+        (str(library("workloads")), "--run", _preloaded(subject), *words),
+        _plain_environment(subject) | variables,
     )
 
 
@@ -102,17 +102,22 @@ def _redis(subject: Subject) -> Command:
         str(library("workloads")),
         str(subject.library or ""),
     )
-    return Command(words, _plain_environment())
+    return Command(words, _plain_environment(subject))
 
 
 def _starts(subject: Subject) -> Command:
     return Command(
-        (str(library("workloads")), "--start", str(subject.library or ""), "200"), _plain_environment()
+        (str(library("workloads")), "--start", _preloaded(subject), "200"), _plain_environment(subject)
     )
 
 
-def _plain_environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+def _plain_environment(subject: Subject) -> dict[str, str]:
+    """Of a launcher, which preloads the library into its child alone."""
+    return {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | subject.variables
+
+
+def _preloaded(subject: Subject) -> str:
+    return str(preloadable(subject.library)) if subject.library else ""
 
 
 _JOBS: Final = {

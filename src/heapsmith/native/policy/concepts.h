@@ -30,6 +30,7 @@ template <size_t count>
 struct ClassList {
   static constexpr size_t class_count = count;
   uint32_t bytes[count];
+  uint32_t span_pages[count];  // of a class's spans; 0: as many as suit its size
 };
 
 // Slot `sizes`: which block sizes there are.
