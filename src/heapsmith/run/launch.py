@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from heapsmith.errors import RunError
 from heapsmith.run.directory import RunDirectory, create_run_directory
-from heapsmith.run.launched import Launched, judge_command
+from heapsmith.run.launched import PRELOAD_VARIABLE, Launched, judge_command
+from heapsmith.run.program import Watchability
 from heapsmith.run.values import RUN_SCHEMA, Event, Exit, Process, RunResult
 from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE
@@ -60,6 +62,10 @@ class Run:
         self.notes = list[str]()
         self._wishes = wishes or Wishes()
         watchability = judge_command(self.command)
+        environment = dict(self._wishes.environment)
+        if PRELOAD_VARIABLE in environment and (keeper := _who_has_a_heap(self.command, watchability)):
+            environment.pop(PRELOAD_VARIABLE)
+            self.notes.append(f"{self.command[0]} keeps its own heap: {keeper}")
         if watchability.problem:
             self.notes.append(f"{self.command[0]} cannot be watched: {watchability.problem}")
         self.directory: RunDirectory = create_run_directory()
@@ -79,7 +85,7 @@ class Run:
                 self.command,
                 WATCH_LIBRARY if watchability.preload else None,
                 self.directory.path,
-                self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)},
+                environment | {RUN_VARIABLE: str(self.directory.path)},
             )
         except RunError:
             self.directory.remove()
@@ -172,6 +178,17 @@ class Run:
                 if event.sequence > seen:
                     on_event(process, event)
                     self._seen_events[key] = event.sequence
+
+
+_TOOLS_WITH_A_HEAP: Final = frozenset({"valgrind"})
+
+
+def _who_has_a_heap(command: Sequence[str], watchability: Watchability) -> str:
+    """Say why a program must keep the heap it has, where another one would end it or be passed over; else nothing."""
+    tool = Path(command[0]).name
+    if tool in _TOOLS_WITH_A_HEAP:
+        return f"{tool} has one that it looks into"
+    return "" if watchability.preload else watchability.problem
 
 
 def watch(

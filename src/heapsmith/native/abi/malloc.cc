@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "abi/heap.h"
+#include "abi/ways.h"
 
 using hs::TheCounted;
 using hs::TheHeap;
@@ -15,6 +16,8 @@ constexpr size_t kPageBytes = 4096;
 void* allocate_aligned(size_t alignment, size_t bytes) {
   return TheCounted::filed(TheHeap::functions().memalign(alignment, bytes), bytes, alignment);
 }
+
+void free_of(void* block, size_t bytes) { hs::give_back({hs::Family::malloc, false}, block, bytes); }
 
 }  // namespace
 
@@ -76,9 +79,9 @@ HS_EXPORT void* pvalloc(size_t bytes) {
 
 HS_EXPORT size_t malloc_usable_size(void* block) { return TheCounted::usable_bytes(block); }
 
-HS_EXPORT void free_sized(void* block, size_t) { TheCounted::deallocate(block); }
+HS_EXPORT void free_sized(void* block, size_t bytes) { free_of(block, bytes); }
 
-HS_EXPORT void free_aligned_sized(void* block, size_t, size_t) { TheCounted::deallocate(block); }
+HS_EXPORT void free_aligned_sized(void* block, size_t, size_t bytes) { free_of(block, bytes); }
 
 HS_EXPORT void cfree(void* block) { TheCounted::deallocate(block); }
 

@@ -13,11 +13,13 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "heap/family.h"
 #include "heap/heap.h"
 #include "os/die.h"
 #include "os/secret.h"
 #include "policy/hardening/checked_blocks.h"
 #include "policy/hardening/guard_pages.h"
+#include "policy/hardening/matched_deallocation.h"
 #include "policy/hardening/quarantine.h"
 #include "policy/hardening/zero_on_free.h"
 
@@ -54,6 +56,7 @@ class Hardened {
   using PageHeapType = typename Inner::PageHeapType;
   using OutBlocks = typename Inner::OutBlocks;
   static constexpr bool zeroes = detail::among<ZeroOnFree, Policies...>;
+  static constexpr bool matches = detail::among<MatchedDeallocation, Policies...>;
   static constexpr bool guards = detail::among<GuardPages, Policies...>;
   using Waiting = typename detail::FindQuarantine<Policies...>::Type;
   static_assert(detail::among<CheckedBlocks, Policies...>, "the other policies need the headers of CheckedBlocks");
@@ -101,15 +104,29 @@ class Hardened {
     return seal(start + alignment, requested_bytes, alignment, start + whole_bytes);
   }
 
-  static void deallocate(void* block) {
+  static void deallocate(void* block) { deallocate_by({Family::malloc, false}, block, unsaid_bytes); }
+
+  // The block, as made by another function than malloc.
+  static void mark(void* block, Way way) {
+    if constexpr (!matches) return;
+    Header* header = header_of(block);
+    header->size_and_shift |= way_bits(way);
+    header->seal = seal_of(block, header->size_and_shift, live);
+  }
+  static void deallocate_by(Way way, void* block, size_t said_bytes) {
     if (!block) return;
-    const Place place = find_live(block, "free()");
+    const char* caller = name_of(way.family);
+    const Place place = find_live(block, caller);
+    check_way(place, way, block, caller);
+    if (matches && said_bytes != unsaid_bytes && said_bytes != place.requested_bytes)
+      refuse(caller, "a block that was made in another size", block);
     retire(block, place);
   }
 
   static void* reallocate(void* block, size_t requested_bytes) {
     if (!block) return allocate(requested_bytes);
     const Place place = find_live(block, "realloc()");
+    check_way(place, {Family::malloc, false}, block, "realloc()");
     if (requested_bytes == place.requested_bytes) return block;
     void* moved = allocate(requested_bytes);
     if (!moved) return nullptr;
@@ -161,7 +178,7 @@ class Hardened {
  private:
   struct Header {
     uint64_t size_and_shift;  // requested bytes, and in the top byte the binary logarithm of what stands
-                              // before the block
+                              // before the block; between them how it was made
     uint64_t seal;
   };
   struct Place {
@@ -169,7 +186,24 @@ class Hardened {
     uintptr_t end;
     size_t requested_bytes;
     Span* large;
+    uint64_t way;
   };
+  static constexpr unsigned way_shift = 53;
+  static constexpr uint64_t way_mask = uint64_t{7} << way_shift;
+  static uint64_t way_bits(Way way) {
+    return (static_cast<uint64_t>(way.family) << 1 | (way.is_aligned ? 1 : 0)) << way_shift;
+  }
+  static const char* name_of(Family family) {
+    return family == Family::malloc ? "free()" : family == Family::scalar_new ? "operator delete" : "operator delete[]";
+  }
+  static void check_way(const Place& place, Way way, const void* block, const char* caller) {
+    if constexpr (!matches) return;
+    if (HS_LIKELY(place.way == way_bits(way))) return;
+    static constexpr const char* made[] = {"a block of malloc", "", "a block of operator new",
+                                           "a block of operator new with an alignment", "a block of operator new[]",
+                                           "a block of operator new[] with an alignment", "", ""};
+    refuse(caller, made[place.way >> way_shift & 7], block);
+  }
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
 
   static Header* header_of(const void* block) { return pointer_to<Header>(address_of(block) - sizeof(Header)); }
@@ -247,7 +281,8 @@ class Hardened {
     if (header->seal == seal_of(block, size_and_shift, freed)) refuse(caller, "a block that was freed before", block);
     if (header->seal != seal_of(block, size_and_shift, live))
       refuse(caller, "no block begins here, or what stands before it was overwritten", block);
-    place.requested_bytes = size_and_shift & ((uint64_t{1} << 56) - 1);
+    place.requested_bytes = size_and_shift & ((uint64_t{1} << way_shift) - 1);
+    place.way = size_and_shift & way_mask;
     for (uintptr_t at = address + place.requested_bytes; at < place.end; at++)
       if (*pointer_to<unsigned char>(at) != canary())
         refuse(caller, "the bytes behind this block were overwritten", block);
