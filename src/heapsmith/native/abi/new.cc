@@ -106,39 +106,50 @@ HS_SLOW_PATH void* ask_program_aligned_nothrow(const char* symbol, size_t bytes,
 
 HS_EXPORT void* operator new(size_t bytes) {
   void* block = allocate(bytes, Family::scalar_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znwm", bytes, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program("_Znwm", bytes, HS_CALLER), {Family::scalar_new, false});
 }
 HS_EXPORT void* operator new[](size_t bytes) {
   void* block = allocate(bytes, Family::array_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znam", bytes, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block : made(ask_program("_Znam", bytes, HS_CALLER), {Family::array_new, false});
 }
 HS_EXPORT void* operator new(size_t bytes, const std::nothrow_t& tag) noexcept {
   void* block = allocate(bytes, Family::scalar_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnwmRKSt9nothrow_t", bytes, tag, HS_CALLER);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : made(ask_program_nothrow("_ZnwmRKSt9nothrow_t", bytes, tag, HS_CALLER), {Family::scalar_new, false});
 }
 HS_EXPORT void* operator new[](size_t bytes, const std::nothrow_t& tag) noexcept {
   void* block = allocate(bytes, Family::array_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnamRKSt9nothrow_t", bytes, tag, HS_CALLER);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : made(ask_program_nothrow("_ZnamRKSt9nothrow_t", bytes, tag, HS_CALLER), {Family::array_new, false});
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment, Family::scalar_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER),
+                                            {Family::scalar_new, true});
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
   void* block = allocate_aligned(bytes, alignment, Family::array_new);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER),
+                                            {Family::array_new, true});
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
   void* block = allocate_aligned(bytes, alignment, Family::scalar_new);
   return HS_LIKELY(block != nullptr)
              ? block
-             : ask_program_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
+             : made(ask_program_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER),
+                    {Family::scalar_new, true});
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
   void* block = allocate_aligned(bytes, alignment, Family::array_new);
   return HS_LIKELY(block != nullptr)
              ? block
-             : ask_program_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
+             : made(ask_program_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER),
+                    {Family::array_new, true});
 }
 
 HS_EXPORT void operator delete(void* block) noexcept { give_back(Family::scalar_new, block); }

@@ -27,14 +27,14 @@ typedef void* (*make_aligned)(size_t, size_t);
 typedef void (*unmake)(void*);
 typedef void (*unmake_sized)(void*, size_t);
 
-#define MISMATCH(name, makes, unmakes)                      \
-  static void name(void) {                                  \
-    make made = (make)symbol(makes);                        \
-    unmake unmade = (unmake)symbol(unmakes);                \
-    char* block = opaque(made(100));                        \
-    memset(block, 1, 100);                                  \
-    unmade(block);                                          \
-    go_on(1);                                               \
+#define MISMATCH(name, makes, unmakes)       \
+  static void name(void) {                   \
+    make made = (make)symbol(makes);         \
+    unmake unmade = (unmake)symbol(unmakes); \
+    char* block = opaque(made(100));         \
+    memset(block, 1, 100);                   \
+    unmade(block);                           \
+    go_on(1);                                \
   }
 MISMATCH(delete_of_malloc, "malloc", "_ZdlPv")
 MISMATCH(delete_array_of_malloc, "malloc", "_ZdaPv")
@@ -160,13 +160,13 @@ NOT_A_BLOCK(size_of_freed, char* block = block_of(100); free(block); told = mall
 NOT_A_BLOCK(size_of_interior, told = malloc_usable_size(opaque(block_of(300) + 32)))
 
 // --- beyond and before
-#define WRITE_AT(name, make_it, offset, count, how)                  \
-  static void name(void) {                                           \
-    char* block = (make_it);                                         \
-    char* at = (char*)opaque(block) + (offset);                      \
-    for (int i = 0; i < (count); i++) at[i] ^= 0x41;                 \
-    how;                                                             \
-    go_on(1);                                                        \
+#define WRITE_AT(name, make_it, offset, count, how)  \
+  static void name(void) {                           \
+    char* block = (make_it);                         \
+    char* at = (char*)opaque(block) + (offset);      \
+    for (int i = 0; i < (count); i++) at[i] ^= 0x41; \
+    how;                                             \
+    go_on(1);                                        \
   }
 WRITE_AT(overflow_word, block_of(40), 40, 8, free(block))
 WRITE_AT(overflow_line, block_of(200), 200, 64, free(block))
@@ -200,12 +200,12 @@ static void read_after_free_small(void) {
   free(block);
   if (((volatile char*)opaque(block))[100] != 'x') abort();  // what it held is gone: nothing to be read
 }
-#define WRITE_LATE(name, bytes, offset, count)                                  \
-  static void name(void) {                                                      \
-    char* block = block_of(bytes);                                              \
-    free(block);                                                                \
+#define WRITE_LATE(name, bytes, offset, count)                                     \
+  static void name(void) {                                                         \
+    char* block = block_of(bytes);                                                 \
+    free(block);                                                                   \
     for (int i = 0; i < (count); i++) ((char*)opaque(block))[(offset) + i] = 0x41; \
-    go_on(30);                                                                  \
+    go_on(30);                                                                     \
   }
 WRITE_LATE(write_after_free_last, 100, 99, 1)
 WRITE_LATE(write_after_free_word, 100, 8, 8)
@@ -244,7 +244,8 @@ const check mistake_checks[] = {
     {"delete-of-new-array", "delete of a block of new[] is caught", delete_of_new_array, true},
     {"realloc-of-new", "realloc of a block of new is caught", realloc_of_new, true},
     {"plain-delete-of-aligned", "delete without the alignment is caught", plain_delete_of_aligned, true},
-    {"aligned-delete-of-plain", "delete with an alignment that was not asked for is caught", aligned_delete_of_plain, true},
+    {"aligned-delete-of-plain", "delete with an alignment that was not asked for is caught", aligned_delete_of_plain,
+     true},
     {"sized-delete-small", "delete with too small a size is caught", sized_delete_too_small, true},
     {"sized-delete-large", "delete with too large a size is caught", sized_delete_too_large, true},
     {"double-delete", "a block deleted twice is caught", double_delete, true},

@@ -91,6 +91,7 @@ class Hardened {
     const size_t needed = alignment + requested_bytes + 1;
     if (needed > Classes::largest_bytes || alignment > page_bytes) return allocate_large(alignment, requested_bytes);
     auto* start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
+    if (!start && drain()) start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
     if (!start) return nullptr;
     const size_t whole_bytes = Inner::usable_bytes(start);
     if (whole_bytes > Classes::largest_bytes) {  // no class keeps this alignment
@@ -106,11 +107,14 @@ class Hardened {
 
   static void deallocate(void* block) { deallocate_by({Family::malloc, false}, block, unsaid_bytes); }
 
-  // The block, as made by another function than malloc.
+  // The block, as made by another function than malloc. What another allocator has made stays as it is.
   static void mark(void* block, Way way) {
     if constexpr (!matches) return;
+    if (!Inner::Map::span_of(address_of(block))) return;
     Header* header = header_of(block);
-    header->size_and_shift |= way_bits(way);
+    if (HS_UNLIKELY(header->seal != seal_of(block, header->size_and_shift, live))) return;
+    // The runtime's operator new[] has asked operator new, which was ours.
+    header->size_and_shift = (header->size_and_shift & ~way_mask) | way_bits(way);
     header->seal = seal_of(block, header->size_and_shift, live);
   }
   static void deallocate_by(Way way, void* block, size_t said_bytes) {
@@ -199,9 +203,14 @@ class Hardened {
   static void check_way(const Place& place, Way way, const void* block, const char* caller) {
     if constexpr (!matches) return;
     if (HS_LIKELY(place.way == way_bits(way))) return;
-    static constexpr const char* made[] = {"a block of malloc", "", "a block of operator new",
-                                           "a block of operator new with an alignment", "a block of operator new[]",
-                                           "a block of operator new[] with an alignment", "", ""};
+    static constexpr const char* made[] = {"a block of malloc",
+                                           "",
+                                           "a block of operator new",
+                                           "a block of operator new with an alignment",
+                                           "a block of operator new[]",
+                                           "a block of operator new[] with an alignment",
+                                           "",
+                                           ""};
     refuse(caller, made[place.way >> way_shift & 7], block);
   }
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
@@ -227,6 +236,7 @@ class Hardened {
     const size_t lead = alignment > page_bytes ? alignment : guard + alignment;
     const size_t bytes = round_up(lead + requested_bytes + 1, page_bytes) + guard;
     Span* span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
+    if (!span && drain()) span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
     if (!span) return nullptr;
     char* start = pointer_to<char>(span->start);
     if (guards) {
@@ -270,6 +280,7 @@ class Hardened {
       place.end = place.start + class_bytes;
       if (address - place.start < sizeof(Header)) refuse(caller, "not a block of this heap", block);
     } else if (span->state == SpanState::large) {
+      if (span->listed) refuse(caller, "a block that was freed before", block);
       place.start = span->start;
       place.end = span->end() - (guards ? page_bytes : 0);
       place.large = const_cast<Span*>(span);
@@ -302,7 +313,8 @@ class Hardened {
     header->seal = seal_of(block, header->size_and_shift, freed);
     auto* bytes = static_cast<char*>(block);
     if (place.large && guards) {
-      // Its pages go back at once; the addresses wait.
+      // Its pages go back at once; the addresses wait. Who frees it again would find no header.
+      place.large->listed = true;
       const uintptr_t first = place.large->start + page_bytes;
       Os::make_inaccessible(pointer_to(first), place.end - first);
       Os::purge(pointer_to(first), place.end - first);
@@ -355,9 +367,31 @@ class Hardened {
     for (unsigned i = 0; i < leaving_count; i++) give_back(leaving[i]);
   }
 
+  // Before memory is refused, nothing waits any more. False: nothing did.
+  static HS_SLOW_PATH bool drain() {
+    bool any = false;
+    for (Shard& shard : shards_) {
+      for (;;) {
+        Waiter leaving;
+        shard.lock.lock();
+        const bool is_empty = shard.count == 0;
+        if (!is_empty) {
+          leaving = shard.waiting[--shard.count];
+          shard.bytes -= resident_bytes(leaving);
+        }
+        shard.lock.unlock();
+        if (is_empty) break;
+        give_back(leaving);
+        any = true;
+      }
+    }
+    return any;
+  }
+
   static void give_back(const Waiter& waiter) {
     if (waiter.place.large) {
       if (guards) Os::make_accessible(pointer_to(waiter.place.start), waiter.place.large->bytes());
+      waiter.place.large->listed = false;
       Inner::Map::set_span(address_of(waiter.block), nullptr);
       Inner::Map::set_ends(waiter.place.large);
       PageHeapType::free(waiter.place.large);
