@@ -28,7 +28,9 @@ from heapsmith.lab.subjects import resolve_subject
 PRESETS = ("default", "small", "pow2", "hardened")
 PYTHON_TESTS = ("test_threading", "test_json", "test_gc")
 # A package of modules since 3.12, one module before.
-SPAWN_TESTS = tuple(f"test_multiprocessing_spawn.test_{part}" for part in ("misc", "threads", "manager", "processes"))
+SPAWN_TESTS = tuple(
+    f"test_multiprocessing_spawn.test_{part}" for part in ("misc", "threads", "manager", "processes")
+)
 TIMEOUT_S = 900
 Environment = dict[str, str]
 Answer = tuple[int, str]
@@ -47,8 +49,8 @@ JAVA = (
     " for (int i = 0; i < 200000; i++) { m.put('k' + String.valueOf(i % 3000), new byte[i % 700]); n += m.size(); }"
     " Thread[] t = new Thread[8]; long[] r = new long[8];"
     " for (int k = 0; k < 8; k++) { final int q = k; t[k] = new Thread(() -> { for (int i = 0; i < 100000; i++)"
-    " r[q] += new String(\"x\" + i).hashCode(); }); t[k].start(); } for (Thread x : t) x.join();"
-    " System.out.println(n + \" \" + Arrays.toString(r)); } }"
+    ' r[q] += new String("x" + i).hashCode(); }); t[k].start(); } for (Thread x : t) x.join();'
+    ' System.out.println(n + " " + Arrays.toString(r)); } }'
 )
 SQL = (
     "create table t(a integer primary key, b text, c real);"
@@ -61,7 +63,14 @@ SQL = (
 
 def run(words: list[str], environment: Environment, *, given: str = "", cwd: Path | None = None) -> Answer:
     done = subprocess.run(
-        words, env=environment, input=given, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT_S, check=False
+        words,
+        env=environment,
+        input=given,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     return done.returncode, done.stdout
 
@@ -123,8 +132,23 @@ def redis(environment: Environment) -> Answer:
     words = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
     with serving(words, environment, port) as server:
         client = ["redis-cli", "-p", str(port)]
-        load = ["redis-benchmark", "-p", str(port), "-n", "20000", "-c", "20", "-d", "200", "-r", "5000", "-q"]
-        code = subprocess.run([*load, "-t", "set,get,lpush,rpop,hset,sadd"], capture_output=True, check=False).returncode
+        load = [
+            "redis-benchmark",
+            "-p",
+            str(port),
+            "-n",
+            "20000",
+            "-c",
+            "20",
+            "-d",
+            "200",
+            "-r",
+            "5000",
+            "-q",
+        ]
+        code = subprocess.run(
+            [*load, "-t", "set,get,lpush,rpop,hset,sadd"], capture_output=True, check=False
+        ).returncode
         script = "for i=1,20000 do redis.call('set','k'..i,string.rep('v',i%900)) end return redis.call('strlen','k777')"
         _, said = run([*client, "eval", script, "0"], dict(os.environ))
         _, saved = run([*client, "bgsave"], dict(os.environ))
@@ -174,13 +198,16 @@ def programs(python: str) -> dict[str, tuple[str, Callable[[Environment], Answer
         "node": ["node", "-e", NODE],
     }
     found: dict[str, tuple[str, Callable[[Environment], Answer]]] = {
-        name: (words[0], lambda environment, words=words: run(words, environment)) for name, words in simple.items()
+        name: (words[0], lambda environment, words=words: run(words, environment))
+        for name, words in simple.items()
     }
     found |= {
         "gcc": ("gcc", gcc), "git": ("git", git), "sqlite3": ("sqlite3", sqlite), "java": ("java", java),
         "gdb": ("gdb", gdb), "nginx": ("nginx", nginx), "redis": ("redis-server", redis),
     }  # fmt: skip
-    found |= {f"CPython {name}": (python, python_test(python, name)) for name in (*PYTHON_TESTS, *SPAWN_TESTS)}
+    found |= {
+        f"CPython {name}": (python, python_test(python, name)) for name in (*PYTHON_TESTS, *SPAWN_TESTS)
+    }
     return found
 
 

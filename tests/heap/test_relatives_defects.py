@@ -28,16 +28,31 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         if shutil.which(compiler) is None:
             pytest.skip(f"there is no {compiler} on this machine")
         program = folder / source.replace(".", "_")
-        words = [compiler, "-O1", "-fno-builtin", "-pthread", str(NATIVE / source), "-o", str(program), *flags]
+        words = [
+            compiler,
+            "-O1",
+            "-fno-builtin",
+            "-pthread",
+            str(NATIVE / source),
+            "-o",
+            str(program),
+            *flags,
+        ]
         subprocess.run([*words, "-ldl"], check=True)
         return program
 
     return build
 
 
-def run_on(name: str, words: list[str], *, wish: str = "", also: str = "") -> subprocess.CompletedProcess[str]:
+def run_on(
+    name: str, words: list[str], *, wish: str = "", also: str = ""
+) -> subprocess.CompletedProcess[str]:
     library = str(resolve_subject(name).library)
-    environment = {**os.environ, "LD_PRELOAD": f"{library}:{also}" if also else library, "HEAPSMITH_HEAP": wish}
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": f"{library}:{also}" if also else library,
+        "HEAPSMITH_HEAP": wish,
+    }
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -71,7 +86,9 @@ def test_14_a_segment_that_is_refused_becomes_a_smaller_one() -> None:
         assert result.verdict == "pass", result.detail
 
 
-@pytest.mark.parametrize("check", ["double-free", "double-free-large", "free-global", "free-wild", "free-mapping"])
+@pytest.mark.parametrize(
+    "check", ["double-free", "double-free-large", "free-global", "free-wild", "free-mapping"]
+)
 def test_15_double_and_foreign_frees_end_the_program_with_a_line_that_says_so(check: str) -> None:
     result = run_check(select_checks([check], hardening=True)[0], resolve_subject("hardened"))
     assert result.verdict == "pass"
