@@ -40,9 +40,18 @@ C_SOURCE = "".join(
     f" for (int i = 0; i <= {n}; i++) t += p->a[i] * i; return t; }}\n"
     for n in range(400)
 )
-PERL = "my %h; $h{$_ % 5000} .= 'x' x ($_ % 90) for 1..300000; print length(join '', map { $h{$_} } sort keys %h), qq(\\n)"
-BASH = "for i in $(seq 400); do x+=$(printf '%04d' $i); done; echo ${#x}; declare -A m; for i in {1..20000}; do m[$i]=$i; done; echo ${#m[@]}; (echo sub) | cat"
-NODE = "const a=[...Array(300000).keys()].map(i=>({i,s:String(i)})); let n=0; for(const o of a) n+=o.s.length; console.log(n, JSON.stringify(a).length)"
+PERL = (
+    "my %h; $h{$_ % 5000} .= 'x' x ($_ % 90) for 1..300000;"
+    " print length(join '', map { $h{$_} } sort keys %h), qq(\\n)"
+)
+BASH = (
+    "for i in $(seq 400); do x+=$(printf '%04d' $i); done; echo ${#x};"
+    " declare -A m; for i in {1..20000}; do m[$i]=$i; done; echo ${#m[@]}; (echo sub) | cat"
+)
+NODE = (
+    "const a = [...Array(300000).keys()].map(i => ({i, s: String(i)}));"
+    " let n = 0; for (const o of a) n += o.s.length; console.log(n, JSON.stringify(a).length)"
+)
 JAVA = (
     "import java.util.*; public class Work { public static void main(String[] a) throws Exception {"
     " Map<String,byte[]> m = new HashMap<>(); long n = 0;"
@@ -124,7 +133,7 @@ def java(environment: Environment) -> Answer:
         if shutil.which("javac"):
             run(["javac", "Work.java"], dict(os.environ), cwd=Path(folder))
             return run(["java", "-Xmx128m", "Work"], environment, cwd=Path(folder))
-        return run(["java", "-Xmx64m", "-XshowSettings:properties", "-version"], environment)
+        return run(["java", "-Xmx64m", "-XX:+PrintFlagsFinal", "-version"], environment)
 
 
 def redis(environment: Environment) -> Answer:
@@ -165,10 +174,12 @@ def nginx(environment: Environment) -> Answer:
         (root / "page.html").write_text("hello " * 20000)
         (root / "nginx.conf").write_text(
             f"daemon off; worker_processes 2; error_log {root}/error.log; pid {root}/pid; events {{}}\n"
-            f"http {{ access_log off; gzip on; gzip_types text/html; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+            "http { access_log off; gzip on; gzip_types text/html;\n"
+            f"server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
         )
         with serving(["nginx", "-c", str(root / "nginx.conf"), "-p", folder], environment, port) as server:
-            load = f"for i in $(seq 200); do curl -s --compressed http://127.0.0.1:{port}/page.html | wc -c; done | sort | uniq -c"
+            page = f"http://127.0.0.1:{port}/page.html"
+            load = f"for i in $(seq 200); do curl -s --compressed {page} | wc -c; done | sort | uniq -c"
             answer = run(["bash", "-c", load], dict(os.environ))
     return answer[0], f"{answer[1]} ended {server.returncode}"
 

@@ -25,6 +25,7 @@ from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_sec
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
 LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
+_ORIGINS_MARK: Final = b"heapsmith: records origins"
 
 
 def run(
@@ -72,11 +73,13 @@ def run(
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
     auto = compute_auto_limit() if limit == "auto" else None
+    environment = _on(allocator, leaks)
     wishes = Wishes(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
-        environment=_on(allocator, leaks),
+        environment=environment,
+        counted_by_heap=leaks is not None and records_origins(environment.get(PRELOAD_VARIABLE, "")),
     )
     if json is not None:
         _must_be_writable(json)
@@ -133,6 +136,17 @@ def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
         leaks.unlink(missing_ok=True)  # the first process of the run makes it
         environment[LEAKS_VARIABLE] = str(leaks.absolute())
     return environment
+
+
+def records_origins(preload: str) -> bool:
+    """Tell whether the heap that is preloaded first was forged to remember who made each block.
+
+    Example:
+        >>> records_origins("")
+        False
+    """
+    library = Path(preload.partition(":")[0])
+    return library.is_file() and _ORIGINS_MARK in library.read_bytes()
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

@@ -30,12 +30,14 @@ class Wishes:
         warn_at_bytes: Note each upward crossing of this; None is no threshold.
         python_objects: Count CPython's own objects.
         environment: Further variables of the program.
+        counted_by_heap: The heap counts for itself, and wants to see who calls it: nothing is put before it.
     """
 
     limit_bytes: int | None = None
     warn_at_bytes: int | None = None
     python_objects: bool = True
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    counted_by_heap: bool = False
 
 
 class Run:
@@ -83,7 +85,7 @@ class Run:
         try:
             self._launched = Launched(
                 self.command,
-                WATCH_LIBRARY if watchability.preload else None,
+                WATCH_LIBRARY if watchability.preload and not self._wishes.counted_by_heap else None,
                 self.directory.path,
                 environment | {RUN_VARIABLE: str(self.directory.path)},
             )

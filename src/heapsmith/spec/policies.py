@@ -582,6 +582,16 @@ class MatchedDeallocation(HardeningPolicy, frozen=True):
         return "delete for malloc, free for new, delete for new[] and a wrong size end the program"
 
 
+class RecordedOrigins(HardeningPolicy, frozen=True):
+    """Each block knows which thread made it, and from where: the leak file tells."""
+
+    header: ClassVar[str] = "policy/hardening/recorded_origins.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "16 bytes for each block; the leak file tells thread and place"
+
+
 class RandomFreeLists(HardeningPolicy, frozen=True):
     """Blocks of a fresh page are handed out in an order that differs from run to run."""
 
@@ -643,7 +653,16 @@ CACHES: Final = (BoundedCache, FixedCache, NoCache)
 REMOTES: Final = (RemoteBatch, RemoteStack)
 PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, PurgeLazily, Prefault, Limit)
 LOCKS: Final = (FutexLock, SpinLock, NoLock)
-HARDENING: Final = (CheckedBlocks, Quarantine, ZeroOnFree, GuardPages, MatchedDeallocation, EncodedLinks, RandomFreeLists)
+HARDENING: Final = (
+    CheckedBlocks,
+    Quarantine,
+    ZeroOnFree,
+    GuardPages,
+    MatchedDeallocation,
+    RecordedOrigins,
+    EncodedLinks,
+    RandomFreeLists,
+)
 POLICIES: Final[tuple[type[Policy], ...]] = (
     *SIZES,
     *CACHES,

@@ -78,14 +78,15 @@ HS_FAST_PATH void give_back(Family family, void* block, bool is_aligned = false,
 }
 
 HS_FAST_PATH void* allocate(size_t bytes, Family family) {
-  return made(TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1), {family, false});
+  return hs::for_caller(made(TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1), {family, false}));
 }
 
-void* allocate_aligned(size_t bytes, std::align_val_t alignment, Family family) {
+HS_FAST_PATH void* allocate_aligned(size_t bytes, std::align_val_t alignment, Family family) {
   void* block = nullptr;
   size_t at_least = static_cast<size_t>(alignment);
   if (at_least < sizeof(void*)) at_least = sizeof(void*);
-  return made(posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr, {family, true});
+  return hs::for_caller(
+      made(posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr, {family, true}));
 }
 
 HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag,

@@ -7,6 +7,15 @@
 
 namespace hs {
 
+// In a function that programs call: the block is made by whoever called it.
+template <class Heap = TheHeap>
+HS_FAST_PATH void* for_caller(void* block) {
+  if constexpr (requires { Heap::note_origin(nullptr, nullptr); }) {
+    if (HS_LIKELY(block != nullptr)) Heap::note_origin(block, __builtin_return_address(0));
+  }
+  return block;
+}
+
 template <class Heap = TheHeap>
 HS_FAST_PATH void* made(void* block, [[maybe_unused]] Way way) {
   if constexpr (requires { Heap::deallocate_by(Way{}, nullptr, size_t{}); }) {

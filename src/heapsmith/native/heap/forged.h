@@ -45,6 +45,12 @@ class ForgedHeap {
     return HS_LIKELY(moved != nullptr) ? moved : out_of_memory();
   }
   static HS_FAST_PATH void deallocate(void* block) { Heap::deallocate(block); }
+  // Only of a heap that records origins.
+  static void note_origin(void* block, const void* caller)
+    requires requires { Heap::note_origin(nullptr, nullptr); }
+  {
+    Heap::note_origin(block, caller);
+  }
   // Only of a heap that matches ways (heap/hardened.h).
   static void mark(void* block, Way way)
     requires requires { Heap::deallocate_by(Way{}, nullptr, size_t{}); }

@@ -21,6 +21,7 @@
 #include "policy/hardening/guard_pages.h"
 #include "policy/hardening/matched_deallocation.h"
 #include "policy/hardening/quarantine.h"
+#include "policy/hardening/recorded_origins.h"
 #include "policy/hardening/zero_on_free.h"
 
 namespace hs {
@@ -56,6 +57,7 @@ class Hardened {
   using PageHeapType = typename Inner::PageHeapType;
   using OutBlocks = typename Inner::OutBlocks;
   static constexpr bool zeroes = detail::among<ZeroOnFree, Policies...>;
+  static constexpr bool records = detail::among<RecordedOrigins, Policies...>;
   static constexpr bool matches = detail::among<MatchedDeallocation, Policies...>;
   static constexpr bool guards = detail::among<GuardPages, Policies...>;
   using Waiting = typename detail::FindQuarantine<Policies...>::Type;
@@ -88,7 +90,8 @@ class Hardened {
     if (listener.admits && !listener.admits(requested_bytes)) return nullptr;
     if (requested_bytes > Inner::largest_request_bytes - 16 || alignment > Inner::largest_request_bytes / 4)
       return nullptr;
-    const size_t needed = alignment + requested_bytes + 1;
+    const size_t lead = larger_of(alignment, sizeof(Header));
+    const size_t needed = lead + requested_bytes + 1;
     if (needed > Classes::largest_bytes || alignment > page_bytes) return allocate_large(alignment, requested_bytes);
     auto* start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
     if (!start && drain()) start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
@@ -100,9 +103,9 @@ class Hardened {
     }
     if constexpr (zeroes) {
       memset(start, 0, 16);  // the links of the inner heap stood here
-      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + alignment);
+      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + lead);
     }
-    return seal(start + alignment, requested_bytes, alignment, start + whole_bytes);
+    return seal(start + lead, requested_bytes, lead, start + whole_bytes);
   }
 
   static void deallocate(void* block) { deallocate_by({Family::malloc, false}, block, unsaid_bytes); }
@@ -146,6 +149,37 @@ class Hardened {
     return block ? find_live(const_cast<void*>(block), "malloc_usable_size()").requested_bytes : 0;
   }
 
+  // Where a block was made, for the leak file.
+  struct Origin {
+    uint64_t caller;
+    uint64_t tid;
+  };
+  static void note_origin(void* block, const void* caller)
+    requires records
+  {
+    static_assert(sizeof(Header) == 32);
+    if (thread_id == 0) thread_id = static_cast<uint64_t>(system_call(SYS_gettid));
+    header_of(block)->origin[0] = address_of(caller);
+    header_of(block)->origin[1] = thread_id;
+  }
+  // Shows every live block to `visit(block, requested_bytes, origin)`. The visitor must not allocate.
+  template <class Visitor>
+  static void visit_live(Visitor visit)
+    requires records
+  {
+    PageHeapType::visit_spans([&](const Span& span) {
+      if (span.state == SpanState::blocks) {
+        const size_t class_bytes = Classes::bytes_of(span.class_index);
+        for (uint32_t i = 0; i < span.blocks.carved_blocks; i++)
+          visit_if_live(span.start + i * class_bytes, 0, class_bytes, visit);
+      } else if (span.state == SpanState::large && !span.listed) {
+        const size_t guard = guards ? page_bytes : 0;
+        if (!visit_if_live(span.start, guard, span.bytes() - guard, visit))
+          visit_if_live(span.start, 0, span.bytes() - guard, visit);
+      }
+    });
+  }
+
   static bool use_heap(const char* name) { return Inner::use_heap(name); }
   static void thread_exit() { Inner::thread_exit(); }
   static size_t recycle() { return Inner::recycle(); }
@@ -177,6 +211,7 @@ class Hardened {
   static void fork_child() {
     Inner::fork_child();
     for (Shard& shard : shards_) shard.lock.reset();
+    thread_id = 0;
   }
 
  private:
@@ -184,6 +219,7 @@ class Hardened {
     uint64_t size_and_shift;  // requested bytes, and in the top byte the binary logarithm of what stands
                               // before the block; between them how it was made
     uint64_t seal;
+    uint64_t origin[records ? 2 : 0];  // who called, and the thread
   };
   struct Place {
     uintptr_t start;  // of what the inner heap handed out
@@ -215,6 +251,22 @@ class Hardened {
   }
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
 
+  static inline constinit thread_local uint64_t thread_id = 0;
+
+  // A block begins behind its header, at the next power of two: its seal tells which.
+  template <class Visitor>
+  static bool visit_if_live(uintptr_t start, size_t guard, size_t bytes, Visitor& visit) {
+    for (size_t lead = sizeof(Header); guard + lead < bytes; lead *= 2) {
+      const auto* block = pointer_to<char>(start + guard + lead);
+      const Header* header = header_of(block);
+      if (header->seal != seal_of(block, header->size_and_shift, live)) continue;
+      const size_t requested_bytes = header->size_and_shift & ((uint64_t{1} << way_shift) - 1);
+      visit(block, requested_bytes, Origin{header->origin[0], header->origin[1]});
+      return true;
+    }
+    return false;
+  }
+
   static Header* header_of(const void* block) { return pointer_to<Header>(address_of(block) - sizeof(Header)); }
   static uint64_t seal_of(const void* block, uint64_t size_and_shift, uint64_t state) {
     return mixed(process_secret() ^ address_of(block) ^ mixed(size_and_shift + state));
@@ -233,7 +285,7 @@ class Hardened {
   static void* allocate_large(size_t alignment, size_t requested_bytes) {
     const size_t guard = guards ? page_bytes : 0;
     // Before the block: the guard, and room for a header that keeps the alignment.
-    const size_t lead = alignment > page_bytes ? alignment : guard + alignment;
+    const size_t lead = alignment > page_bytes ? alignment : guard + larger_of(alignment, sizeof(Header));
     const size_t bytes = round_up(lead + requested_bytes + 1, page_bytes) + guard;
     Span* span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
     if (!span && drain()) span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
