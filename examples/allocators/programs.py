@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(words: list[str], environment: Environment, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def serving(words: list[str], environment: Environment, port: int) -> Generator[subprocess.Popen[bytes], None, None]:
     server = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(400):

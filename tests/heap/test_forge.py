@@ -183,12 +183,13 @@ def test_what_a_debugger_needs_comes_in_a_file_of_its_own(tmp_path: Path) -> Non
         tmp_path / "heap.so",
         debug_file=tmp_path / "heap.debug",
     )
-    assert made.debug_file == tmp_path / "heap.debug"
+    debug_file = tmp_path / "heap.debug"
+    assert made.debug_file == debug_file
     sections = {
-        path: subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout
-        for path in (made.path, made.debug_file)
+        path: subprocess.run(["readelf", "-SW", str(path)], capture_output=True, text=True, check=True).stdout
+        for path in (made.path, debug_file)
     }
-    assert ".debug_info" in sections[made.debug_file]
+    assert ".debug_info" in sections[debug_file]
     assert ".debug_info" not in sections[made.path]
     assert ".gnu_debuglink" in sections[made.path]
     verify_library(made.path)
