@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from heapsmith.errors import RunError
 from heapsmith.run.launch import POLL_S, Run, Wishes
-from heapsmith.run.launched import PRELOAD_VARIABLE, SignalsPassedOn
+from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
@@ -73,13 +72,14 @@ def run(
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
     auto = compute_auto_limit() if limit == "auto" else None
-    environment = _on(allocator, leaks)
+    heap, variables = _subject_of(allocator)
     wishes = Wishes(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
-        environment=environment,
-        counted_by_heap=leaks is not None and records_origins(environment.get(PRELOAD_VARIABLE, "")),
+        heap=heap,
+        environment=variables | _leaks_of(allocator, leaks),
+        counted_by_heap=leaks is not None and heap is not None and records_origins(heap),
     )
     if json is not None:
         _must_be_writable(json)
@@ -119,34 +119,34 @@ def run(
     return result.exit.code or 0
 
 
-def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+def _subject_of(allocator: str | None) -> tuple[Path | None, dict[str, str]]:
+    """Answer the library of a heap, and what its knobs put into the environment."""
     if allocator is None:
-        if leaks is not None:
-            raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
-        return {}
+        return None, {}
     from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
 
     subject = resolve_subject(allocator)
-    environment = dict(subject.variables)
-    if subject.library is not None:
-        before = os.environ.get(PRELOAD_VARIABLE, "")
-        environment[PRELOAD_VARIABLE] = ":".join(filter(None, (str(subject.library), before)))
-    if leaks is not None:
-        _must_be_writable(leaks)
-        leaks.unlink(missing_ok=True)  # the first process of the run makes it
-        environment[LEAKS_VARIABLE] = str(leaks.absolute())
-    return environment
+    return subject.library, dict(subject.variables)
 
 
-def records_origins(preload: str) -> bool:
-    """Tell whether the heap that is preloaded first was forged to remember who made each block.
+def _leaks_of(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+    if leaks is None:
+        return {}
+    if allocator is None:
+        raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
+    _must_be_writable(leaks)
+    leaks.unlink(missing_ok=True)  # the first process of the run makes it
+    return {LEAKS_VARIABLE: str(leaks.absolute())}
+
+
+def records_origins(library: Path) -> bool:
+    """Tell whether a heap was forged to remember who made each block.
 
     Example:
-        >>> records_origins("")
+        >>> records_origins(Path("/etc/hostname"))
         False
     """
-    library = Path(preload.partition(":")[0])
-    return library.is_file() and _ORIGINS_MARK in library.read_bytes()
+    return _ORIGINS_MARK in library.read_bytes()
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

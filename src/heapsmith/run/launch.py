@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from heapsmith.errors import RunError
+from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
-from heapsmith.run.launched import PRELOAD_VARIABLE, Launched, judge_command
+from heapsmith.run.launched import Launched, judge_command
 from heapsmith.run.program import Watchability
 from heapsmith.run.values import RUN_SCHEMA, Event, Exit, Process, RunResult
 from heapsmith.run.watch import Watcher
@@ -29,6 +30,7 @@ class Wishes:
         limit_bytes: Refuse allocations that would take live bytes over this; None is no limit.
         warn_at_bytes: Note each upward crossing of this; None is no threshold.
         python_objects: Count CPython's own objects.
+        heap: The library of the heap that the program runs on; None is its own.
         environment: Further variables of the program.
         counted_by_heap: The heap counts for itself, and wants to see who calls it: nothing is put before it.
     """
@@ -36,6 +38,7 @@ class Wishes:
     limit_bytes: int | None = None
     warn_at_bytes: int | None = None
     python_objects: bool = True
+    heap: Path | None = None
     environment: dict[str, str] = field(default_factory=dict[str, str])
     counted_by_heap: bool = False
 
@@ -64,9 +67,8 @@ class Run:
         self.notes = list[str]()
         self._wishes = wishes or Wishes()
         watchability = judge_command(self.command)
-        environment = dict(self._wishes.environment)
-        if PRELOAD_VARIABLE in environment and (keeper := _who_has_a_heap(self.command, watchability)):
-            environment.pop(PRELOAD_VARIABLE)
+        keeper = _who_has_a_heap(self.command, watchability) if self._wishes.heap is not None else ""
+        if keeper:
             self.notes.append(f"{self.command[0]} keeps its own heap: {keeper}")
         if watchability.problem:
             self.notes.append(f"{self.command[0]} cannot be watched: {watchability.problem}")
@@ -85,9 +87,9 @@ class Run:
         try:
             self._launched = Launched(
                 self.command,
-                WATCH_LIBRARY if watchability.preload and not self._wishes.counted_by_heap else None,
+                self._preload(keeps_its_heap=bool(keeper)) if watchability.preload else [],
                 self.directory.path,
-                environment | {RUN_VARIABLE: str(self.directory.path)},
+                self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)},
             )
         except RunError:
             self.directory.remove()
@@ -171,6 +173,11 @@ class Run:
         if kind is None and self.exit is None:
             self.wait()
         self.close()
+
+    def _preload(self, *, keeps_its_heap: bool) -> list[Path]:
+        heap = None if keeps_its_heap else self._wishes.heap
+        watch = [] if heap is not None and self._wishes.counted_by_heap else [library(WATCH_LIBRARY)]
+        return [*watch, *([] if heap is None else [heap])]
 
     def _report(self, found: list[Process], on_event: Callable[[Process, Event], None]) -> None:
         for process in found:

@@ -11,10 +11,16 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from heapsmith.spec.size_classes import MALLOC_ALIGNMENT, geometric_classes, power_of_two_classes
+from heapsmith.spec.size_classes import (
+    MALLOC_ALIGNMENT,
+    PAGE_BYTES,
+    geometric_classes,
+    power_of_two_classes,
+)
 from heapsmith.units import KiB, MiB, format_bytes
 
 ADDRESSABLE_BYTES: Final = 1 << 46
+MOST_SPAN_PAGES: Final = 64
 
 
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,6 +174,7 @@ class Explicit(SizesPolicy, frozen=True):
 
     Args:
         class_bytes_list: The classes, smallest first, each a multiple of 8.
+        span_pages_list: For each class the pages of its spans, 0: as many as suit its size; empty: that for all.
 
     Example:
         >>> [field for field, _, _ in Explicit((64, 32, 33)).complaints()]
@@ -176,13 +183,15 @@ class Explicit(SizesPolicy, frozen=True):
 
     header: ClassVar[str] = "policy/sizes/explicit.h"
     class_bytes_list: tuple[int, ...]
+    span_pages_list: tuple[int, ...] = ()
 
     def class_bytes(self) -> list[int]:
         """Return the bytes of every size class, smallest first."""
         return list(self.class_bytes_list)
 
     def _cpp_arguments(self) -> Iterator[object]:
-        yield from self.class_bytes_list
+        for value, pages in itertools.zip_longest(self.class_bytes_list, self.span_pages_list, fillvalue=0):
+            yield f"{value} | uint64_t{{{pages}}} << 32" if pages else value
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         field, classes = "class_bytes_list", self.class_bytes_list
@@ -198,6 +207,15 @@ class Explicit(SizesPolicy, frozen=True):
         if len(classes) > 250:
             yield field, f"has {len(classes)} classes", "at most 250 fit"
         yield from _largest_class_complaints(field, max(classes))
+        pages = self.span_pages_list
+        if pages and len(pages) != len(classes):
+            yield "span_pages_list", f"has {len(pages)} numbers for {len(classes)} classes", "give one each"
+        elif wrong := [value for value in pages if not 0 <= value <= MOST_SPAN_PAGES]:
+            yield "span_pages_list", f"has {wrong[0]}", f"use 0 to {MOST_SPAN_PAGES} pages"
+        elif pages and any(
+            0 < count * PAGE_BYTES < value for value, count in zip(classes, pages, strict=True)
+        ):
+            yield "span_pages_list", "has a span too small for one block", "give it more pages, or 0"
 
     def cost(self) -> str:
         """Say in a few words what this choice costs and gives."""
@@ -230,9 +248,9 @@ class BoundedCache(CachePolicy, frozen=True):
     """
 
     header: ClassVar[str] = "policy/cache/bounded_cache.h"
-    limit_bytes: int = 512 * KiB
-    magazine_bytes: int = 4 * KiB
-    magazine_blocks: int = 128
+    limit_bytes: int = MiB
+    magazine_bytes: int = 16 * KiB
+    magazine_blocks: int = 256
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if self.limit_bytes < KiB:
@@ -373,7 +391,7 @@ class HugePages(PagesPolicy, frozen=True):
     """
 
     header: ClassVar[str] = "policy/pages/huge_pages.h"
-    after_bytes: int = 32 * MiB
+    after_bytes: int = 4 * MiB
     reserved: bool = False
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:

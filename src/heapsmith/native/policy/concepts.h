@@ -30,6 +30,7 @@ template <size_t count>
 struct ClassList {
   static constexpr size_t class_count = count;
   uint32_t bytes[count];
+  uint32_t span_pages[count];  // of a class's spans; 0: as many as suit its size
 };
 
 // Slot `sizes`: which block sizes there are.
@@ -71,6 +72,8 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.take(bytes) } -> Same<bool>;
   { pages.give_back(bytes) };
   { pages.touch(start, bytes) };
+  { pages.make_huge(start, bytes) } -> Same<bool>;
+  requires Same<decltype(T::makes_huge), const bool>;
   { pages.keep_bytes(bytes) } -> Same<size_t>;
   { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;

@@ -8,11 +8,12 @@
 
 namespace hs {
 
-template <size_t... class_bytes>
+template <uint64_t... class_bytes>
 struct Explicit {
   static_assert(sizeof...(class_bytes) > 0);
-  static constexpr ClassList<sizeof...(class_bytes)> classes = {{static_cast<uint32_t>(class_bytes)...}};
+  static constexpr ClassList<sizeof...(class_bytes)> classes = {{static_cast<uint32_t>(class_bytes)...},
+                                                                {static_cast<uint32_t>(class_bytes >> 32)...}};
 };
-static_assert(Sizes<Explicit<16, 48, 4368>>);
+static_assert(Sizes<Explicit<16, 48, 4368 | uint64_t{8} << 32>>);
 
 }  // namespace hs

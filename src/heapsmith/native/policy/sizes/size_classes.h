@@ -93,11 +93,14 @@ struct SizeClasses {
   // The smallest run of pages whose tail wastes at most a 32nd, with a handful of blocks where they are
   // small: blocks of one span are freed together, and a small span is free sooner. Above 32 KiB a span is one
   // block.
-  static constexpr Shape shape_of_class(size_t class_bytes) {
+  static constexpr Shape shape_of_class(size_t class_bytes, size_t chosen_pages = 0) {
     if (class_bytes > 32_KiB) {
       const size_t pages = divide_up(class_bytes, page_bytes);
       return {static_cast<uint32_t>(class_bytes), static_cast<uint32_t>(pages), 1};
     }
+    if (chosen_pages * page_bytes >= class_bytes)
+      return {static_cast<uint32_t>(class_bytes), static_cast<uint32_t>(chosen_pages),
+              static_cast<uint32_t>(chosen_pages * page_bytes / class_bytes)};
     const size_t least_blocks = class_bytes <= 1_KiB ? 8 : class_bytes <= 8_KiB ? 4 : 2;
     const size_t first = divide_up(larger_of(smallest_span_bytes, least_blocks * class_bytes), page_bytes);
     const size_t last = larger_of(first, 2 * first < 16 ? 16 : 2 * first);
@@ -122,7 +125,7 @@ struct SizeClasses {
   };
   static constexpr Shapes shapes = [] {
     Shapes made{};
-    for (unsigned i = 0; i < count; i++) made.of[i + 1] = shape_of_class(Policy::classes.bytes[i]);
+    for (unsigned i = 0; i < count; i++) made.of[i + 1] = shape_of_class(Policy::classes.bytes[i], Policy::classes.span_pages[i]);
     unsigned index = count + 1;
     Sets::visit([&](const auto& classes) {
       for (unsigned i = 0; i < classes.class_count; i++) made.of[index++] = shape_of_class(classes.bytes[i]);
