@@ -26,6 +26,7 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
 _STANDARD_OUTPUT = Path("-")
 LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
+_ORIGINS_MARK: Final = b"heapsmith: records origins"
 
 
 def run(
@@ -85,6 +86,7 @@ def run(
         python_objects=python_objects,
         heap=heap,
         environment=variables | _leaks_of(allocator, leaks),
+        counted_by_heap=leaks is not None and heap is not None and records_origins(heap),
     )
     if json is not None:
         _must_be_writable(json)
@@ -142,6 +144,16 @@ def _leaks_of(allocator: str | None, leaks: Path | None) -> dict[str, str]:
     _must_be_writable(leaks)
     leaks.unlink(missing_ok=True)  # the first process of the run makes it
     return {LEAKS_VARIABLE: str(leaks.absolute())}
+
+
+def records_origins(library: Path) -> bool:
+    """Tell whether a heap was forged to remember who made each block.
+
+    Example:
+        >>> records_origins(Path("/etc/hostname"))
+        False
+    """
+    return _ORIGINS_MARK in library.read_bytes()
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

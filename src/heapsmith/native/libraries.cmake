@@ -7,7 +7,7 @@ set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc 
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc)
 
 # What the allocator and the kernel tell without a probe.
-set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/recycle.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
