@@ -17,7 +17,7 @@ from heapsmith.show.replaying import build_replay_document, render_replay
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.trials_progress import TrialsProgress
 from heapsmith.trace import open_trace
-from heapsmith.tune.heaps import choose_heaps
+from heapsmith.tune.heaps import choose_players
 from heapsmith.tune.objective import Objective, recommend
 from heapsmith.units import parse_seconds
 
@@ -59,7 +59,7 @@ def replay(
         raise HeapsmithError(f"--runs {runs} measures nothing", hint="5 tell differences from noise")
     check_page(output)
     recording = open_trace(trace)
-    candidates = choose_heaps(allocator)
+    candidates = choose_players(allocator)
     with TrialsProgress(1.0, "reading the trace", 1.0) as progress, set_stage(
         recording, speed=pace, pid=pid, candidates=candidates, timeout_s=parse_seconds(timeout),
         progress=progress.advance,

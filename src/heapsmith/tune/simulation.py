@@ -68,16 +68,9 @@ _LARGEST, _LIMIT, _BATCHES_AT_MOST, _MAINTENANCE_MS = 6, 7, 8, 9
 _CLASS, _RUN, _USED, _CARVED, _FOLLOWING, _BEFORE, _IS_LISTED = 0, 1, 2, 3, 4, 5, 6
 # Columns of `Central.classes`: what the spec says; the first span with free blocks, how many batches wait, whether it
 # was used since the last recycling, trips to the central heap.
-_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _IS_SHELF_USED, _MISSED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-)
+_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _IS_SHELF_USED, _MISSED = range(8)
+# A fetch may give all free blocks of a span, and so many become the magazine's capacity.
+_MOST_HELD: Final = 8
 # Columns of `Central.lists`: where the magazine begins in the stack, its blocks, how many it may have; the spare; whether
 # it was used since the last maintenance.
 _LIST_AT, _HELD, _CAPACITY, _SPARE_AT, _SPARE, _IS_USED = 0, 1, 2, 3, 4, 5
@@ -88,7 +81,7 @@ class Central(NamedTuple):
 
     Attributes:
         spans: ``(n, 7)``; see the names of the columns.
-        classes: ``(classes, 8)``, smallest first.
+        classes: ``(classes, 9)``, smallest first.
         lists: ``(threads, classes, 6)``.
         stack: Magazines: the spans of the blocks in them.
         waiting: ``(classes, batches, 1 + blocks)`` how many blocks a waiting batch has, and their spans.
@@ -305,7 +298,7 @@ def _bytes_for(c: Central, index: int, capacity: int) -> int:
 @compiled
 def _make_room(c: Central, t: int, index: int) -> None:
     if c.lists[t, index, _LIST_AT] == NOBODY:
-        chunk = 2 * c.classes[index, _MAGAZINE] + 8
+        chunk = c.classes[index, _MOST_HELD]
         if c.now[_TOP] + 2 * chunk > len(c.stack):
             c.now[_BROKEN] = 1
             c.lists[t, index, _LIST_AT] = c.lists[t, index, _SPARE_AT] = 0
@@ -406,7 +399,7 @@ def _refill(c: Central, p: Pages, t: int, index: int) -> int:
         _grow(c, p, t, index)
         c.classes[index, _MISSED] += 1
         wanted = max(c.lists[t, index, _CAPACITY], 1)
-        count = _fetch(c, p, index, wanted, c.lists[t, index, _LIST_AT], 2 * c.classes[index, _MAGAZINE] + 8)
+        count = _fetch(c, p, index, wanted, c.lists[t, index, _LIST_AT], c.classes[index, _MOST_HELD])
         if count == 0:
             return NOBODY
         if count - 1 > c.lists[t, index, _CAPACITY]:
@@ -574,7 +567,7 @@ def _walk(
                     where[place] = stack[lists[t, index, _LIST_AT] + held - 1]
                     continue
             span = _allocate(c, p, t, size)
-            if span == NOBODY:
+            if span == NOBODY or c.now[_BROKEN]:
                 return i, area, taken
             where[place] = span
         elif kind == DEATH:
@@ -587,9 +580,11 @@ def _walk(
                     lists[t, index, _HELD] = held + 1
                     continue
             _free(c, p, t, span)
+            if c.now[_BROKEN]:
+                return i, area, taken
         elif kind == CHANGE:
             span = _change(c, p, t, where[place], np.int64(sizes[i]))
-            if span == NOBODY:
+            if span == NOBODY or c.now[_BROKEN]:
                 return i, area, taken
             where[place] = span
         else:
@@ -613,11 +608,12 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     else:
         assert isinstance(cache, NoCache)
     batches = spec.remote.batches if isinstance(spec.remote, RemoteBatch) else 0
-    classes = np.zeros((count, 8), np.int64)
+    classes = np.zeros((count, 9), np.int64)
     classes[:, _BYTES] = class_bytes
     classes[:, _SPAN_PAGES], classes[:, _SPAN_BLOCKS] = shapes_of(spec.sizes)
     classes[:, _MAGAZINE] = magazine
     classes[:, _SHELF] = NOBODY
+    classes[:, _MOST_HELD] = np.maximum(magazine, classes[:, _SPAN_BLOCKS]) + 8
     now = np.zeros(10, np.int64)
     now[_RETIRED] = NOBODY
     now[_TOP] = 8
@@ -629,8 +625,8 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
         spans=np.zeros((spans, 7), np.int32),
         classes=classes,
         lists=lists,
-        stack=np.zeros(stack, np.int32),
-        waiting=np.zeros((count, max(batches, 1), int(2 * magazine.max(initial=1) + 9)), np.int32),
+        stack=np.zeros(min(stack, threads * int(2 * classes[:, _MOST_HELD].sum())) + 16, np.int32),
+        waiting=np.zeros((count, max(batches, 1), int(classes[:, _MOST_HELD].max()) + 1), np.int32),
         threads=np.zeros((threads, 5), np.int64),
         class_of=np.searchsorted(class_bytes, np.arange(0, int(class_bytes[-1]) + 16, 16)).astype(np.uint8),
         now=now,
@@ -667,7 +663,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
     if ns_per_step is not None:
         clock = (np.arange(len(clock)) * CLOCK_STEPS * ns_per_step / 1e6).astype(np.int64)
     page_count = 4 * life.live_bytes_peak // PAGE_BYTES + 65_536
-    stack = 1 << 16
+    stack = 1 << 22
     every = max(1, len(life) // _SAMPLES // CLOCK_STEPS) * CLOCK_STEPS
     while True:
         pages = make_pages(page_count)
