@@ -35,7 +35,7 @@ def _count_misses(
         kind = steps[i] >> KIND_SHIFT
         place = steps[i] & PLACE_MASK
         t = threads[i]
-        if kind == DEATH or kind == CHANGE:
+        if kind in (DEATH, CHANGE):
             index = class_at[place]
             if index != 255:
                 for k in range(len(ladder)):
@@ -44,7 +44,7 @@ def _count_misses(
                     else:
                         misses[k, index] += 1
                         held[t, index, k] = ladder[k] // 2 + 1
-        if kind == BIRTH or kind == CHANGE:
+        if kind in (BIRTH, CHANGE):
             size = sizes[i]
             index = np.uint8(255)
             if size <= largest:

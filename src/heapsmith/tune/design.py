@@ -132,7 +132,10 @@ class Drawing:
         base = HeapSpec(name="tailored", pages=pages)
         peak, mean, _ = self.simulate(base)
         start = Choice(
-            f"geometric classes, 8 per doubling ({len(base.sizes.class_bytes())})", "the preset's: the start", peak, mean
+            f"geometric classes, 8 per doubling ({len(base.sizes.class_bytes())})",
+            "the preset's: the start",
+            peak,
+            mean,
         )
         exact = self._best_classes([(k, proposals[k]) for k in _NUMBERS], pages, weights)
         safe = self._best_classes([(k, unite(proposals[k])) for k in _SAFE_NUMBERS], pages, weights)
@@ -141,7 +144,12 @@ class Drawing:
             if found is None:
                 continue
             spec, classes = found
-            choices = [start, self._chosen(f"{len(classes)} size classes, {kind}", self._why_classes(classes, weights), spec)]
+            choices = [
+                start,
+                self._chosen(
+                    f"{len(classes)} size classes, {kind}", self._why_classes(classes, weights), spec
+                ),
+            ]
             spec = self._choose_spans(spec, choices)
             spec = self._choose_cache(spec, choices)
             designs.append(Design(spec, tuple(choices), self._simulated))
@@ -185,7 +193,10 @@ class Drawing:
             assert isinstance(sizes, Explicit)
             span_pages = [of_class(size) if size <= SMALL_BYTES else 0 for size in sizes.class_bytes_list]
             candidate = HeapSpec(
-                name=spec.name, sizes=Explicit(sizes.class_bytes_list, tuple(span_pages)), pages=spec.pages, cache=spec.cache
+                name=spec.name,
+                sizes=Explicit(sizes.class_bytes_list, tuple(span_pages)),
+                pages=spec.pages,
+                cache=spec.cache,
             )
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
@@ -203,7 +214,9 @@ class Drawing:
         for share in (8, 32):
             yield (
                 f"spans of a {share}th of what is live in their class, 4 KiB to 64 KiB",
-                lambda size, share=share: _pages_near(size, int(min(max(live.get(size, 0) / share, 4 * KiB), 64 * KiB))),
+                lambda size, share=share: _pages_near(
+                    size, int(min(max(live.get(size, 0) / share, 4 * KiB), 64 * KiB))
+                ),
             )
 
     def _live_by_class(self, spec: HeapSpec) -> dict[int, float]:
@@ -249,7 +262,8 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int) -> Iterator[tuple[str, Heap
     reserve = max(MiB, min(64 * MiB, live_bytes_peak // 8))
     pipes = {
         "free pages go back at once beyond 256 KiB": OsPages() | PurgeAtOnce(threshold_bytes=256 * KiB),
-        f"free pages go back at once beyond {format_bytes(reserve)}": OsPages() | PurgeAtOnce(threshold_bytes=reserve),
+        f"free pages go back at once beyond {format_bytes(reserve)}": OsPages()
+        | PurgeAtOnce(threshold_bytes=reserve),
         "free pages are kept for 20 ms, an eighth of what is live": OsPages()
         | PurgeAfter(delay_ms=20, keep_bytes=MiB, keep_share=8),
         "free pages are kept for 1 s, as many as are live": OsPages()
@@ -260,7 +274,10 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int) -> Iterator[tuple[str, Heap
     }
     for words, pipe in pipes.items():
         if pipe != spec.pages:
-            yield words, HeapSpec(name=spec.name, sizes=spec.sizes, cache=spec.cache, remote=spec.remote, pages=pipe)
+            yield (
+                words,
+                HeapSpec(name=spec.name, sizes=spec.sizes, cache=spec.cache, remote=spec.remote, pages=pipe),
+            )
 
 
 def _with_large(classes: Sequence[int], span_pages: Sequence[int]) -> Explicit:
@@ -282,5 +299,3 @@ def _estimate_s(found: Footprint, life: Life) -> float:
         _CALL_NS * len(life) + _MISS_NS * misses + _FAULT_NS * found.page_faults + _PURGE_NS * found.purges
     )
     return total_ns / 1e9
-
-

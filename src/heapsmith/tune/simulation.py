@@ -26,7 +26,6 @@ from heapsmith.spec import (
 from heapsmith.tune.geometry import constants, shapes_of
 from heapsmith.tune.life import BIRTH, CHANGE, CLOCK_STEPS, DEATH, KIND_SHIFT, PLACE_MASK, Life
 from heapsmith.tune.page_simulation import (
-    DIRTY_PAGES,
     FAULTS,
     FULL,
     KEEP_BYTES,
