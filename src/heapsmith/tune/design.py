@@ -252,12 +252,13 @@ class Drawing:
             yield f"thread caches of {format_bytes(limit)} at most", cache
 
 
-def vary_pages(spec: HeapSpec, live_bytes_peak: int) -> Iterator[tuple[str, HeapSpec]]:
+def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> Iterator[tuple[str, HeapSpec]]:
     """Yield a design with other ways of keeping pages, for replays to judge: kept longer, shorter, huge.
 
     Args:
         spec: The design.
         live_bytes_peak: Of the program: reserves are parts of it.
+        objective: What counts more: its variants come first.
     """
     reserve = max(MiB, min(64 * MiB, live_bytes_peak // 8))
     pipes = {
@@ -272,7 +273,10 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int) -> Iterator[tuple[str, Heap
         | HugePages(after_bytes=4 * MiB)
         | PurgeAfter(delay_ms=1000, keep_bytes=8 * MiB, keep_share=1),
     }
-    for words, pipe in pipes.items():
+    ordered = list(pipes.items())
+    if objective != "memory":
+        ordered.reverse()
+    for words, pipe in ordered:
         if pipe != spec.pages:
             yield (
                 words,

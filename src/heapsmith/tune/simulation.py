@@ -8,7 +8,7 @@ not change where blocks lie is left out: locks, addresses, the order of blocks w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,19 @@ from heapsmith.spec import (
     PurgeOnDemand,
     RemoteBatch,
 )
+from heapsmith.trace import EventBatch, Operation
 from heapsmith.tune.geometry import constants, shapes_of
-from heapsmith.tune.life import BIRTH, CHANGE, CLOCK_STEPS, DEATH, KIND_SHIFT, PLACE_MASK, Life
+from heapsmith.tune.life import (
+    BIRTH,
+    CHANGE,
+    CLOCK_STEPS,
+    DEATH,
+    KIND_SHIFT,
+    NOWHERE,
+    PLACE_MASK,
+    Life,
+    take_steps,
+)
 from heapsmith.tune.page_simulation import (
     FAULTS,
     FULL,
@@ -56,6 +67,8 @@ from heapsmith.tune.page_simulation import (
 
 _LARGE: Final = 255
 _SAMPLES: Final = 500
+_THREADS: Final = 512
+"""Threads that a walk in parts tells apart; beyond, numbers are used again."""
 _CACHE_BYTES_PER_CLASS: Final = 33
 """Of a thread cache: a list, a spare and a mark for each class."""
 
@@ -650,6 +663,15 @@ def _apply_pages(spec: HeapSpec, pages: Pages) -> None:
             rules[KEEP_MS] = NEVER
 
 
+def _metadata_bytes(central: Central, pages: Pages) -> int:
+    threads = int((central.threads[:, 0] > 0).sum())
+    return (
+        int(pages.now[MAPPED]) * constants().page_metadata_bytes
+        + int(central.now[_SPANS]) * constants().span_metadata_bytes
+        + threads * (len(central.classes) + 1) * _CACHE_BYTES_PER_CLASS
+    )
+
+
 def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Footprint:
     """Predict what a forged heap would hold over a program's life.
 
@@ -680,12 +702,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
         else:
             stack *= 4
             page_count = page_count * 3 // 2
-    threads = int((central.threads[:, 0] > 0).sum())
-    metadata = (
-        int(pages.now[MAPPED]) * constants().page_metadata_bytes
-        + int(central.now[_SPANS]) * constants().span_metadata_bytes
-        + threads * (len(central.classes) + 1) * _CACHE_BYTES_PER_CLASS
-    )
+    metadata = _metadata_bytes(central, pages)
     duration = max(1, int(clock[-1] - clock[0])) if clock[-1] > clock[0] else len(life)
     samples = samples[:taken]
     samples[:, 1] = samples[:, 1] * PAGE_BYTES + metadata
@@ -700,3 +717,78 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
         purges=int(pages.now[PURGES]),
         metadata_bytes=metadata,
     )
+
+
+class Walker:
+    """A simulation that goes on as events come in; purges as the events' own times say.
+
+    Args:
+        spec: The heap.
+        page_count: Pages of addresses that it may come to.
+    """
+
+    def __init__(self, spec: HeapSpec, page_count: int) -> None:
+        self.outgrown = False
+        self._pages = make_pages(page_count)
+        _apply_pages(spec, self._pages)
+        self._spec = spec
+        self._central = _make_central(spec, _THREADS, page_count, 1 << 22)
+        self._where = np.zeros(1 << 16, np.int32)
+        self._place_of = np.full(1 << 16, NOWHERE, np.uint32)
+        self._free_places = np.zeros(1 << 16, np.uint32)
+        self._state = np.zeros(2, np.int64)
+        self._times_ms: list[float] = []
+        self._held: list[int] = []
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the heap would hold now."""
+        return int(self._pages.now[RESIDENT]) * PAGE_BYTES + self._metadata_bytes()
+
+    @property
+    def resident_bytes_peak(self) -> int:
+        """The most that it would have held."""
+        return int(self._pages.now[RESIDENT_PEAK]) * PAGE_BYTES + self._metadata_bytes()
+
+    def _metadata_bytes(self) -> int:
+        return _metadata_bytes(self._central, self._pages)
+
+    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Times since the start of the trace, ms, and the bytes it would have held then."""
+        return np.array(self._times_ms or [0.0]), np.array(self._held or [0], float)
+
+    def walk(self, batch: EventBatch, kinds: NDArray[np.uint8]) -> None:
+        """Go on with a batch; `kinds` is what each event is to a player."""
+        if self.outgrown or not len(batch):
+            return
+        count = len(batch)
+        objects = int(batch.born.max(initial=-1)) + 1
+        self._place_of = _longer(self._place_of, objects, NOWHERE)
+        self._free_places = _longer(self._free_places, int(self._state[0]) + count, 0)
+        self._where = _longer(self._where, int(self._state[0]) + count + 1, 0)
+        steps, sizes = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint32)
+        threads, events = np.empty(count + 1, np.uint16), np.empty(count + 1, np.int64)
+        taken = take_steps(
+            kinds, batch.operation == Operation.THREAD_END, batch.thread % np.uint32(_THREADS), batch.born,
+            batch.died, batch.size_bytes, self._place_of, self._free_places, self._state, steps, sizes, threads, events,
+        )  # fmt: skip
+        if not taken:
+            return
+        clock = batch.time_ns[events[:taken:CLOCK_STEPS]] // 1_000_000
+        samples = np.zeros((len(clock) + 1, 2), np.int64)
+        came, _, points = _walk(
+            steps[:taken], sizes[:taken], threads[:taken], clock, self._central, self._pages, self._where,
+            CLOCK_STEPS, samples,
+        )  # fmt: skip
+        self.outgrown = came < taken
+        every = max(1, points // 64)
+        self._times_ms += clock[:points:every].tolist()
+        self._held += (samples[:points:every, 1] * PAGE_BYTES + self._metadata_bytes()).tolist()
+        self._times_ms.append(float(batch.time_ns[-1] // 1_000_000))
+        self._held.append(self.resident_bytes)
+
+
+def _longer(column: NDArray[Any], length: int, fill: int) -> NDArray[Any]:
+    if length <= len(column):
+        return column
+    return np.concatenate([column, np.full(max(length, 2 * len(column)) - len(column), fill, column.dtype)])

@@ -172,9 +172,17 @@ def check_replayable(trace: Trace, process: TraceProcess) -> list[str]:
 
 
 def read_calls(
-    trace: Trace, process: int, part: Part, *, python_objects: bool
+    trace: Trace, process: int, part: Part, *, python_objects: bool, first_event: int = 0
 ) -> Iterator[tuple[EventBatch, NDArray[np.uint8]]]:
-    """Yield the batches of a process with what each event is to the player (`compiling.NOTHING`: nothing)."""
+    """Yield the batches of a process with what each event is to the player (`compiling.NOTHING`: nothing).
+
+    Args:
+        trace: The trace.
+        process: Index of the process.
+        part: Only these events.
+        python_objects: Blocks out of CPython's own arenas are malloc's too.
+        first_event: Batches before the one that begins here are left out.
+    """
     of_operation = np.full(256, compiling.NOTHING, np.uint8)
     flags = (0, int(OperationFlag.PYTHON)) if python_objects else (0,)
     for flag in flags:
@@ -184,7 +192,7 @@ def read_calls(
         of_operation[Operation.FREE | flag] = compiling.FREE
         of_operation[Operation.REALLOCATE_MOVED | flag] = compiling.REALLOCATE
         of_operation[Operation.REALLOCATE_IN_PLACE | flag] = compiling.REALLOCATE
-    for batch in trace.batches(process):
+    for batch in trace.batches(process, first_event):
         behind = batch.first_event + len(batch)
         if part.behind is not None and batch.first_event >= part.behind:
             return
