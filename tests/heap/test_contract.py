@@ -171,8 +171,8 @@ def test_the_check_verb_answers_in_json_and_by_its_exit_code() -> None:
     [
         (["alignmnt"], "did you mean `alignment`"),
         (["--allocator", "nonsense"], "there is no allocator"),
-        (["--allocator", "/etc/passwd"], "no shared library"),
-        (["--allocator", "/no/such.so"], "cannot read"),
+        (["--allocator", "/etc/passwd"], "invalid ELF header"),
+        (["--allocator", "/no/such.so"], "is not a file"),
     ],
 )
 def test_the_check_verb_refuses_what_is_not_there(words: list[str], said: str) -> None:

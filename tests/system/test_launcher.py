@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from heapsmith.native import library
 from heapsmith.run.watch import Watcher
 from heapsmith.units import KiB, MiB
 from watched import Watched, needs, preloaded, run_directory
@@ -376,17 +377,41 @@ def test_a_setuid_program_is_named_and_runs(heapsmith: Heapsmith, compiled: Call
     assert "setuid" in finished.stderr
 
 
-def test_a_program_with_a_sanitizer_is_named_and_runs(
-    heapsmith: Heapsmith, compiled: Callable[..., Path]
-) -> None:
+@pytest.fixture(params=["address", "leak", "thread"])
+def sanitized(request: pytest.FixtureRequest, compiled: Callable[..., Path]) -> Path:
     try:
-        program = compiled("plain.c", "-fsanitize=address", name="plain-asan")
+        return compiled("plain.c", f"-fsanitize={request.param}", name=f"plain-{request.param}")
     except subprocess.CalledProcessError:
-        pytest.skip("gcc -fsanitize=address cannot build here")
-    finished = heapsmith("run", "--no-summary", "--", program, "7")
+        pytest.skip(f"gcc -fsanitize={request.param} cannot build here")
+
+
+def test_a_program_with_a_sanitizer_is_named_and_runs(heapsmith: Heapsmith, sanitized: Path) -> None:
+    finished = heapsmith("run", "--no-summary", "--", sanitized, "7")
     assert (finished.returncode, finished.stdout) == (7, "plain 7\n"), finished.stderr
     assert finished.stderr.count("\n") == 1
     assert "sanitizer" in finished.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--allocator", "default")])
+def test_a_child_with_a_sanitizer_runs_as_if_nothing_were_preloaded(
+    heapsmith: Heapsmith, sanitized: Path, options: Sequence[str]
+) -> None:
+    """Whoever starts it hands the preload on: that is taken from it, and what the user preloads stays."""
+    script = f"{sanitized} 7; echo $?; exec {sanitized} 6 preload"
+    for behind in ("", "libutil.so.1"):
+        finished = heapsmith(
+            *("run", "--no-summary", *options, "--", "sh", "-c", script),
+            env=os.environ | {"LD_PRELOAD": behind, "ASAN_OPTIONS": "verify_asan_link_order=0"},
+        )
+        assert finished.stdout == f"plain 7\n7\nplain 6\n{behind or 'nothing'}\n"
+        assert (finished.returncode, finished.stderr) == (6, "")
+
+
+def test_a_heap_may_lie_where_names_have_spaces(heapsmith_run: HeapsmithRun, tmp_path: Path) -> None:
+    heap = shutil.copy(library("libheapsmith_small.so"), tmp_path / "my heaps:new one.so")
+    finished, document = heapsmith_run("sh", "-c", "exit 3", options=["--no-summary", "--allocator", heap])
+    assert (finished.returncode, finished.stderr) == (3, "")
+    assert document["processes"][0]["allocator"].endswith("new_one.so")
 
 
 def test_it_may_be_installed_where_names_have_spaces(tmp_path: Path) -> None:

@@ -258,3 +258,22 @@ def test_the_command_line_watches_itself(watch: Callable[..., Watched]) -> None:
         [sys.executable, "-m", "heapsmith", "run", "--no-summary", "--", "sh", "-c", "echo inner; exit 3"]
     )
     assert (full.code, full.output, full.errors) == (3, "inner\n", "")
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "massif", "callgrind"])
+def test_valgrind_sees_a_program_as_if_it_were_not_watched(
+    watch: Callable[..., Watched], compiled: Callable[..., Path], tool: str
+) -> None:
+    needs("valgrind")
+    files = [f"--{tool}-out-file=/dev/null"] if tool != "memcheck" else ["--error-exitcode=99"]
+    command = ["valgrind", "-q", f"--tool={tool}", *files, str(compiled("calls.c")), "reallocations"]
+    full = watch(command)
+    assert (full.code, full.output) == unwatched(command)
+    assert full.errors == ""
+    subject = full.first
+    if tool == "callgrind":  # it leaves malloc to the program
+        assert subject.allocator == "glibc"
+        assert subject.allocations > 0
+    else:
+        assert subject.allocator == "Valgrind's"
+        assert any("Valgrind answers malloc" in note for note in subject.notes)

@@ -67,7 +67,7 @@ def humble(build: Build) -> Path:
 
 
 def test_an_allocator_that_calls_itself_is_counted_once(humble: Path) -> None:
-    names = ["realloc", "memalign", "usable-size", "peak", "threads", "limits"]
+    names = ["calloc", "realloc", "memalign", "usable-size", "peak", "threads", "limits"]
     verdicts = run_statistics_checks(read_candidate(str(humble)), select_statistics_checks(names))
     assert {verdict.name: verdict.verdict for verdict in verdicts} == dict.fromkeys(names, "pass"), verdicts
 
@@ -87,6 +87,24 @@ def test_what_calls_itself_leaves_nothing_behind(humble: Path, build: Build, tmp
     environment = behind_watch()
     environment["LD_PRELOAD"] += f":{humble}"
     assert subprocess.run([program], env=environment).returncode == 0
+
+
+def test_what_the_limit_refuses_is_not_zeroed_before(humble: Path, build: Build, tmp_path: Path) -> None:
+    source = tmp_path / "zeros.c"
+    source.write_text(
+        '#include <errno.h>\n#include <stdlib.h>\n#include <sys/resource.h>\n#include "heapsmith.h"\n'
+        "int main(void) { struct rusage used; hs_stats_t s = HS_STATS_INIT;"
+        " if (hs_limit_set(64 << 20, HS_LIMIT_FORCE) != HS_OK) return 1;"
+        " void* volatile p = calloc(1, 1u << 30); if (p || errno != ENOMEM) return 2;"
+        " getrusage(RUSAGE_SELF, &used); if (used.ru_maxrss > 100000) return 3;"
+        " hs_stats_get(&s, HS_EXACT); if (s.failures != 1 || s.last_failed_bytes != 1u << 30) return 4;"
+        " p = calloc(1, 16 << 20); return p == NULL ? 5 : 0; }\n"
+    )
+    program = build(source, CLIENT)
+    environment = behind_watch()
+    environment["LD_PRELOAD"] += f":{humble}"
+    assert subprocess.run([program], env=environment).returncode == 0
+    assert subprocess.run([program], env=behind_watch()).returncode == 0
 
 
 def test_an_allocator_is_recognised_by_what_its_object_exports(humble: Path) -> None:

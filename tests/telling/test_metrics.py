@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,20 +148,25 @@ def test_a_killed_process_keeps_its_last_values(
     assert int(labels["peak_bytes"]) >= int(labels["allocated_bytes"]) > 0
 
 
-def test_a_program_that_met_its_limit_shows_it(endpoint: str) -> None:
+def test_a_program_that_met_its_limit_shows_it(endpoint: str, tmp_path: Path) -> None:
     grow = "while True: kept.append(bytearray(1 << 20))"
-    code = f"import time\nkept = []\ntry:\n    {grow}\nexcept MemoryError: pass\ntime.sleep(30)"
-    program = start("run", "--no-summary", "--limit", "64MiB", "--", sys.executable, "-c", code)
+    script = tmp_path / f"limited{os.getpid()}.py"  # others may be watched on this machine meanwhile
+    script.write_text(f"import time\nkept = []\ntry:\n    {grow}\nexcept MemoryError: pass\ntime.sleep(30)")
+    program = start("run", "--no-summary", "--limit", "64MiB", "--", sys.executable, str(script))
     try:
 
         def refused() -> list[float]:
             rows = scrape(endpoint).get("heapsmith_allocation_failures_total", [])
-            return [value for labels, value in rows if labels["reason"] == "limit" and value > 0]
+            mine = [(labels, value) for labels, value in rows if labels["process"] == script.name]
+            return [value for labels, value in mine if labels["reason"] == "limit" and value > 0]
 
         assert wait_for(refused)
         rows = scrape(endpoint)["heapsmith_heap_limit_bytes"]
         assert any(
-            labels["source"] == "cap" and labels["effect"] == "null" and value == 64 << 20
+            labels["process"] == script.name
+            and labels["source"] == "cap"
+            and labels["effect"] == "null"
+            and value == 64 << 20
             for labels, value in rows
         )
     finally:
@@ -185,10 +191,14 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     )
 
 
+def dashboard_expressions() -> list[str]:
+    panels = json.loads(read_dashboard())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
 def test_dashboard_and_alerts_use_only_metrics_that_exist(heapsmith: Cli) -> None:
-    dashboard = json.loads(heapsmith("metrics", "--dashboard").stdout)
-    assert dashboard == json.loads(read_dashboard())
-    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert json.loads(heapsmith("metrics", "--dashboard").stdout) == json.loads(read_dashboard())
+    expressions = dashboard_expressions()
     assert len(expressions) > 15
     text = "\n".join(expressions) + heapsmith("metrics", "--alerts").stdout
     used = set(re.findall(r"\b(?:heapsmith|process)_\w+", text)) - {"heapsmith_"}
@@ -211,6 +221,77 @@ def test_promtool_accepts_rules_and_metrics(tmp_path: Path, service: tuple[str, 
     assert "heapsmith_heap_allocated_bytes" in exposition
     checked = subprocess.run([tool, "check", "metrics"], input=exposition, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+RULE_TESTS = """
+rule_files: [alerts.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'heapsmith_info{process="web",worker="0"}'
+        values: 1x120
+      - series: 'heapsmith_heap_limit_bytes{process="web",worker="0",source="cgroup2",effect="kill"}'
+        values: 1000x120
+      - series: 'heapsmith_heap_available_bytes{process="web",worker="0"}'
+        values: 500x60 50x60
+      - series: 'heapsmith_heap_allocated_bytes{process="web",worker="0"}'
+        values: 100x30 100+10x89
+      - series: 'heapsmith_allocation_failures_total{process="web",worker="0",reason="limit"}'
+        values: 0x70 1x50
+      - series: 'heapsmith_cgroup_memory_events_total{cgroup="/a",event="max"}'
+        values: 0x80 0+5x40
+      - series: 'heapsmith_cgroup_memory_events_total{cgroup="/a",event="oom_kill"}'
+        values: 0x90 1x30
+      - series: 'heapsmith_info{process="other",worker="0"}'
+        values: 1x120
+    alert_rule_test:
+      - {eval_time: 30m, alertname: HeapHeadroomLow, exp_alerts: []}
+      - eval_time: 70m
+        alertname: HeapHeadroomLow
+        exp_alerts:
+          - exp_labels: {severity: warning, process: web, worker: "0", source: cgroup2, effect: kill}
+            exp_annotations:
+              summary: web 0 has less than 10 % of its heap limit left
+              description: "The limit is by cgroup2; what happens there: kill."
+      - {eval_time: 30m, alertname: HeapWillReachLimit, exp_alerts: []}
+      - eval_time: 100m
+        alertname: HeapWillReachLimit
+        exp_alerts:
+          - exp_labels: {severity: warning, process: web, worker: "0", source: cgroup2, effect: kill}
+            exp_annotations: {summary: web 0 will reach its heap limit within the hour}
+      - {eval_time: 60m, alertname: HeapAllocationsFail, exp_alerts: []}
+      - eval_time: 72m
+        alertname: HeapAllocationsFail
+        exp_alerts:
+          - exp_labels: {severity: critical, process: web, worker: "0", reason: limit}
+            exp_annotations: {summary: Allocations of web 0 fail (limit)}
+      - {eval_time: 79m, alertname: ContainerMeetsMemoryLimit, exp_alerts: []}
+      - eval_time: 95m
+        alertname: ContainerMeetsMemoryLimit
+        exp_alerts:
+          - exp_labels: {severity: warning, cgroup: /a, event: max}
+            exp_annotations: {summary: "The cgroup /a reclaims at its limit: the OOM kill comes next"}
+      - {eval_time: 89m, alertname: ContainerOutOfMemory, exp_alerts: []}
+      - eval_time: 93m
+        alertname: ContainerOutOfMemory
+        exp_alerts:
+          - exp_labels: {severity: critical, cgroup: /a, event: oom_kill}
+            exp_annotations: {summary: The kernel has killed for memory in /a}
+      - eval_time: 20m
+        alertname: HeapLimitUnknown
+        exp_alerts:
+          - exp_labels: {severity: info, process: other, worker: "0"}
+            exp_annotations: {summary: Nothing says how much other 0 may hold}
+"""
+
+
+def test_each_alert_fires_when_it_should_and_not_before(tmp_path: Path) -> None:
+    tool = promtool("promtool")
+    (tmp_path / "alerts.yml").write_text(read_alerts())
+    (tmp_path / "tests.yml").write_text(RULE_TESTS)
+    done = subprocess.run([tool, "test", "rules", "tests.yml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_scrapes_it(tmp_path: Path, service: tuple[str, str], endpoint: str) -> None:
@@ -244,6 +325,11 @@ def test_prometheus_scrapes_it(tmp_path: Path, service: tuple[str, str], endpoin
 
         result = wait_for(ask, 40)
         assert isinstance(result, list) and result[0]["value"][1] == "5"
+        for expression in dashboard_expressions():
+            filled = expression.replace('"$process"', f'"{name}"').replace("$__rate_interval", "1m")
+            address = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': filled})}"
+            with urllib.request.urlopen(address, timeout=5) as answer:  # anything else than 200 raises
+                assert json.load(answer)["status"] == "success"
     finally:
         server.terminate()
         server.wait(20)

@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from heapsmith.cli.local_suites import add_local_suites
 from heapsmith.errors import CheckError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
 from heapsmith.lab.comparison import Comparison
@@ -118,3 +119,6 @@ def stats(
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_statistics_cost(cases))
+
+
+add_local_suites(bench)

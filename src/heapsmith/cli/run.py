@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from heapsmith.errors import RunError
 from heapsmith.run.launch import POLL_S, Run, Wishes
-from heapsmith.run.launched import PRELOAD_VARIABLE, SignalsPassedOn
+from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
 from heapsmith.show.text import render_event, render_run_summary
@@ -80,11 +79,13 @@ def run(
     if shadow is not None:
         return _run_in_shadow(command, shadow, json)
     auto = compute_auto_limit() if limit == "auto" else None
+    heap, variables = _subject_of(allocator)
     wishes = Wishes(
         limit_bytes=auto[0] if auto else _positive(limit, "--limit"),
         warn_at_bytes=_positive(warn_at, "--warn-at"),
         python_objects=python_objects,
-        environment=_on(allocator, leaks),
+        heap=heap,
+        environment=variables | _leaks_of(allocator, leaks),
     )
     if json is not None:
         _must_be_writable(json)
@@ -140,24 +141,24 @@ def _run_in_shadow(command: Sequence[str], heap: str, json: Path | None) -> int:
     return result.exit_code or 0
 
 
-def _on(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+def _subject_of(allocator: str | None) -> tuple[Path | None, dict[str, str]]:
+    """Answer the library of a heap, and what its knobs put into the environment."""
     if allocator is None:
-        if leaks is not None:
-            raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
-        return {}
+        return None, {}
     from heapsmith.lab.subjects import resolve_subject  # loads the forge, which few runs need
 
-    library = resolve_subject(allocator).library
-    if library is None:
+    subject = resolve_subject(allocator)
+    return subject.library, dict(subject.variables)
+
+
+def _leaks_of(allocator: str | None, leaks: Path | None) -> dict[str, str]:
+    if leaks is None:
         return {}
-    environment = {
-        PRELOAD_VARIABLE: ":".join(filter(None, (str(library), os.environ.get(PRELOAD_VARIABLE, ""))))
-    }
-    if leaks is not None:
-        _must_be_writable(leaks)
-        leaks.unlink(missing_ok=True)  # the first process of the run makes it
-        environment[LEAKS_VARIABLE] = str(leaks.absolute())
-    return environment
+    if allocator is None:
+        raise RunError("--leaks needs a heap that can tell", hint="add --allocator default")
+    _must_be_writable(leaks)
+    leaks.unlink(missing_ok=True)  # the first process of the run makes it
+    return {LEAKS_VARIABLE: str(leaks.absolute())}
 
 
 def parse_address(words: Sequence[str]) -> tuple[str, int]:

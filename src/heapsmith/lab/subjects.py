@@ -1,31 +1,22 @@
-"""Which allocator a check or a benchmark runs on: a name, a library or a spec, resolved to what is preloaded."""
+"""Which allocator a check, a benchmark or a run uses: a name with knobs, a library or a spec, ready to be preloaded."""
 
 from __future__ import annotations
 
 import os
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from heapsmith.errors import CheckError
-from heapsmith.forge import forge, preset_library
-from heapsmith.spec import load_spec, presets
+from heapsmith.forge import preset_library
+from heapsmith.lab.field import read_field
+from heapsmith.native import preloadable
+from heapsmith.peers.allocator import Variables
+from heapsmith.peers.candidate import AS_IT_IS
+from heapsmith.peers.register import find
+from heapsmith.spec import presets
 
-SYSTEM: Final = "system"
-_FIELD: Final = {
-    "jemalloc": "libjemalloc.so.2",
-    "mimalloc": "libmimalloc.so.2.0",
-    "tcmalloc": "libtcmalloc_minimal.so.4",
-    "tbbmalloc": "libtbbmalloc_proxy.so.2",
-}
-_LIBRARY_FOLDERS: Final = (
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/local/lib",
-)
+SYSTEM: Final = AS_IT_IS
+_FIELD: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbb")
 
 
 @dataclass(frozen=True)
@@ -35,15 +26,17 @@ class Subject:
     Args:
         name: As it was asked for.
         library: What is preloaded; None is the process's own malloc.
+        variables: What the environment gets besides: the knobs.
     """
 
     name: str
     library: Path | None
+    variables: Variables = field(default_factory=dict[str, str])
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that runs on it: nothing else is preloaded."""
-        kept = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
-        return kept | ({"LD_PRELOAD": str(self.library)} if self.library else {})
+        kept = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | self.variables
+        return kept | ({"LD_PRELOAD": str(preloadable(self.library))} if self.library else {})
 
 
 def known_subjects() -> list[str]:
@@ -53,46 +46,29 @@ def known_subjects() -> list[str]:
         >>> known_subjects()[0]
         'system'
     """
-    return [SYSTEM, *presets(), *(name for name in _FIELD if _installed(name) is not None)]
+    lines = {"mimalloc": ("mimalloc3", "mimalloc2")}
+    field_here = [name for name in _FIELD if any(find(line).here for line in lines.get(name, (name,)))]
+    return [SYSTEM, *presets(), *field_here]
 
 
-def resolve_subject(name: str) -> Subject:
-    """Find the allocator of a name: ``system``, a preset, a spec (``.toml``), the field's names, or a library's path.
+def resolve_subject(text: str) -> Subject:
+    """Find an allocator: ``system``, a preset, a spec (``.toml``), a name of the register, or a library's path.
+
+    All but ``system`` may be followed by knobs: ``default:limit=1GiB,purge_delay=0``.
 
     Raises:
-        CheckError: There is no such allocator, or the file is no shared library.
+        HeapsmithError: There is no such allocator here, it has no such knob, or the file is no library to preload.
 
     Example:
         >>> resolve_subject("system").library is None
         True
+        >>> resolve_subject("default:cache=64KiB").variables
+        {'HEAPSMITH_HEAP': 'cache=65536'}
     """
-    if name in (SYSTEM, "glibc"):
-        return Subject(name, None)
-    if name in _FIELD:
-        library = _installed(name)
-        if library is None:
-            raise CheckError(
-                f"{name} is not installed", f"there is no {_FIELD[name]}", "see `heapsmith allocators`"
-            )
-        return Subject(name, library)
-    if name in presets() or name.endswith(".toml"):
-        return Subject(name, preset_library(name) or forge(load_spec(name)).path)
-    path = Path(name)
-    if "/" not in name and ".so" not in name:
-        raise CheckError(
-            f"there is no allocator {name!r}", hint=f"use {', '.join(known_subjects())}, or a library's path"
-        )
-    try:
-        with path.open("rb") as file:
-            head = file.read(20)
-    except OSError as error:
-        raise CheckError(f"cannot read {name}", error.strerror or str(error)) from error
-    if len(head) < 20 or head[:4] != b"\x7fELF" or struct.unpack_from("<H", head, 16)[0] != 3:
-        raise CheckError(f"{name} is no shared library", "it cannot be preloaded")
-    return Subject(name, path.resolve())
-
-
-def _installed(name: str) -> Path | None:
-    return next(
-        (path for folder in _LIBRARY_FOLDERS if (path := Path(folder) / _FIELD[name]).is_file()), None
-    )
+    name, _, knobs = text.strip().partition(":")
+    ready = preset_library(name)
+    if ready is not None and not knobs:
+        return Subject(name, ready)
+    candidate = read_field([text])[0]
+    library = None if candidate.library is None else Path(candidate.library)
+    return Subject(text, library, dict(candidate.variables))

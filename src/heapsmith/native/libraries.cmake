@@ -22,6 +22,7 @@ add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drai
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 # Beside its own sources, a forged heap has the part of the probe that makes it seen.
 set(seen
+  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc
   ${native}/os/shared_memory.cc
   ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/batches.cc ${native}/probe/region.cc
@@ -72,6 +73,11 @@ endforeach()
 # Open Enclave's allocator interface in a fixed region.
 add_native_library(heapsmith_enclave ${native}/abi/oe_allocator.cc)
 
+# Initialised before all others: takes the preload from programs whose sanitizer has to come first. No loop of it may
+# become a call, and it is small enough for one page of each kind.
+add_native_library(heapsmith_gate ${native}/abi/gate.cc)
+target_compile_options(heapsmith_gate PRIVATE -fno-builtin -fno-tree-loop-distribute-patterns -fno-stack-protector)
+target_link_options(heapsmith_gate PRIVATE -Wl,-z,initfirst -Wl,-z,noseparate-code)
 # Plays a recorded program's calls over any malloc: `heapsmith replay` starts it.
 add_executable(heapsmith_replay ${native}/replay/replay.c)
 target_include_directories(heapsmith_replay PRIVATE ${native})

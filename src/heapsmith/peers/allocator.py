@@ -71,6 +71,7 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
         install: How to get it here, by package manager.
         note: One clause a person should know before using it.
         python_only: It makes sense for CPython programs alone.
+        worth_trying: Whether it takes part where nobody names candidates.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
     install: tuple[tuple[str, str], ...] = ()
     note: str = ""
     python_only: bool = False
+    worth_trying: bool = True
 
     def knob(self, name: str) -> Knob | None:
         """Return the knob of that name, or None."""

@@ -16,6 +16,7 @@ import msgspec
 from heapsmith.errors import HeapsmithError
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Allocator, Values, Variables
+from heapsmith.peers.allocators import heapsmith
 from heapsmith.peers.identify import identify
 from heapsmith.peers.knobs import Knob, Value, Version
 from heapsmith.peers.register import Found, find, register
@@ -252,7 +253,9 @@ def _find_library(path: Path, problems: list[str]) -> Found | None:
         problems.append(f"no program can be started on {path}: {identity.problem}")
         return None
     peer = register().get(identity.name) if identity.name else None
-    if peer is None:
+    if peer is None and identity.name is not None and identity.name.startswith(heapsmith.NAME):
+        peer = heapsmith.forged(str(path))
+    elif peer is None:
         peer = Allocator(
             name=str(path), title=path.name, identified_by="", spell=_spell_nothing, knobs=(), fields={}
         )

@@ -35,7 +35,10 @@ def owner(name):
 answer = {"malloc": owner("malloc"), "name": None, "version": None}
 def mine(name):
     return owner(name) is not None and owner(name) == answer["malloc"]
-if mine("mallctl"):
+if mine("heapsmith_name"):
+    process.heapsmith_name.restype = ctypes.c_char_p
+    answer.update(name="heapsmith " + process.heapsmith_name().decode())
+elif mine("mallctl"):
     text, size = ctypes.c_char_p(), ctypes.c_size_t(8)
     process.mallctl(b"version", ctypes.byref(text), ctypes.byref(size), None, ctypes.c_size_t(0))
     answer.update(name="jemalloc", version=(text.value or b"").decode())

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from heapsmith.native import LIBRARIES
 from heapsmith.peers import allocators
 from heapsmith.peers.allocator import Allocator
 from heapsmith.peers.identify import identify
@@ -123,10 +124,11 @@ def _candidates(patterns: tuple[str, ...]) -> Iterator[Path]:
 def library_folders() -> tuple[Path, ...]:
     """Return the folders where libraries are looked for, best first.
 
-    That is ``LD_LIBRARY_PATH``, the environment of this Python (pip and conda put libraries there), the
-    folders the loader knows, and the usual places of distributions.
+    That is where our own presets are, ``LD_LIBRARY_PATH``, the environment of this Python (pip and conda put
+    libraries there), the folders the loader knows, and the usual places of distributions.
     """
-    folders = [Path(part) for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
+    folders = [LIBRARIES]
+    folders += [Path(part) for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
     folders += [Path(prefix) / "lib" for prefix in (os.environ.get("CONDA_PREFIX"), sys.prefix) if prefix]
     folders += [Path.home() / ".local" / "lib"]
     folders += _loader_folders()

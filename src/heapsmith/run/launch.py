@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from heapsmith.errors import RunError
+from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.launched import Launched, judge_command
 from heapsmith.run.values import RUN_SCHEMA, Event, Exit, Process, RunResult
@@ -27,12 +29,14 @@ class Wishes:
         limit_bytes: Refuse allocations that would take live bytes over this; None is no limit.
         warn_at_bytes: Note each upward crossing of this; None is no threshold.
         python_objects: Count CPython's own objects.
+        heap: The library of the heap that the program runs on; None is its own.
         environment: Further variables of the program.
     """
 
     limit_bytes: int | None = None
     warn_at_bytes: int | None = None
     python_objects: bool = True
+    heap: Path | None = None
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -77,7 +81,7 @@ class Run:
         try:
             self._launched = Launched(
                 self.command,
-                WATCH_LIBRARY if watchability.preload else None,
+                self._preload() if watchability.preload else [],
                 self.directory.path,
                 self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)},
             )
@@ -163,6 +167,10 @@ class Run:
         if kind is None and self.exit is None:
             self.wait()
         self.close()
+
+    def _preload(self) -> list[Path]:
+        heap = self._wishes.heap
+        return [library(WATCH_LIBRARY), *([] if heap is None else [heap])]
 
     def _report(self, found: list[Process], on_event: Callable[[Process, Event], None]) -> None:
         for process in found:

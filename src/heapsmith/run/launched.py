@@ -15,12 +15,14 @@ from types import FrameType, TracebackType
 from typing import Final, Protocol, Self
 
 from heapsmith.errors import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, RunError
-from heapsmith.native import library
+from heapsmith.native import library, preloadable
 from heapsmith.run import kernel
 from heapsmith.run.program import Watchability, find_program, judge_program
 from heapsmith.run.values import Exit
 
 PRELOAD_VARIABLE: Final = "LD_PRELOAD"
+GATE_LIBRARY: Final = "libheapsmith_gate.so"
+"""Takes what stands before it in the list, and itself, from programs that would not start with them."""
 
 
 _FORWARDED: Final = (
@@ -55,7 +57,7 @@ class Launched:
 
     Args:
         command: The program and its arguments.
-        preload: The file name of the library to load into it; None loads none.
+        preload: The libraries to load into it, in this order; empty loads none.
         directory: The run directory.
         environment: Further variables.
 
@@ -64,7 +66,7 @@ class Launched:
     """
 
     def __init__(
-        self, command: Sequence[str], preload: str | None, directory: Path, environment: Mapping[str, str]
+        self, command: Sequence[str], preload: Sequence[Path], directory: Path, environment: Mapping[str, str]
     ) -> None:
         self._oom_kills_before = kernel.count_oom_kills()
         self.start_s = time.monotonic()
@@ -72,9 +74,9 @@ class Launched:
         self.exit: Exit | None = None
         variables = os.environ | environment
         if preload:
-            before = variables.get(PRELOAD_VARIABLE, "")
-            own = str(_preloadable(preload, directory))
-            variables[PRELOAD_VARIABLE] = f"{own}:{before}" if before else own
+            names = [str(preloadable(path, directory)) for path in [*preload, library(GATE_LIBRARY)]]
+            before = variables.get(PRELOAD_VARIABLE)
+            variables[PRELOAD_VARIABLE] = ":".join([*names, before] if before else names)
         try:
             # Descriptors that the shell opened for the program stay open, as without heapsmith.
             self._child = subprocess.Popen(command, env=variables, close_fds=False)
@@ -168,13 +170,3 @@ def _is_in_foreground() -> bool:
         return False
     finally:
         os.close(terminal)
-
-
-def _preloadable(name: str, directory: Path) -> Path:
-    """The library under a name that can stand in a list: the linker splits that at spaces and colons."""
-    own = library(name)
-    if not any(separator in str(own) for separator in " :"):
-        return own
-    link = directory / name
-    link.symlink_to(own)
-    return link

@@ -17,7 +17,7 @@ _PT_INTERP: Final = 3
 _SHT_STRTAB: Final = 3
 _SHF_ALLOC: Final = 2
 _CLASS_64: Final = 2
-_MUST_BE_FIRST: Final = (b"libasan.so", b"libtsan.so", b"libhwasan.so")
+_MUST_BE_FIRST: Final = (b"libasan.so", b"liblsan.so", b"libtsan.so", b"libhwasan.so")
 _SCRIPT_DEPTH: Final = 4
 
 

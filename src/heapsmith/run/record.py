@@ -22,6 +22,7 @@ import numpy as np
 
 import heapsmith
 from heapsmith.errors import RunError
+from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.drain import TICK_NS, Drain, DrainedProcess, ThreadLife
 from heapsmith.run.launched import Launched, judge_command
@@ -408,7 +409,7 @@ class Recording:
         try:
             self._launched = Launched(
                 command,
-                RECORD_LIBRARY if watchability.preload else None,
+                [library(RECORD_LIBRARY)] if watchability.preload else [],
                 self._directory.path,
                 wishes.environment | {RECORD_VARIABLE: str(self._directory.path)},
             )

@@ -258,11 +258,16 @@ class RegionSnapshot:
     def allocator(self) -> str:
         """The allocator's usual name, or the file name of the object that answers malloc."""
         if not self.number("malloc_is_ours"):
-            return "the program's own"
+            return "Valgrind's" if self.is_redirected else "the program's own"
         if self.number("allocator") == Allocator.GLIBC:
             return "glibc"
         name = self.text("allocator_path").rsplit("/", 1)[-1]
         return next((known for known in _KNOWN_ALLOCATORS if known in name), name or "unknown")
+
+    @property
+    def is_redirected(self) -> bool:
+        """Whether Valgrind redirects malloc, to look after it itself."""
+        return "/vgpreload_" in self.text("allocator_path")
 
     @property
     def command(self) -> list[str]:

@@ -48,7 +48,7 @@ class Watcher:
         pids: Only these processes; None is all.
 
     Example:
-        >>> with contextlib.closing(Watcher(pids=[1])) as watcher:
+        >>> with contextlib.closing(Watcher(pids=[0])) as watcher:
         ...     watcher.poll()
         []
     """
@@ -342,7 +342,8 @@ def _exact(snapshot: RegionSnapshot, peak_error_bound: int) -> list[str]:
 def _notes(snapshot: RegionSnapshot) -> list[str]:
     notes = list[str]()
     if not snapshot.number("malloc_is_ours"):
-        notes.append("the program defines malloc itself: its blocks cannot be seen from a preloaded library")
+        why = "Valgrind answers malloc" if snapshot.is_redirected else "the program defines malloc itself"
+        notes.append(f"{why}: its blocks cannot be seen from a preloaded library")
     if snapshot.is_counted_by_batches:
         notes.append(
             "the heap counts by the batch: live bytes are off by at most "

@@ -40,9 +40,9 @@ def build_report_document(report: Report) -> dict[str, Any]:
     }
 
 
-def whole(value: float) -> int:
+def whole(value: Any) -> int:
     """A figure as JSON: whole bytes and counts, also of estimates."""
-    return round(value)
+    return round(float(value))
 
 
 def _process(report: Report, process: ReportedProcess) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def _words(report: Report) -> str:
 
 def _sentence(sentence: Sentence) -> str:
     rows = "".join(
-        f"<tr><td>{_escape(figure)}</td><td><button class='find' title='show in the graph'>{_escape(place)}</button></td></tr>"
+        f"<tr><td>{_escape(figure)}</td>"
+        f"<td><button class='find' title='show in the graph'>{_escape(place)}</button></td></tr>"
         for place, figure in sentence.places
     )
     table = f"<table class='said'>{rows}</table>" if rows else ""

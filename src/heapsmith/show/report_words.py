@@ -98,9 +98,10 @@ def describe_limits(report: Report) -> list[str]:
     means = sorted({m.sample_every_bytes for m in report.manifests if m.sample_every_bytes is not None})
     if means:
         notes.append(
-            "estimates from a sample, one allocation in "
+            "places are estimates from a sample, one allocation in "
             + ", ".join(format_bytes(mean) for mean in means)
-            + " on average; ± is the 95 % interval"
+            + " on average, ± the 95 % interval"
+            + ("; totals are exact" if report.totals_exact else "; so are totals")
         )
     if report.unnamed_modules:
         names = ", ".join(sorted(path.rpartition("/")[2] for path in report.unnamed_modules)[:6])

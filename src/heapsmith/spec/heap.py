@@ -18,6 +18,7 @@ from heapsmith.spec.policies import (
     FutexLock,
     Geometric,
     HardeningPolicy,
+    HugePages,
     Limit,
     LockPolicy,
     NoCache,
@@ -94,7 +95,7 @@ class HeapSpec(msgspec.Struct, frozen=True):
     sizes: SizesPolicy = Geometric()
     cache: CachePolicy = BoundedCache()
     remote: RemotePolicy = RemoteBatch()
-    pages: PagePipe = OsPages() | PurgeAfter()
+    pages: PagePipe = OsPages() | HugePages() | PurgeAfter()
     lock: LockPolicy = FutexLock()
     hardening: tuple[HardeningPolicy, ...] = ()
     threads: tuple[ForThread, ...] = ()

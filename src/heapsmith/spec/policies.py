@@ -248,9 +248,9 @@ class BoundedCache(CachePolicy, frozen=True):
     """
 
     header: ClassVar[str] = "policy/cache/bounded_cache.h"
-    limit_bytes: int = 512 * KiB
-    magazine_bytes: int = 4 * KiB
-    magazine_blocks: int = 128
+    limit_bytes: int = MiB
+    magazine_bytes: int = 16 * KiB
+    magazine_blocks: int = 256
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if self.limit_bytes < KiB:
@@ -391,7 +391,7 @@ class HugePages(PagesPolicy, frozen=True):
     """
 
     header: ClassVar[str] = "policy/pages/huge_pages.h"
-    after_bytes: int = 32 * MiB
+    after_bytes: int = 4 * MiB
     reserved: bool = False
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any, Final
 
-import cxxfilt
+import cxxfilt  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -38,7 +38,8 @@ class SymbolTable:
         order = np.lexsort((everything[:, 1], everything[:, 0]))
         self._starts: NDArray[np.uint64] = everything[order, 0].astype(np.uint64)
         self._sizes: NDArray[np.uint64] = everything[order, 1].astype(np.uint64)
-        self._names = [names[place] for place in order.tolist()]
+        places: list[int] = order.tolist()
+        self._names = [names[place] for place in places]
 
     def find(self, address: int) -> str | None:
         """Answer the name of the function that holds an address (as linked); None where none does."""
@@ -84,6 +85,6 @@ def demangle(name: str) -> str:
     if not name.startswith(("_Z", "__Z")):
         return name
     try:
-        return cxxfilt.demangle(name)
+        return str(cxxfilt.demangle(name))
     except (cxxfilt.InvalidName, cxxfilt.LibraryNotFound, ValueError):
         return name

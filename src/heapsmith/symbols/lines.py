@@ -48,10 +48,10 @@ def read_lines(path: Path, addresses: Sequence[int]) -> dict[int, list[Symbol]]:
 
 
 def parse_lines(text: str) -> dict[int, list[Symbol]]:
-    """Read what a symbolizer answers in GNU style: an address, then pairs of a function's and a place's line.
+    r"""Read what a symbolizer answers in GNU style: an address, then pairs of a function's and a place's line.
 
     Example:
-        >>> parse_lines("0x10\\nmain\\n/src/a.c:7\\n0x20\\n??\\n??:0\\n")
+        >>> parse_lines("0x10\nmain\n/src/a.c:7\n0x20\n??\n??:0\n")
         {16: [Symbol(function='main', file='/src/a.c', line=7)]}
     """
     found: dict[int, list[Symbol]] = {}

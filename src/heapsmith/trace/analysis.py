@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.errors import TraceError
-from heapsmith.trace.batch import BATCH_HEADER
+from heapsmith.trace.batch import BATCH_HEADER, decode_batch
 from heapsmith.trace.columns import decode_column, split_column
+from heapsmith.trace.layout import OPERATION_MASK, Operation
 from heapsmith.trace.reader import Trace, TraceProcess, open_trace
 
 BINS: Final = 1000
@@ -304,6 +305,7 @@ def analyse(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from heapsmith.trace import Manifest, Operation, ProcessStart, TraceWriter
         >>> path = Path(tempfile.mkdtemp()) / "two.heap"
         >>> with TraceWriter(path, Manifest(command=["x"], started_unix_ns=0, heapsmith="0")) as writer:
@@ -366,6 +368,24 @@ def _analyse_group(
     return [analyse_process(trace, index, moments_ns=times, class_bytes=class_bytes) for index in group]
 
 
+def stacks_are_sampled(trace: Trace) -> bool:
+    """Whether all events were recorded and a sample of them has stacks: then totals are exact and places estimates.
+
+    Where only a sample was recorded at all, each of its allocations has a stack.
+    """
+    if trace.manifest.sample_every_bytes is None:
+        return False
+    for process in trace.processes:
+        payload = trace.first_payload(process.index)
+        if payload is None:
+            continue
+        batch = decode_batch(payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns)
+        born = (batch.born >= 0) & (batch.operation & OPERATION_MASK != Operation.MAP)
+        if born.any():
+            return bool((batch.stack[born] == 0).any())
+    return False
+
+
 class _Pass:
     """The state of one pass, and its room: arrays that grow between batches, never within."""
 
@@ -383,6 +403,7 @@ class _Pass:
         self._trace, self._process = trace, process
         self._tick_ns = trace.manifest.tick_ns
         self._mean = trace.manifest.sample_every_bytes
+        self._stacks_sampled = stacks_are_sampled(trace)
         self._class_bytes = list(class_bytes)
         if self._class_bytes[-1:] != [None]:
             self._class_bytes.append(None)
@@ -473,16 +494,19 @@ class _Pass:
         shape_class = np.searchsorted(self._bounds, usable).astype(np.int64)
         shape_count = np.zeros(len(sizes), np.int64)
         heap_keys, mapped_keys = self._keys_of(stack_table, operations)
+        without = np.flatnonzero(stack_table == 0) if len(stack_table) else np.zeros(1, np.int64)
+        no_stack_row = int(without[0]) if len(without) else -1
         while True:
             place = len(self._moment_rows)
             stop = self._moments_ns[place] if place < len(self._moments_ns) else None
             result = k.run(
                 operations, *streams[1], *streams[2], *streams[3], *streams[4], *stack_split,
-                shape_values, shape_class, shape_count, heap_keys, mapped_keys,
+                shape_values, shape_class, shape_count, heap_keys, mapped_keys, no_stack_row,
                 self.numbers, self.levels, self.keys, self.threads, self.last_objects, self.classes,
                 self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.free_slots,
                 self.page_of, self.pages, self.page_live, self.free_pages,
                 np.iinfo(np.int64).max if stop is None else -(-stop // self._tick_ns), self._tick_ns,
+                self._stacks_sampled,
             )  # fmt: skip
             if result == k.DAMAGED:
                 raise ValueError("the columns of a batch do not fit each other")
@@ -494,14 +518,17 @@ class _Pass:
 
     def _weigh(self, sizes: NDArray[np.uint64], slacks: NDArray[np.uint64]) -> Floats:
         size = sizes.astype(np.float64)
-        values = np.zeros((len(sizes), 4))
-        values[:, 1] = 1.0
+        values = np.zeros((len(sizes), 6))
+        values[:, 1] = values[:, 5] = 1.0
         if self._mean is not None:
             share = -np.expm1(-np.maximum(size, 1.0) / self._mean)
-            values[:, 1] = 1 / share
+            values[:, 5] = 1 / share
             values[:, 3] = size * size * (1 - share) / (share * share)
+            if not self._stacks_sampled:
+                values[:, 1] = values[:, 5]
         values[:, 0] = size * values[:, 1]
         values[:, 2] = (size + slacks.astype(np.float64)) * values[:, 1]
+        values[:, 4] = size * values[:, 5]
         return values
 
     def _keys_of(
@@ -587,7 +614,7 @@ class _Pass:
         variance_at_peak = np.where(stale, keys[:, k.K_LIVE_VARIANCE], keys[:, k.K_PEAK_VARIANCE])
         stacks = len(self._trace.stacks)
         origin = self._stack_of_key[: self._key_count]
-        used = keys[:, k.K_ALLOCATIONS] > 0
+        used = keys[:, k.K_ALLOCATIONS] > 0  # of sampled stacks, those that stand for something
         row_of = np.cumsum(used) - 1
         with np.errstate(invalid="ignore", divide="ignore"):
             lifetime_s = keys[:, k.K_LIFE_TICKS] / keys[:, k.K_DIED] * (self._tick_ns * 1e-9)
@@ -595,14 +622,13 @@ class _Pass:
         def error(variance: Floats) -> Floats:
             return SEVERAL * np.sqrt(np.maximum(variance, 0.0))
 
-        columns = (
+        columns: Any = (
             origin % stacks, origin >= stacks, keys[:, k.K_ALLOCATIONS], keys[:, k.K_BYTES], at_peak, blocks_at_peak,
             keys[:, k.K_LIVE_BYTES], keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_TEMPORARY], keys[:, k.K_TEMPORARY_BYTES],
             keys[:, k.K_OWN_PEAK], lifetime_s, error(keys[:, k.K_VARIANCE]), error(variance_at_peak),
             error(keys[:, k.K_LIVE_VARIANCE]),
         )  # fmt: skip
         places = Places(*(np.ascontiguousarray(column[used]) for column in columns))
-        heap = ~places.mapped
         moments = Moments(
             np.array(self._moments_ns, np.float64) * 1e-9,
             [row_of[rows] for rows, _ in self._moment_rows],
@@ -623,9 +649,9 @@ class _Pass:
             forked=start.forked_from is not None,
             events=process.events,
             dropped_events=process.dropped_events,
-            allocations=float(places.allocations[heap].sum()),
+            allocations=float(levels[k.F_ALLOCATIONS]),
             frees=float(self.threads[:, k.T_FREES].sum()),
-            allocated_bytes=float(places.allocated_bytes[heap].sum()),
+            allocated_bytes=float(levels[k.F_BYTES]),
             live_bytes_peak=float(levels[k.F_PEAK]),
             live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9
             if levels[k.F_PEAK]
@@ -643,11 +669,11 @@ class _Pass:
             mapped_bytes_at_peak=float(levels[k.F_PEAK_MAPPED]),
             mapped_bytes_peak=float(levels[k.F_MAPPED_PEAK]),
             mapped_bytes_at_exit=float(levels[k.F_MAPPED]),
-            allocated_bytes_error=float(SEVERAL * np.sqrt(max(0.0, float(keys[:, k.K_VARIANCE].sum())))),
-            live_bytes_peak_error=float(SEVERAL * np.sqrt(max(0.0, float(levels[k.F_PEAK_VARIANCE])))),
-            live_bytes_at_exit_error=float(SEVERAL * np.sqrt(max(0.0, float(levels[k.F_VARIANCE])))),
-            temporary_allocations=float(places.temporary_allocations[heap].sum()),
-            temporary_bytes=float(places.temporary_bytes[heap].sum()),
+            allocated_bytes_error=self._total_error(float(keys[:, k.K_VARIANCE].sum())),
+            live_bytes_peak_error=self._total_error(float(levels[k.F_PEAK_VARIANCE])),
+            live_bytes_at_exit_error=self._total_error(float(levels[k.F_VARIANCE])),
+            temporary_allocations=float(levels[k.F_TEMPORARY]),
+            temporary_bytes=float(levels[k.F_TEMPORARY_BYTES]),
             remote_frees=float(self.threads[:, k.T_REMOTE_FREES].sum()),
             unknown_frees=int(numbers[k.N_UNKNOWN]),
             contradictions=int(numbers[k.N_TWICE]),
@@ -664,6 +690,9 @@ class _Pass:
             marks=[(mark.time_ns * 1e-9, mark.name) for mark in process.marks],
             drops=[(d.since_ns * 1e-9, d.until_ns * 1e-9, d.events, d.reason) for d in process.drops],
         )
+
+    def _total_error(self, variance: float) -> float:
+        return 0.0 if self._stacks_sampled else SEVERAL * float(np.sqrt(max(0.0, variance)))
 
     def _finish_bins(self) -> None:
         """The bins behind the last event hold what was live then."""

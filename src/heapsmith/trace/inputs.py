@@ -44,7 +44,7 @@ def find_traces(names: Sequence[str]) -> list[Path]:
         elif path.exists():
             found.append(path)
         elif any(sign in name for sign in "*?["):
-            matched = sorted(Path(match) for match in glob.glob(name, recursive=True))
+            matched = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (the pattern may be absolute)
             if not matched:
                 raise TraceError(f"nothing matches {name}", hint="check the pattern")
             found += matched

@@ -30,8 +30,8 @@ N_COUNT: Final = N_WIDE + 18
 (
     F_LIVE, F_USABLE, F_BLOCKS, F_MALLOC, F_PYTHON, F_MAPPED, F_MAPPED_BLOCKS, F_VARIANCE, F_PEAK, F_PEAK_USABLE,
     F_PEAK_BLOCKS, F_PEAK_MALLOC, F_PEAK_PYTHON, F_PEAK_MAPPED, F_PEAK_MAPPED_BLOCKS, F_PEAK_VARIANCE, F_MAPPED_PEAK,
-    F_USABLE_PEAK, F_COUNT,
-) = range(19)  # fmt: skip
+    F_USABLE_PEAK, F_TEMPORARY, F_TEMPORARY_BYTES, F_ALLOCATIONS, F_BYTES, F_COUNT,
+) = range(23)  # fmt: skip
 LEVELS: Final = 8
 
 # Of each key: a stack, of heap blocks or of mappings.
@@ -49,7 +49,9 @@ LEVELS: Final = 8
 C_ALLOCATIONS, C_BYTES, C_LIVE_BLOCKS, C_LIVE_BYTES, C_PEAK_BLOCKS, C_PEAK_BYTES, C_STAMP, C_COUNT = range(8)
 
 # Of each live object.
-S_BYTES, S_BLOCKS, S_USABLE, S_KEY, S_TICK, S_THREAD, S_CLASS, S_VARIANCE, S_COUNT = range(9)
+(
+    S_BYTES, S_BLOCKS, S_USABLE, S_KEY, S_TICK, S_THREAD, S_CLASS, S_VARIANCE, S_KEY_BYTES, S_KEY_BLOCKS, S_COUNT,
+) = range(11)  # fmt: skip
 
 # Of each bin of the time line.
 B_MAX, B_END, B_USABLE, B_MAPPED, B_BLOCKS, B_ALLOCATIONS, B_BYTES, B_FREES, B_MIN, B_COUNT = range(10)
@@ -75,7 +77,7 @@ _inline: Any = numba.njit(cache=True, nogil=True, inline="always")
 
 
 @_inline
-def _wide(code: int, column: int, numbers: Any, w16: Any, w32: Any, w64: Any) -> int:
+def _wide(code: int, column: int, numbers: Any, w16: Any, w32: Any, w64: Any) -> Any:
     """The value behind a code of 253 or above; -1 where its stream has ended."""
     place = N_WIDE + 3 * column + code - 253
     at = numbers[place]
@@ -143,7 +145,7 @@ def _end_bin(
 
 
 @_compile
-def run(
+def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     operations: Any,
     threads_codes: Any, threads_16: Any, threads_32: Any, threads_64: Any,
     ticks_codes: Any, ticks_16: Any, ticks_32: Any, ticks_64: Any,
@@ -152,24 +154,28 @@ def run(
     stacks_codes: Any, stacks_16: Any, stacks_32: Any, stacks_64: Any,
     shape_values: Any, shape_class: Any, shape_count: Any,
     heap_keys: Any, mapped_keys: Any,
+    no_stack_row: int,
     numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
     edges: Any, dirty: Any, slots: Any, free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
-    stop_tick: int, tick_ns: int,
+    stop_tick: int, tick_ns: int, stacks_sampled: bool,
 ) -> int:  # fmt: skip
     """Go through the events of a batch until its end or the first event at or behind `stop_tick`.
 
     Args:
         operations: (n,) uint8; every other column as its codes and its wider values.
-        shape_values: (m, 4) float64: bytes, blocks, usable bytes and variance that one allocation stands for.
+        shape_values: (m, 6) float64: bytes, blocks, usable bytes that one allocation stands for in the process, then
+            variance, bytes and blocks that it stands for among those of its stack.
         shape_class: (m,) int64 size class.
         shape_count: (m,) int64, counted up.
         heap_keys: Key of each of the batch's stacks, for blocks of the heap; (1,) where the batch has no stacks.
         mapped_keys: The same for mappings.
+        no_stack_row: Row of those keys that stands for no stack; -1 where there is none.
         numbers: `N_COUNT` whole numbers; levels: `F_COUNT`; the others as their columns say.
         edges: (n_bins,) int64: ticks at which the bins end.
         page_of: Page of each `PAGE` objects, -1 where all of them have died.
         stop_tick: In ticks since the start of the trace.
         tick_ns: Length of a tick.
+        stacks_sampled: All events are there, but only those with a stack stand for something among stacks.
 
     Returns:
         `DONE`, `EDGE` or `DAMAGED`.
@@ -267,14 +273,16 @@ def run(
                 kind = np.int64(slots[slot, S_CLASS])
                 birth_thread = np.int64(slots[slot, S_THREAD])
                 life = tick - np.int64(slots[slot, S_TICK])
+                kw = slots[slot, S_KEY_BYTES]
+                kc = slots[slot, S_KEY_BLOCKS]
                 n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
-                keys[key, K_LIVE_BYTES] -= w
-                keys[key, K_LIVE_BLOCKS] -= c
+                keys[key, K_LIVE_BYTES] -= kw
+                keys[key, K_LIVE_BLOCKS] -= kc
                 if kind & _ZERO_MAPPED:
                     mapped -= w
                     levels[F_MAPPED_BLOCKS] -= c
-                    keys[key, K_LIFE_TICKS] += life * c
-                    keys[key, K_DIED] += c
+                    keys[key, K_LIFE_TICKS] += life * kc
+                    keys[key, K_DIED] += kc
                 else:
                     place = kind & 0xFFFF
                     _touch_class(classes, place, epoch)
@@ -295,13 +303,14 @@ def run(
                     if birth_thread != thread:
                         threads[thread, T_REMOTE_FREES] += 1
                         threads[birth_thread, T_FREED_BY_OTHERS] += 1
-                    if is_free:
-                        if birth_thread == thread and last_objects[thread] == number:
-                            keys[key, K_TEMPORARY] += c
-                            keys[key, K_TEMPORARY_BYTES] += w
-                            threads[thread, T_TEMPORARY] += c
-                    keys[key, K_LIFE_TICKS] += life * c
-                    keys[key, K_DIED] += c
+                    if is_free and birth_thread == thread and last_objects[thread] == number:
+                        keys[key, K_TEMPORARY] += kc
+                        keys[key, K_TEMPORARY_BYTES] += kw
+                        levels[F_TEMPORARY] += c
+                        levels[F_TEMPORARY_BYTES] += w
+                        threads[thread, T_TEMPORARY] += c
+                    keys[key, K_LIFE_TICKS] += life * kc
+                    keys[key, K_DIED] += kc
                     doubling = _doubling(life * tick_ns)
                     lifetimes[doubling, L_BLOCKS] += c
                     lifetimes[doubling, L_BYTES] += w
@@ -333,6 +342,10 @@ def run(
             w = shape_values[shape, 0]
             c = shape_values[shape, 1]
             v = shape_values[shape, 3]
+            kw = shape_values[shape, 4]
+            kc = shape_values[shape, 5]
+            if stacks_sampled and row == no_stack_row:
+                v = kw = kc = 0.0
             number = n_object
             n_object = number + 1
             page = np.int64(page_of[number >> PAGE_SHIFT])
@@ -354,16 +367,18 @@ def run(
             slots[slot, S_TICK] = tick
             slots[slot, S_THREAD] = thread
             slots[slot, S_VARIANCE] = v
+            slots[slot, S_KEY_BYTES] = kw
+            slots[slot, S_KEY_BLOCKS] = kc
             kind = shape_class[shape]
             if operation == _MAP:
                 key = np.int64(mapped_keys[row])
                 slots[slot, S_KEY] = key
                 slots[slot, S_CLASS] = kind | _ZERO_MAPPED
                 n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
-                keys[key, K_ALLOCATIONS] += c
-                keys[key, K_BYTES] += w
-                keys[key, K_LIVE_BYTES] += w
-                keys[key, K_LIVE_BLOCKS] += c
+                keys[key, K_ALLOCATIONS] += kc
+                keys[key, K_BYTES] += kw
+                keys[key, K_LIVE_BYTES] += kw
+                keys[key, K_LIVE_BLOCKS] += kc
                 if keys[key, K_LIVE_BYTES] > keys[key, K_OWN_PEAK]:
                     keys[key, K_OWN_PEAK] = keys[key, K_LIVE_BYTES]
                 mapped += w
@@ -377,10 +392,10 @@ def run(
                 last_objects[thread] = number
                 n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
                 _touch_class(classes, kind, epoch)
-                keys[key, K_ALLOCATIONS] += c
-                keys[key, K_BYTES] += w
-                keys[key, K_LIVE_BYTES] += w
-                keys[key, K_LIVE_BLOCKS] += c
+                keys[key, K_ALLOCATIONS] += kc
+                keys[key, K_BYTES] += kw
+                keys[key, K_LIVE_BYTES] += kw
+                keys[key, K_LIVE_BLOCKS] += kc
                 if keys[key, K_LIVE_BYTES] > keys[key, K_OWN_PEAK]:
                     keys[key, K_OWN_PEAK] = keys[key, K_LIVE_BYTES]
                 if v > 0:
@@ -403,6 +418,8 @@ def run(
                 live += w
                 usable += shape_values[shape, 2]
                 blocks += c
+                levels[F_ALLOCATIONS] += c
+                levels[F_BYTES] += w
                 bins[place_bin, B_ALLOCATIONS] += c
                 bins[place_bin, B_BYTES] += w
                 if usable > usable_peak:

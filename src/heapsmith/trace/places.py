@@ -23,7 +23,7 @@ class Label:
     Example:
         >>> Label("grow", "demo.py", 12).text
         'grow (demo.py:12)'
-        >>> Label("lib.so+0x1234", module="/usr/lib/lib.so").text
+        >>> Label("lib.so+0x1234", module="/usr/lib/lib.so", is_named=False).text
         'lib.so+0x1234'
     """
 
@@ -66,7 +66,8 @@ _RUNTIME_FILE: Final = re.compile(
 )
 _RUNTIME_FUNCTION: Final = re.compile(
     r"^(_*(libc_)?(malloc|calloc|realloc|free|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|mmap|mremap)(64)?"
-    r"|operator new.*|_start|__libc_start_.*|start_thread|clone3?|(std|__gnu_cxx)::.*|void std::.*|_?Py[A-Z_].*|_*PyObject_.*)$"
+    r"|operator new.*|_start|__libc_start_.*|start_thread|clone3?|(std|__gnu_cxx)::.*|void std::.*|_?Py[A-Z_].*"
+    r"|_*PyObject_.*)$"
 )
 _LIBRARY_PYTHON: Final = re.compile(
     r"(^|/)(site-packages|dist-packages)/|(^|/)lib/python[0-9.]+t?/|^<frozen |^<__array_function__|^/usr/lib/"

@@ -30,6 +30,7 @@ from heapsmith.trace.layout import (
     Codec,
     Kind,
 )
+from heapsmith.trace.objects import ObjectBatch, read_objects
 from heapsmith.trace.records import (
     Drops,
     End,
@@ -164,6 +165,14 @@ class Trace:
         """Answer the first batch of one process as bytes, or the last one; None where it has none."""
         chunks = reversed(self._chunks) if last else self._chunks
         return next((self._payload(chunk) for chunk in chunks if chunk.process == process), None)
+
+    def objects(self, process: int | None = None) -> Iterator[ObjectBatch]:
+        """Yield the objects, each with its birth and death, in the order in which they died.
+
+        Args:
+            process: Index of the process; all of them, one after another, when left out.
+        """
+        return read_objects(self, process)
 
     def frames_of(self, stack: int) -> list[int]:
         """Answer the numbers of a stack's frames, innermost first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from heapsmith.trace.analysis import (
     Progress,
     analyse,
     check_readable,
+    stacks_are_sampled,
 )
 from heapsmith.trace.caches import CacheRules
 from heapsmith.trace.places import Forest, Label, NameFrames
@@ -139,6 +141,8 @@ class Report:
     events: int
     dropped_events: int
     unnamed_modules: dict[str, str]
+    totals_exact: bool
+    """False where only a sample of the allocations was recorded."""
 
     @property
     def sampled(self) -> bool:
@@ -178,7 +182,8 @@ def build_report(
     processes: list[ReportedProcess] = []
     for index, (trace, figures_of) in enumerate(zip(traces, analysed, strict=True)):
         asked = [figures.places.stack for figures in figures_of if figures.places is not None]
-        node_of = forest.add_trace(trace, np.concatenate(asked) if asked else [], name_frames)
+        stacks: list[int] = np.concatenate(asked).tolist() if asked else []
+        node_of = forest.add_trace(trace, stacks, name_frames)
         for figures in figures_of:
             assert figures.places is not None
             node = node_of[figures.places.stack]
@@ -203,6 +208,9 @@ def build_report(
         events=sum(trace.events for trace in traces),
         dropped_events=sum(trace.dropped_events for trace in traces),
         unnamed_modules=dict(getattr(name_frames, "problems", {})),
+        totals_exact=all(
+            trace.manifest.sample_every_bytes is None or stacks_are_sampled(trace) for trace in traces
+        ),
     )
 
 
@@ -300,7 +308,7 @@ def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
     if len(course) < 20:
         return False
     parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
-    rises = [later - earlier for earlier, later in zip(parts, parts[1:], strict=False)]
+    rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
     total = parts[-1] - parts[0]
     least = max(_GROWTH_BYTES, _TELLING_SHARE * figures.live_bytes_peak)
     return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
@@ -324,7 +332,7 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
                 "blocks": figures.live_blocks_at_peak,
                 "error_bytes": figures.live_bytes_peak_error,
             },
-        )  # fmt: skip
+        )
     )
     found += _find_leaks(place, figures, process.sites)
     found += _find_growth(place, figures, process.sites)
@@ -356,7 +364,7 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
                 "blocks": sum(site.live_blocks_at_exit for site in left),
                 "error_bytes": figures.live_bytes_at_exit_error,
             },
-        )  # fmt: skip
+        )
     ]
 
 
@@ -389,9 +397,13 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
     ranked = sorted(sites, key=lambda site: -gained[id(site)])[:3]
     rise = figures.live_bytes_peak - usual
     told = [site for site in ranked if gained[id(site)] > _TELLING_SHARE * rise]
-    figures_said = {"bytes": figures.live_bytes_peak, "usual_bytes": usual, "at_s": figures.live_bytes_peak_at_s - figures.start_s,
-                    "lasting_s": high * figures.duration_s}  # fmt: skip
-    return [Finding("spike", place, told, figures_said)]
+    said = {
+        "bytes": figures.live_bytes_peak,
+        "usual_bytes": usual,
+        "at_s": figures.live_bytes_peak_at_s - figures.start_s,
+        "lasting_s": high * figures.duration_s,
+    }
+    return [Finding("spike", place, told, said)]
 
 
 def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
@@ -430,7 +442,7 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
                             "resident_bytes": float(resident[worst]),
                             "live_bytes": float(explained[worst]),
                         },
-                    )  # fmt: skip
+                    )
                 )
     slack = figures.internal_fragmentation
     if slack is not None and slack > _SLACK_SHARE and figures.usable_live_bytes_at_peak > MiB:
@@ -516,9 +528,8 @@ def node_values(report: Report, process: int, measure: str, *, mapped: bool = Fa
     """
     chosen = report.processes[process]
     rows = chosen.places.mapped == mapped
-    return np.bincount(
-        chosen.node[rows], weights=getattr(chosen.places, measure)[rows], minlength=len(report.forest.parents)
-    )
+    weights: Floats = getattr(chosen.places, measure)[rows]
+    return np.bincount(chosen.node[rows], weights, len(report.forest.parents)).astype(np.float64)
 
 
 def moment_values(report: Report, process: int) -> list[tuple[Integers, Floats]]:

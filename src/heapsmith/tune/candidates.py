@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
 
-from heapsmith.forge import preset_library
 from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.peers import python
@@ -14,9 +12,6 @@ from heapsmith.peers.candidate import AS_IT_IS, Candidate, as_it_is, make_candid
 from heapsmith.peers.knobs import Value
 from heapsmith.peers.register import Found, find, register
 from heapsmith.tune.objective import Objective
-
-_OURS: Final[Mapping[str, Objective]] = {"default": "balanced", "small": "memory", "low-latency": "time"}
-"""Presets that are tried on every program, and what each is made for."""
 
 
 def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
@@ -34,8 +29,8 @@ def choose_candidates(names: Sequence[str] | None) -> list[Candidate]:
         ['system', 'glibc:arena_max=1']
     """
     if not names:
-        ours = [name for name in _OURS if preset_library(name) is not None][:1]
-        names = [AS_IT_IS, *ours, *(found.allocator.name for found in here() if found.path is not None)]
+        taking_part = (found.allocator for found in here() if found.path and found.allocator.worth_trying)
+        names = [AS_IT_IS, *(allocator.name for allocator in taking_part)]
     elif len(names) == 1:
         names = [AS_IT_IS, *names]
     return read_field(names)
@@ -52,8 +47,7 @@ def choose_pool(
     """Return everything worth trying on a program, the program as it is first.
 
     Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it,
-    and heaps of ours as they came compiled; what cannot reach the program, or needs another Python than it has, stays
-    out. What is made for the other objective comes last, so that it is left out first where time is short.
+    heaps of ours among them; what cannot reach the program, or needs another Python than it has, stays out. What is made for the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.
@@ -70,7 +64,6 @@ def choose_pool(
         for turn, start in enumerate(sorted(starts, key=lambda start: start.goal != objective)):
             elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
             dealt.append((2 if elsewhere else 0, turn, make_candidate(found, start.knobs, start.python)))
-    dealt += _deal_ours(rehearsal, objective)
     dealt.sort(key=lambda item: item[:2])
     pool = [as_it_is()]
     seen = [environment]
@@ -83,17 +76,10 @@ def choose_pool(
     return pool
 
 
-def _deal_ours(rehearsal: Rehearsal, objective: Objective) -> Iterator[tuple[int, int, Candidate]]:
-    if rehearsal.unreachable is not None:
-        return
-    for name, goal in _OURS.items():
-        if preset_library(name) is not None:
-            fits = goal == objective or "balanced" in (goal, objective)
-            yield (0 if fits else 2, 0 if goal == objective else 1, read_field([name])[0])
-
-
 def _may_take_part(found: Found, rehearsal: Rehearsal) -> bool:
     allocator = found.allocator
+    if not allocator.worth_trying:
+        return False
     if rehearsal.unreachable is not None:
         return found.path is None and not allocator.python_only and rehearsal.reads_tunables
     if not allocator.python_only:

@@ -268,10 +268,20 @@ Timed structure() {
   });
 }
 
-long peak_kib() {
+// In bytes, of one line of /proc/self/status.
+long long status_bytes(const char* key) {
+  char line[256];
+  long long found = 0;
+  FILE* file = fopen("/proc/self/status", "r");
+  while (file && fgets(line, sizeof line, file))
+    if (strncmp(line, key, strlen(key)) == 0) found = strtoll(line + strlen(key) + 1, nullptr, 10) * 1024;
+  if (file) fclose(file);
+  return found;
+}
+long page_faults() {
   rusage used;
   getrusage(RUSAGE_SELF, &used);
-  return used.ru_maxrss;
+  return used.ru_minflt;
 }
 
 template <class Source>
@@ -280,12 +290,16 @@ int measure(const std::string& workload) {
     fputs("local_heaps: the library of this source cannot be loaded\n", stderr);
     return 4;
   }
+  const long faults_before = page_faults();
   const Timed timed = workload == "local"      ? local<Source>()
                       : workload == "requests" ? requests<Source>()
                                                : structure<Source>();
-  printf("{\"first_ns\": %llu, \"warm_ns\": %llu, \"resident_peak_bytes\": %lld}\n",
-         static_cast<unsigned long long>(timed.first_ns), static_cast<unsigned long long>(timed.warm_ns),
-         static_cast<long long>(peak_kib()) * 1024);
+  const long faults = page_faults() - faults_before;
+  printf(
+      "{\"time_s\": %.9f, \"first_s\": %.9f, \"page_faults\": %ld, \"resident_bytes_peak\": %lld, "
+      "\"resident_after_bytes\": %lld}\n",
+      static_cast<double>(timed.warm_ns) / 1e9, static_cast<double>(timed.first_ns) / 1e9, faults,
+      status_bytes("VmHWM:"), status_bytes("VmRSS:"));
   return 0;
 }
 

@@ -9,11 +9,12 @@
 //
 // Where a watching library came first, it counts every call: then the blocks are its business, and gauges and spans go
 // into its region.
+#include "abi/forged_region.h"
+
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "abi/forged_region.h"
 #include "abi/heap.h"
 #include "abi/heapsmith.h"
 #include "abi/shared_region.h"
@@ -244,6 +245,7 @@ void open() {
   region_door = reinterpret_cast<RegionDoor>(door);
   is_counting = is_first;
   if (!is_counting) return SpecHeap::listen({nullptr, nullptr, visit});
+  probe::is_small_region = true;  // nobody asked for it: it must not take a program's address space
   probe::on_region_open = describe_process;
   probe::attach();
   file_early_blocks();

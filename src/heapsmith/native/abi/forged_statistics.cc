@@ -29,6 +29,9 @@ int within_int(size_t bytes) { return bytes > INT_MAX ? INT_MAX : static_cast<in
 
 extern "C" {
 
+// Which heap this is: the name of its spec.
+HS_EXPORT const char* heapsmith_name() { return hs::spec_name; }
+
 // For heapsmith.h (heap/told.cc): bytes that are out (with the program, or in another thread's cache),
 // committed, reserved, metadata, free and cached.
 HS_EXPORT void heapsmith_tell(size_t (&figures)[5]) {

@@ -26,7 +26,7 @@ struct Unit {
   const char* name;
   uint64_t worth;
 };
-constexpr Unit kByteUnits[] = {{"", 1},          {"B", 1},          {"KiB", 1u << 10},
+constexpr Unit kByteUnits[] = {{"", 1},           {"B", 1},          {"KiB", 1u << 10},
                                {"MiB", 1u << 20}, {"GiB", 1u << 30}, {"TiB", uint64_t{1} << 40}};
 constexpr Unit kTimeUnits[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"min", 60000}};
 
@@ -109,8 +109,9 @@ struct Setter {
   const char* name;
   const char* (*set)(const char* text);
 };
-constexpr Setter kSetters[] = {{"limit", set_limit},           {"purge_delay", set_purge_delay}, {"cache", set_cache},
-                               {"huge_pages", set_huge_pages}, {"purge", set_purge},             {"shown", set_shown}};
+constexpr Setter kSetters[] = {{"limit", set_limit}, {"purge_delay", set_purge_delay},
+                               {"cache", set_cache}, {"huge_pages", set_huge_pages},
+                               {"purge", set_purge}, {"shown", set_shown}};
 
 // The one line that says everything that was wrong.
 class Complaint {

@@ -74,11 +74,11 @@ class ChosenClasses {
   uint8_t fine_[fine_bytes / fine_grain + 1] = {};
 };
 
-struct ChosenPages {
-  size_t retain_bytes = ~size_t{0};
+struct ChosenPages : OsPages<> {
+  size_t retain_bytes = unlimited_bytes;
   uint64_t retain_ms = ~uint64_t{0};
   // Mappings from here on are advised to become huge pages.
-  size_t huge_from_bytes = ~size_t{0};
+  size_t huge_from_bytes = unlimited_bytes;
   bool prefaults = false;
 
   // What waits for the next heap, of all heaps of the process: Python programs make one for each request as well.
@@ -88,11 +88,6 @@ struct ChosenPages {
     void* start = Linux::map(bytes);
     return {start, start != nullptr && bytes >= huge_from_bytes && Linux::advise_huge_pages(start, bytes)};
   }
-  bool release(void* start, size_t bytes) { return Linux::unmap(start, bytes); }
-  bool purge(void* start, size_t bytes) { return Linux::purge(start, bytes); }
-  static constexpr bool purged_reads_zero() { return true; }
-  bool take(size_t) { return true; }
-  void give_back(size_t) {}
   void touch(void* start, size_t bytes) {
     if (prefaults) Linux::populate(start, bytes);
   }
@@ -103,7 +98,6 @@ struct ChosenPages {
   }
   size_t rest_bytes(size_t live_bytes) { return keep_bytes(live_bytes); }
   uint64_t keep_ms() { return retain_ms; }
-  size_t limit_bytes() { return ~size_t{0}; }
 };
 static_assert(Pages<ChosenPages>);
 

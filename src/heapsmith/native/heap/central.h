@@ -50,7 +50,7 @@ class Central {
       }
     }
     Batch batch{nullptr, 0};
-    while (batch.count < wanted) {
+    while (2 * batch.count < wanted) {
       Span* span = shelf.partial;
       if (!span) {
         if (batch.count > 0) break;
@@ -253,11 +253,10 @@ class Central {
     const size_t class_bytes = shape.class_bytes;
     const uint32_t carved = span->blocks.carved_blocks;
     if (carved == shape.span_blocks) return;
-    // Only as far as the page that is begun anyway: pages nobody asked for stay untouched.
+    // In one stretch, so that neighbours in the list are neighbours in memory; no more than is wanted: pages nobody
+    // asked for stay untouched.
     const uintptr_t start = span->start + carved * class_bytes;
-    const size_t in_page = (round_up(start + class_bytes, page_bytes) - start) / class_bytes;
-    const auto count = static_cast<uint32_t>(
-        smaller_of(larger_of(in_page, 1), smaller_of(shape.span_blocks - carved, wanted - batch.count)));
+    const uint32_t count = smaller_of(shape.span_blocks - carved, wanted - batch.count);
     void* head = batch.head;
     if constexpr (Links::random_order) {
       // A stride without a common divisor visits every block once, from a random one on.

@@ -23,7 +23,9 @@ class Counted {
   static HS_FAST_PATH void* allocate(size_t bytes) { return filed(Heap::allocate(bytes), bytes); }
 
   static HS_FAST_PATH void* allocate_zeroed(size_t count, size_t bytes) {
-    return filed(Heap::allocate_zeroed(count, bytes), product(count, bytes));
+    const size_t whole_bytes = product(count, bytes);
+    if (HS_UNLIKELY(whole_bytes >= kAskFirstBytes) && !would_admit_zeroed(whole_bytes)) return refuse(whole_bytes);
+    return filed(Heap::allocate_zeroed(count, bytes), whole_bytes);
   }
 
   // Files a block that the heap has just handed out; null if it had none, or if the limit refuses the block.
@@ -90,6 +92,16 @@ class Counted {
   }
 
  private:
+  // Some write their zeros at once: of so many bytes the limit is asked before the heap is.
+  static constexpr size_t kAskFirstBytes = size_t{1} << 20;
+
+  static HS_SLOW_PATH bool would_admit_zeroed(size_t bytes) {
+    Heap::functions();  // what is asked next is known only then
+    if (bytes > static_cast<size_t>(PTRDIFF_MAX) || Heap::is_blind() || Heap::is_nested()) return true;
+    wire::Slot* slot = probe::attach();
+    return slot == nullptr || probe::would_admit(*slot, bytes, bytes);
+  }
+
   static HS_SLOW_PATH void* file(void* block, size_t bytes) {
     if (Heap::is_early(block) || Heap::is_blind() || Heap::is_nested()) return block;
     const bool attached = probe::this_thread.slot != nullptr || probe::attach() != nullptr;

@@ -83,7 +83,9 @@ struct Heap {
     FreeList& list = CacheType::current->lists[class_index];
     void* block = list.head;
     if (HS_UNLIKELY(!block)) return CacheType::refill(class_index);
-    list.head = Links::next(block);
+    void* next = Links::next(block);
+    __builtin_prefetch(next);
+    list.head = next;
     list.room++;
     return block;
   }

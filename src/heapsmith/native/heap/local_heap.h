@@ -9,7 +9,7 @@
 //
 // A segment is 4 MiB at a multiple of 4 MiB, so its description is found from any block by a mask.
 // Large blocks are kept when they are freed and used again while they are warm: bounded by the page policy (how many,
-// how long), and by the peak of what was live, since the heap gives kept blocks back before it maps more than it ever
+// how long), and by the peak of what was live: the heap gives kept blocks back before it maps much more than it ever
 // needed.
 //
 // Invariant: charged_bytes() is what was taken from the page policy: spans that were begun, large blocks live or kept,
@@ -121,7 +121,8 @@ class LocalHeap {
       after = segment->after;
       Segments::unmap(pages_, segment);
     }
-    for (LocalSegment *segment = segments_, *after; segment; segment = after) {
+    // The first ones first: they are full, and what stays warm of them the next heap fills as well.
+    for (LocalSegment *segment = reversed(segments_), *after; segment; segment = after) {
       after = segment->after;
       Segments::give(pages_, segment);
     }
@@ -174,7 +175,7 @@ class LocalHeap {
     }
     size_t own_header_bytes = 0;
     for (const LocalSegment* segment = own_; segment; segment = segment->after)
-      if (!segment->is_kept) own_header_bytes += segment->mapped_bytes - segment->block_bytes;
+      if (!segment->is_kept) own_header_bytes += segment->charged_bytes - segment->block_bytes;
     return charged_bytes_ - kept_bytes_ - header_bytes - own_header_bytes - unusable_bytes - free_small_bytes();
   }
   PagesType& pages() { return pages_; }
@@ -201,8 +202,6 @@ class LocalHeap {
     return true;
   }());
   static constexpr unsigned own_mapping = medium_count;  // the last list of kept blocks
-  // A kept block is used for a request that leaves at most a fifth of it unused.
-  static constexpr size_t fitting_share = 5;
   static constexpr unsigned segments_looked_at = 8;
 
   // A freed large block, described in itself.
@@ -343,40 +342,131 @@ class LocalHeap {
 
   void* allocate_mapping(size_t bytes, size_t alignment) {
     const size_t offset = larger_of(LocalSegment::own_header_bytes, alignment);
-    if (alignment <= page_bytes) {
-      Kept* best = nullptr;
-      for (Kept* kept = kept_[own_mapping]; kept; kept = kept->next)
-        if (block_bytes_of(kept) >= bytes && (!best || kept->charged < best->charged)) best = kept;
-      if (best && block_bytes_of(best) - bytes <= best->charged / fitting_share) return use_again(best);
-    }
-    const size_t mapped_bytes = offset + bytes;
-    make_room(mapped_bytes);
-    if (!charge(mapped_bytes)) return nullptr;
+    const size_t mapped_bytes = round_up(offset + bytes, LocalSegment::bytes);
+    LocalSegment* segment = mapping_of_kept(mapped_bytes, offset + bytes);
+    if (!segment) segment = fresh_mapping(mapped_bytes, offset + bytes);
+    if (!segment) return nullptr;
+    segment->block_bytes = bytes;
+    came_alive(segment->charged_bytes);
+    return pointer_to(address_of(segment) + offset);
+  }
+
+  LocalSegment* fresh_mapping(size_t mapped_bytes, size_t used_bytes) {
+    make_room(used_bytes);
+    if (!charge(used_bytes)) return nullptr;
     LocalSegment* segment = Segments::map(pages_, mapped_bytes);
     if (!segment && recycle() > 0) segment = Segments::map(pages_, mapped_bytes);
     if (!segment) {
-      uncharge(mapped_bytes);
+      uncharge(used_bytes);
       return nullptr;
     }
-    segment->owner = owner_;
     segment->mapped_bytes = mapped_bytes;
-    segment->block_bytes = bytes;
+    segment->charged_bytes = used_bytes;
+    enter_own(segment);
+    pages_.touch(segment, used_bytes);
+    fresh_mappings_++;
+    return segment;
+  }
+
+  // The best fitting of the kept mappings; what is too much of it stays kept. Where none fits, neighbours are put
+  // together first.
+  LocalSegment* mapping_of_kept(size_t mapped_bytes, size_t used_bytes) {
+    Kept* best = best_kept(mapped_bytes);
+    if (!best && kept_[own_mapping] && kept_[own_mapping]->next) {
+      join_neighbours();
+      best = best_kept(mapped_bytes);
+    }
+    if (!best) return nullptr;
+    LocalSegment* segment = LocalSegment::of(best);
+    if (segment->mapped_bytes > mapped_bytes) split(segment, mapped_bytes);
+    unlink(best);
+    segment->is_kept = false;
+    if (used_bytes <= segment->charged_bytes) return segment;
+    const size_t more_bytes = used_bytes - segment->charged_bytes;
+    came_alive(segment->charged_bytes);
+    make_room(more_bytes);
+    large_live_bytes_ -= segment->charged_bytes;
+    if (!charge(more_bytes)) {
+      leave_own(segment);
+      uncharge(segment->charged_bytes);
+      Segments::unmap(pages_, segment);
+      return nullptr;
+    }
+    segment->charged_bytes = used_bytes;
+    return segment;
+  }
+  Kept* best_kept(size_t mapped_bytes) const {
+    Kept* best = nullptr;
+    for (Kept* kept = kept_[own_mapping]; kept; kept = kept->next) {
+      const size_t bytes = LocalSegment::of(kept)->mapped_bytes;
+      if (bytes >= mapped_bytes && (!best || bytes < LocalSegment::of(best)->mapped_bytes)) best = kept;
+    }
+    return best;
+  }
+  // The rest is a kept mapping of its own, as old as the whole.
+  void split(LocalSegment* segment, size_t mapped_bytes) {
+    auto* rest = pointer_to<LocalSegment>(address_of(segment) + mapped_bytes);
+    memset(static_cast<void*>(rest), 0, offsetof(LocalSegment, place_of_page));
+    rest->mapped_bytes = segment->mapped_bytes - mapped_bytes;
+    rest->charged_bytes = segment->charged_bytes - smaller_of(segment->charged_bytes, mapped_bytes);
+    rest->is_kept = true;
+    enter_own(rest);
+    segment->mapped_bytes = mapped_bytes;
+    segment->charged_bytes -= rest->charged_bytes;
+    Kept* whole = kept_of(segment);
+    Kept* part = kept_of(rest);
+    *part = *whole;
+    whole->charged = segment->charged_bytes;
+    part->charged = rest->charged_bytes;
+    part->previous = whole;
+    part->next = whole->next;
+    if (part->next) part->next->previous = part;
+    whole->next = part;
+    part->newer = whole;
+    part->older = whole->older;
+    (part->older ? part->older->newer : oldest_) = part;
+    whole->older = part;
+  }
+  void join_neighbours() {
+    for (Kept* kept = kept_[own_mapping]; kept; kept = kept->next) {
+      LocalSegment* segment = LocalSegment::of(kept);
+      for (Kept* other = kept_[own_mapping]; other;) {
+        LocalSegment* behind = LocalSegment::of(other);
+        if (address_of(behind) != address_of(segment) + segment->mapped_bytes) {
+          other = other->next;
+          continue;
+        }
+        unlink(other);
+        leave_own(behind);
+        segment->mapped_bytes += behind->mapped_bytes;
+        segment->charged_bytes += behind->charged_bytes;
+        kept->charged += behind->charged_bytes;
+        kept_bytes_ += behind->charged_bytes;
+        other = kept_[own_mapping];
+      }
+    }
+  }
+
+  void enter_own(LocalSegment* segment) {
+    segment->owner = owner_;
+    segment->before = nullptr;
     segment->after = own_;
     if (own_) own_->before = segment;
     own_ = segment;
-    pages_.touch(segment, mapped_bytes);
-    came_alive(mapped_bytes);
-    fresh_mappings_++;
-    return pointer_to(address_of(segment) + offset);
+  }
+  void leave_own(LocalSegment* segment) {
+    (segment->before ? segment->before->after : own_) = segment->after;
+    if (segment->after) segment->after->before = segment->before;
   }
 
   HS_SLOW_PATH void deallocate_large(LocalSegment* segment, void* block) {
     const size_t page = LocalSegment::page_of(block);
     const bool is_medium = segment->class_of_page[page] == LocalSegment::medium;
-    if (!is_medium && segment->block_bytes == 0) die("deallocate()", "not a block of this local heap", block);
-    auto* kept = static_cast<Kept*>(block);
+    if (!is_medium && (segment->block_bytes == 0 || segment->is_kept))
+      die("deallocate()", "not a block of this local heap, or freed before", block);
+    Kept* kept = is_medium ? static_cast<Kept*>(block) : kept_of(segment);
     kept->list = is_medium ? segment->place_of_page[page] : own_mapping;
-    kept->charged = is_medium ? medium_pages(kept->list) * page_bytes : segment->mapped_bytes;
+    kept->charged = is_medium ? medium_pages(kept->list) * page_bytes : segment->charged_bytes;
     kept->freed_ms = Os::now_ms();
     if (!is_medium) segment->is_kept = true;
     const size_t live_bytes = large_live_bytes_;
@@ -395,7 +485,10 @@ class LocalHeap {
     age();
   }
 
-  static size_t block_bytes_of(const Kept* kept) { return LocalSegment::of(kept)->block_bytes; }
+  // A mapping of one block describes itself when it is kept, where one of spans has the places of its pages.
+  static Kept* kept_of(LocalSegment* segment) { return reinterpret_cast<Kept*>(segment->place_of_page); }
+  static_assert(offsetof(LocalSegment, place_of_page) % alignof(Kept) == 0 &&
+                offsetof(LocalSegment, place_of_page) + sizeof(Kept) <= LocalSegment::own_header_bytes);
   void unlink(Kept* kept) {
     (kept->previous ? kept->previous->next : kept_[kept->list]) = kept->next;
     if (kept->next) kept->next->previous = kept->previous;
@@ -406,7 +499,6 @@ class LocalHeap {
   void* use_again(Kept* kept) {
     unlink(kept);
     came_alive(kept->charged);
-    if (kept->list == own_mapping) LocalSegment::of(kept)->is_kept = false;
     return kept;
   }
   void drop(Kept* kept) {
@@ -416,8 +508,7 @@ class LocalHeap {
       free_pages(segment, LocalSegment::page_of(kept), kept->charged / page_bytes);
       return;
     }
-    (segment->before ? segment->before->after : own_) = segment->after;
-    if (segment->after) segment->after->before = segment->before;
+    leave_own(segment);
     uncharge(kept->charged);
     Segments::unmap(pages_, segment);
   }
@@ -426,10 +517,13 @@ class LocalHeap {
     large_live_bytes_ += bytes;
     large_peak_bytes_ = larger_of(large_peak_bytes_, large_live_bytes_);
   }
-  // Before the heap becomes larger than what was ever live at once, kept blocks go back in exchange.
+  // Before large blocks, live and kept, become more than what was ever live at once and a little (blocks of other sizes
+  // do not always fit), kept ones go back in exchange.
+  static constexpr size_t beyond_peak_bytes = 16_MiB;
   void make_room(size_t bytes) {
     const size_t peak_bytes = larger_of(large_peak_bytes_, large_live_bytes_ + bytes);
-    while (oldest_ && large_live_bytes_ + kept_bytes_ + bytes > peak_bytes) drop(oldest_);
+    const size_t most_bytes = peak_bytes + larger_of(peak_bytes / 8, smaller_of(peak_bytes, beyond_peak_bytes));
+    while (oldest_ && large_live_bytes_ + kept_bytes_ + bytes > most_bytes) drop(oldest_);
   }
 
   // --- pages of segments
@@ -507,6 +601,16 @@ class LocalHeap {
       segments_ = roomy;
       roomy = after;
     }
+  }
+  static LocalSegment* reversed(LocalSegment* list) {
+    LocalSegment* turned = nullptr;
+    while (list) {
+      LocalSegment* after = list->after;
+      list->after = turned;
+      turned = list;
+      list = after;
+    }
+    return turned;
   }
 
   void* free_[Classes::index_count] = {};

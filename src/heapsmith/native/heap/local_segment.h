@@ -21,7 +21,9 @@ struct LocalSegment {
   LocalSegment* after;
   LocalSegment* before;
   void* owner;  // whoever the heap belongs to
-  size_t mapped_bytes;
+  // Of a mapping of one block:
+  size_t mapped_bytes;   // a multiple of a segment's size, so that neighbours can be put together
+  size_t charged_bytes;  // that may be resident
   size_t block_bytes;
   bool is_kept;
   size_t warm_bytes;     // while it waits for the next heap

@@ -71,6 +71,22 @@ int match_partner(dl_phdr_info* object, size_t, void* data) {
   return 1;
 }
 
+// Valgrind's tools that look after malloc redirect it wherever it is defined, by rewriting the code: what we pass on may be
+// theirs or glibc's, and what the program frees may never come to us.
+int match_redirector(dl_phdr_info* object, size_t, void* data) {
+  constexpr char kPreload[] = "/vgpreload_";
+  const char* name = strstr(object->dlpi_name, kPreload);
+  if (name == nullptr || strncmp(name + sizeof kPreload - 1, "core", 4) == 0) return 0;
+  auto& search = *static_cast<ObjectSearch*>(data);
+  strncpy(search.path, object->dlpi_name, search.path_bytes - 1);
+  return 1;
+}
+
+bool is_redirected(char* path, size_t path_bytes) {
+  ObjectSearch search = {nullptr, {}, path, path_bytes};
+  return dl_iterate_phdr(match_redirector, &search) != 0;
+}
+
 // A program that takes the address of a function it does not define has one of its own for it: a jump to whoever does.
 bool is_jump(const void* function) {
   Dl_info object;
@@ -119,7 +135,7 @@ class AtWork {
 // Stands in front of a function of the allocator that may come back.
 template <auto kFunction>
 struct Framed;
-template <class Result, class... Arguments, Result (*NextFunctions::* kFunction)(Arguments...)>
+template <class Result, class... Arguments, Result (*NextFunctions::*kFunction)(Arguments...)>
 struct Framed<kFunction> {
   static inline Result (*inner)(Arguments...) = nullptr;
   static Result call(Arguments... arguments) {
@@ -187,6 +203,7 @@ void NextHeap::find() {
   find_next(ours, found.usable_bytes, "malloc_usable_size");
   found.is_blind = !find_next(ours, found.allocate, "malloc");
   found.code = find_object(reinterpret_cast<const void*>(found.allocate), found.path, sizeof found.path);
+  found.is_blind |= is_redirected(found.path, sizeof found.path);
   found.has_glibc_headers = !found.is_blind && is_glibc(found);
   find_own(found, ours, found.memalign, "memalign");
   find_own(found, ours, found.aligned_alloc, "aligned_alloc");

@@ -40,7 +40,13 @@ class PageHeap {
   }
 
   static void free(Span* span) {
+    // Read before the lock is taken: pages never written are met here for the first time.
+    const size_t bytes = span->bytes();
+    const bool learns = span->state == SpanState::large && bytes >= sparse_from_bytes && pages_.makes_huge &&
+                        bytes > load_relaxed(seen_dense_bytes_);
+    const bool filled = learns && is_filled(span);
     lock_.lock();
+    if (learns) learn_density(bytes, filled);
     free_locked(span);
     maintain_locked();
     lock_.unlock();
@@ -321,12 +327,40 @@ class PageHeap {
   // Without memory for the description of the tail, the run stays as long as it is.
   static void cut_tail(Span* run, size_t page_count, SpanState state, uint64_t freed_ms) {
     if (run->page_count == page_count) return;
+    const uintptr_t run_end = run->end();
     Span* tail = new_span(run->start + (page_count << page_shift), run->page_count - page_count);
     if (!tail) return;
     run->page_count = static_cast<uint32_t>(page_count);
     tail->zeroed = run->zeroed;
     Map::set_ends(run);
-    insert_remainder(tail, state, freed_ms);
+    if (state == SpanState::fresh) warm_rest(run, tail, run_end);
+    if (tail) insert_remainder(tail, state, freed_ms);
+  }
+  // The kernel fills a huge page as a whole: with its first part the rest becomes resident, and is what should be
+  // used next. One that is shared with what stands before the run is there already, or was taken apart.
+  static void warm_rest(Span* span, Span*& tail, uintptr_t run_end) {
+    const uintptr_t last = round_down(span->end() - 1, huge_page_bytes);
+    const size_t warm_bytes = last + huge_page_bytes - span->end();
+    if (last < span->start || last + huge_page_bytes > run_end || warm_bytes == 0) return;
+    if (!Map::holds_huge(last, huge_page_bytes) || !pages_.take(warm_bytes)) return;
+    Span* warm = tail;
+    tail = nullptr;
+    if (warm->bytes() > warm_bytes) {
+      tail = new_span(warm->start + warm_bytes, warm->page_count - (warm_bytes >> page_shift));
+      if (tail) {
+        tail->zeroed = warm->zeroed;
+        warm->page_count = static_cast<uint32_t>(warm_bytes >> page_shift);
+        tail->state = SpanState::large;
+        Map::set_ends(tail);
+      } else {
+        pages_.give_back(warm_bytes);
+        tail = warm;
+        return;
+      }
+    }
+    warm->state = SpanState::large;
+    Map::set_ends(warm);
+    insert_dirty(warm, Os::now_ms());
   }
 
   static Span* allocate_locked(size_t page_count, size_t alignment) {
@@ -399,12 +433,15 @@ class PageHeap {
       purge_locked(dirty_pages_);
       if (!pages_.take(taken_bytes)) return nullptr;
     }
+    const size_t bytes = page_count << page_shift;
+    const bool sparse = bytes >= sparse_from_bytes && bytes > dense_bytes();
+    if (!sparse && bytes >= huge_page_bytes) alignment = larger_of(alignment, huge_page_bytes);
     const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
-    const bool sparse = page_count << page_shift >= sparse_from_bytes;
     Span* run = sparse ? nullptr : find(fresh, searched_pages);
     if (!run) run = find(clean, searched_pages);
-    if (!run) run = map_segment(searched_pages, !sparse);
+    if (!run) run = map_segment(searched_pages, bytes < sparse_from_bytes);
     Span* span = run ? carve(run, page_count, alignment) : nullptr;
+    if (span && !sparse && bytes >= huge_page_bytes) make_huge(span);
     if (span && span->page_count > page_count) {
       const size_t more = (span->page_count - page_count) << page_shift;
       if (pages_.take(more)) return span;
@@ -415,9 +452,41 @@ class PageHeap {
     return span;
   }
 
+  // A large block that will be filled takes one fault for each 2 MiB. It is aligned to that, and nothing beyond it
+  // becomes resident.
+  static void make_huge(Span* span) {
+    const size_t bytes = round_down(span->bytes(), huge_page_bytes);
+    if (span->start % huge_page_bytes != 0 || !pages_.make_huge(pointer_to(span->start), bytes)) return;
+    Map::set_huge(span->start, bytes);
+  }
+
+  // Up to which size a large block is expected to be written in full: a few times what was seen to be, or what hardly
+  // matters if it is not. Anything larger may be a table that stays empty for the most part.
+  static size_t dense_bytes() { return larger_of(4 * seen_dense_bytes_, live_pages_ << page_shift >> 4); }
+  // Whether a large block seems to have been written from one end to the other, as far as a few words tell.
+  static bool is_filled(const Span* span) {
+    constexpr size_t probes = 8;
+    for (size_t i = 0; i < probes; i++) {
+      const size_t at = round_down(span->bytes() / probes * i + span->bytes() / probes / 2, page_bytes);
+      const auto* words = pointer_to<const volatile uint64_t>(span->start + at);
+      uint64_t found = 0;
+      for (size_t word = 0; word < 8; word++) found |= words[word];
+      if (found == 0) return false;
+    }
+    return true;
+  }
+  static void learn_density(size_t bytes, bool filled) {
+    if (filled) {
+      seen_dense_bytes_ = larger_of(seen_dense_bytes_, bytes);
+    } else {
+      seen_dense_bytes_ = smaller_of(seen_dense_bytes_, bytes / 8);
+    }
+  }
+
   static Span* map_segment(size_t page_count, bool for_blocks) {
     const size_t needed = page_count << page_shift;
-    size_t bytes = larger_of(first_segment_bytes, round_down(reserved_pages_ << (page_shift - 3), 2_MiB));
+    const size_t least_bytes = reserved_pages_ < (4_MiB >> page_shift) ? first_segment_bytes : huge_page_bytes;
+    size_t bytes = larger_of(least_bytes, round_down(reserved_pages_ << (page_shift - 3), huge_page_bytes));
     bytes = larger_of(needed, smaller_of(bytes, largest_segment_bytes));
     Segment segment = pages_.map(bytes, for_blocks);
     if (!segment.start && bytes > needed) {
@@ -435,6 +504,7 @@ class PageHeap {
     lowest_ = smaller_of(lowest_, start);
     highest_ = larger_of(highest_, start + bytes);
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
+    if (segment.huge) Map::set_huge(start, bytes);
     span->zeroed = true;
     span = join(span, state);
     insert(span, state);
@@ -495,33 +565,66 @@ class PageHeap {
     while (oldest_ && now_ms - oldest_->age.freed_ms >= keep_ms) purge_run(oldest_);
   }
 
-  // The oldest runs first, at least `page_count` pages where there are as many; answers how many.
+  // The oldest runs first, at least `page_count` pages where there are as many; answers how many. Of huge pages only
+  // whole ones: taking one apart costs more than it gives.
   static size_t purge_locked(size_t page_count) {
+    size_t purged = purge_oldest(page_count, true);
+    if (purged < page_count) purged += purge_oldest(page_count - purged, false);
+    return purged;
+  }
+  static size_t purge_oldest(size_t page_count, bool whole_only) {
     size_t purged = 0;
-    while (oldest_ && purged < page_count) {
-      Span* run = oldest_;
+    unsigned passed_over = 0;
+    for (Span* run = oldest_; run && purged < page_count;) {
       const size_t wanted = page_count - purged;
-      // The front of a run is what is allocated next: of a long one, only as much of the end as must go.
-      if (run->page_count > wanted + (256_KiB >> page_shift)) {
-        Span* tail = new_span(run->end() - (wanted << page_shift), wanted);
-        if (tail) {
-          const uint64_t freed_ms = run->age.freed_ms;
-          remove(run);
-          run->page_count -= static_cast<uint32_t>(wanted);
-          run->state = SpanState::large;
-          tail->state = SpanState::large;
-          Map::set_ends(run);
-          Map::set_ends(tail);
-          insert_dirty(run, freed_ms);
-          purged += tail->page_count;
-          purge_unlisted(tail);
+      uintptr_t from = run->start;
+      uintptr_t to = run->end();
+      const bool huge = whole_only && Map::touches_huge(from, run->bytes());
+      if (huge) {
+        from = round_up(from, huge_page_bytes);
+        to = round_down(to, huge_page_bytes);
+        if (from >= to) {
+          if (++passed_over == 64) break;
+          run = run->age.newer;
           continue;
         }
       }
-      purged += run->page_count;
-      purge_run(run);
+      // The front of a run is what is allocated next: of a long one, only as much of the end as must go.
+      const size_t grain = huge ? huge_page_bytes : page_bytes;
+      if (to - from > (wanted << page_shift) + 256_KiB) from = to - round_up(wanted << page_shift, grain);
+      Span* part = cut_out(run, from, to);
+      if (!part) break;
+      purged += part->page_count;
+      purge_unlisted(part);
+      run = oldest_;
     }
     return purged;
+  }
+  // A part of a dirty run, out of every list; what is left of it stays where it is, as old as it was.
+  static Span* cut_out(Span* run, uintptr_t from, uintptr_t to) {
+    const uint64_t freed_ms = run->age.freed_ms;
+    const uintptr_t end = run->end();
+    Span* tail = to < end ? new_span(to, (end - to) >> page_shift) : nullptr;
+    Span* part = from > run->start ? new_span(from, (to - from) >> page_shift) : run;
+    if ((to < end && !tail) || !part) {
+      if (tail) retire(tail);
+      return nullptr;
+    }
+    remove(run);
+    run->state = part->state = SpanState::large;
+    if (part != run) run->page_count = static_cast<uint32_t>((from - run->start) >> page_shift);
+    part->page_count = static_cast<uint32_t>((to - from) >> page_shift);
+    Map::set_ends(part);
+    if (tail) {
+      tail->state = SpanState::large;
+      Map::set_ends(tail);
+      insert_dirty(tail, freed_ms);
+    }
+    if (part != run) {
+      Map::set_ends(run);
+      insert_dirty(run, freed_ms);
+    }
+    return part;
   }
   static void purge_run(Span* run) {
     remove(run);
@@ -538,7 +641,7 @@ class PageHeap {
     if (purged) {
       pages_.give_back(run->bytes());
       run->zeroed = pages_.purged_reads_zero();
-      insert_free(run, SpanState::clean);
+      insert_free(run, Map::holds_huge(run->start, run->bytes()) ? SpanState::fresh : SpanState::clean);
     } else {
       // Locked pages (mlockall) cannot be purged: they are used again, and not asked about again for a while.
       insert_dirty(run, Os::now_ms());
@@ -592,6 +695,7 @@ class PageHeap {
   static inline size_t peak_pages_;
   static inline size_t purged_pages_;
   static inline size_t missed_pages_;
+  static inline size_t seen_dense_bytes_;
   static inline uint64_t purged_ms_;
   static inline uint64_t missed_ms_;
   static inline uint64_t next_maintenance_ms_;

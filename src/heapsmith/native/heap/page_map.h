@@ -18,6 +18,7 @@ struct PageMapLeaf {
 
   uint8_t class_index[pages];  // 0: no block of a size class starts or lies here
   Span* span[pages];           // right for every page of a span of blocks, else for the first and last of a run
+  bool huge[pages * page_bytes / huge_page_bytes];  // advised to become one huge page
 };
 
 template <OperatingSystem Os>
@@ -78,6 +79,23 @@ class PageMap {
   static void forget(uintptr_t start, size_t bytes) {
     for (uintptr_t at = start; at < start + bytes; at += page_bytes)
       if (span_of(at)) set_span(at, nullptr);  // the inside of a large block was never written: let it stay so
+    for (uintptr_t at = round_down(start, huge_page_bytes); at < start + bytes; at += huge_page_bytes)
+      if (leaf_of(at)) leaf_of(at)->huge[huge_page_of(at)] = false;
+  }
+  // Of whole huge pages.
+  static void set_huge(uintptr_t start, size_t bytes) {
+    for (uintptr_t at = start; at < start + bytes; at += huge_page_bytes)
+      leaf_of(at)->huge[huge_page_of(at)] = true;
+  }
+  // Whether any huge page was advised that lies in the range as a whole.
+  static bool holds_huge(uintptr_t start, size_t bytes) {
+    for (uintptr_t at = round_up(start, huge_page_bytes); at + huge_page_bytes <= start + bytes; at += huge_page_bytes)
+      if (PageMapLeaf* leaf = leaf_of(at); leaf && leaf->huge[huge_page_of(at)]) return true;
+    return false;
+  }
+  static bool touches_huge(uintptr_t start, size_t bytes) {
+    const uintptr_t from = round_down(start, huge_page_bytes);
+    return holds_huge(from, round_up(start + bytes, huge_page_bytes) - from);
   }
   // Calls `visit` with the first address of every leaf that describes addresses of a range: the root itself is not
   // touched beyond, for most of it was never written.
@@ -90,6 +108,8 @@ class PageMap {
   static size_t reserved_bytes() { return load_relaxed(leaves_mapped_) * sizeof(PageMapLeaf); }
 
  private:
+  static size_t huge_page_of(uintptr_t address) { return page_of(address) / (huge_page_bytes / page_bytes); }
+
   static inline PageMapLeaf* root_[leaves];
   static inline size_t leaves_mapped_;
 };

@@ -39,9 +39,9 @@ struct ThreadCache {
   FreeList lists[Classes::index_count];
   Batch spares[Classes::index_count];
   uint32_t told_cached[Classes::index_count];  // blocks held here when the listener was last told
-  bool used[Classes::index_count];  // since the last maintenance, as far as the slow paths can tell
-  uint8_t class_set;                // everybody's, or that of this thread's name
-  bool set_by_call;                 // the name does not matter any more
+  bool used[Classes::index_count];             // since the last maintenance, as far as the slow paths can tell
+  uint8_t class_set;                           // everybody's, or that of this thread's name
+  bool set_by_call;                            // the name does not matter any more
   bool attached;
   bool busy;  // in a slow path: the lists may be between two states
   unsigned victim;

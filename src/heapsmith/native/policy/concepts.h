@@ -72,6 +72,8 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.take(bytes) } -> Same<bool>;
   { pages.give_back(bytes) };
   { pages.touch(start, bytes) };
+  { pages.make_huge(start, bytes) } -> Same<bool>;
+  requires Same<decltype(T::makes_huge), const bool>;
   { pages.keep_bytes(bytes) } -> Same<size_t>;
   { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;

@@ -16,6 +16,7 @@ using os::append;
 using os::kPathBytes;
 
 Region region;
+bool is_small_region = false;
 BoundedLock slots_lock;
 
 namespace {
@@ -110,7 +111,7 @@ bool back_first_pages() {
 }
 
 bool map_region(int file) {
-  mapped_bytes = os::address_space_is_limited() ? kBytesUnderAddressLimit : wire::kRegionBytes;
+  mapped_bytes = os::address_space_is_limited() || is_small_region ? kBytesUnderAddressLimit : wire::kRegionBytes;
   const size_t largest_bytes = os::largest_file_bytes() / kRevealBytes * kRevealBytes;
   if (file >= 0 && mapped_bytes > largest_bytes) mapped_bytes = largest_bytes;
   if (mapped_bytes < kRevealBytes) return false;

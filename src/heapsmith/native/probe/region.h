@@ -22,6 +22,8 @@ struct Region {
 };
 
 extern Region region;
+// Set before it is made: room for a thousand threads, not for sixteen thousand. The others share a slot.
+extern bool is_small_region;
 
 // Guards the slots' owners, their free list and the ended counters' totals.
 extern BoundedLock slots_lock;

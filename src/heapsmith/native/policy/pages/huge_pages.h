@@ -43,6 +43,7 @@ template <size_t after_bytes, bool reserved = false, OperatingSystem Os = Linux>
 struct HugePages {
   template <class Below>
   struct Over : Forward<Below> {
+    static constexpr bool makes_huge = true;
     size_t mapped_bytes = 0;
 
     Segment map(size_t bytes, bool for_blocks) {
@@ -52,8 +53,13 @@ struct HugePages {
                         knobs.huge_pages != HugePageWish::off;
       const Segment segment =
           huge ? map_huge_segment<Os>(this->below, bytes, reserved) : this->below.map(bytes, for_blocks);
-      if (segment.start) mapped_bytes += bytes;
+      if (segment.start && for_blocks) mapped_bytes += bytes;
       return segment;
+    }
+
+    // `start` and `bytes` are multiples of the size of a huge page.
+    bool make_huge(void* start, size_t bytes) {
+      return knobs.huge_pages != HugePageWish::off && Os::advise_huge_pages(start, bytes);
     }
   };
 };

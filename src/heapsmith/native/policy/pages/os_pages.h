@@ -11,6 +11,7 @@ namespace hs {
 template <OperatingSystem Os = Linux>
 struct OsPages {
   static constexpr size_t unlimited_bytes = ~size_t{0};
+  static constexpr bool makes_huge = false;
 
   Segment map(size_t bytes, bool) { return {Os::map(bytes), false}; }
   bool release(void* start, size_t bytes) { return Os::unmap(start, bytes); }
@@ -20,6 +21,7 @@ struct OsPages {
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void*, size_t) {}
+  bool make_huge(void*, size_t) { return false; }
   size_t keep_bytes(size_t) { return unlimited_bytes; }
   size_t rest_bytes(size_t) { return unlimited_bytes; }
   uint64_t keep_ms() { return ~uint64_t{0}; }

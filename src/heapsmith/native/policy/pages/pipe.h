@@ -24,6 +24,7 @@ using Pipe = typename detail::Piped<Source, Stages...>::Type;
 // Everything handed on; a stage replaces what it is for.
 template <class Below>
 struct Forward {
+  static constexpr bool makes_huge = Below::makes_huge;
   Below below;
 
   Segment map(size_t bytes, bool for_blocks) { return below.map(bytes, for_blocks); }
@@ -33,6 +34,7 @@ struct Forward {
   bool take(size_t bytes) { return below.take(bytes); }
   void give_back(size_t bytes) { below.give_back(bytes); }
   void touch(void* start, size_t bytes) { below.touch(start, bytes); }
+  bool make_huge(void* start, size_t bytes) { return below.make_huge(start, bytes); }
   size_t keep_bytes(size_t live_bytes) { return below.keep_bytes(live_bytes); }
   size_t rest_bytes(size_t live_bytes) { return below.rest_bytes(live_bytes); }
   uint64_t keep_ms() { return below.keep_ms(); }

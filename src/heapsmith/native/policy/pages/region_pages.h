@@ -14,6 +14,7 @@ namespace hs {
 
 struct RegionPages {
   static constexpr size_t unlimited_bytes = ~size_t{0};
+  static constexpr bool makes_huge = false;
 
   static void give(void* start, void* end) {
     next_ = round_up(address_of(start), page_bytes);
@@ -34,6 +35,7 @@ struct RegionPages {
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void*, size_t) {}
+  bool make_huge(void*, size_t) { return false; }
   size_t keep_bytes(size_t) { return unlimited_bytes; }
   size_t rest_bytes(size_t) { return unlimited_bytes; }
   uint64_t keep_ms() { return ~uint64_t{0}; }

@@ -5,6 +5,7 @@
 #include "policy/cache/bounded_cache.h"
 #include "policy/lock/futex_lock.h"
 #include "policy/pages/at_start.h"
+#include "policy/pages/huge_pages.h"
 #include "policy/pages/os_pages.h"
 #include "policy/pages/pipe.h"
 #include "policy/pages/purge_after.h"
@@ -15,8 +16,8 @@ namespace hs {
 
 inline constexpr char spec_name[] = "default";
 using SpecSizes = Geometric<16, 262144, 8>;
-using SpecPages = Pipe<OsPages<>, PurgeAfter<500, 4194304, 1>, AtStart>;
-using SpecBlocks = Heap<SpecSizes, BoundedCache<524288, 4096, 128>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
+using SpecPages = Pipe<OsPages<>, HugePages<4194304, false>, PurgeAfter<500, 4194304, 1>, AtStart>;
+using SpecBlocks = Heap<SpecSizes, BoundedCache<1048576, 16384, 256>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
 using SpecHeap = SpecBlocks;
 
 // What Python promised.
