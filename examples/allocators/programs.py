@@ -91,7 +91,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(words: list[str], environment: Environment, port: int) -> Generator[subprocess.Popen[bytes], None, None]:
+def serving(
+    words: list[str], environment: Environment, port: int
+) -> Generator[subprocess.Popen[bytes], None, None]:
     server = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(400):

@@ -151,6 +151,9 @@ def machine_of(preset: str) -> type[RuleBasedStateMachine]:
 def test_any_sequence_of_calls_agrees_with_the_model(preset: str) -> None:
     case: Any = machine_of(preset).TestCase
     case.settings = settings(
-        max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+        max_examples=25,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     case("runTest").runTest()

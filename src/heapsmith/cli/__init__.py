@@ -35,6 +35,7 @@ VERBS: Final = {
     "report": "Tell what happened in a recorded run, and where.",
     "leaks": "What was still live at exit, by place.",
     "diff": "What grew and what shrank between two recordings.",
+    "tune": "Design a heap for recorded programs, and verify that it earns its place.",
     "forge": "Make a heap from its description.",
     "check": "Hold an allocator against the contract of malloc, or the statistics call against its promises.",
     "bench": "Measure heapsmith itself.",

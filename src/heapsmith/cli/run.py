@@ -64,6 +64,12 @@ def run(
     python_objects: Annotated[
         bool, Parameter(help="Count CPython's own objects, which malloc never sees.")
     ] = True,
+    shadow: Annotated[
+        str | None,
+        Parameter(
+            help="Keep its own allocator, and say at the end what this heap (SPEC.toml, a preset) would have held."
+        ),
+    ] = None,
     json: Annotated[
         Path | None,
         Parameter(
@@ -78,6 +84,8 @@ def run(
 
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
+    if shadow is not None:
+        return _run_in_shadow(command, shadow, json)
     auto = compute_auto_limit() if limit == "auto" else None
     heap, variables = _subject_of(allocator)
     wishes = Wishes(
@@ -124,6 +132,22 @@ def run(
     if result.exit.signal is not None:
         return 128 + result.exit.signal
     return result.exit.code or 0
+
+
+def _run_in_shadow(command: Sequence[str], heap: str, json: Path | None) -> int:
+    # The simulator takes a while to load, and few runs need it.
+    from heapsmith.show.shadow import render_shadow
+    from heapsmith.spec import load_spec
+    from heapsmith.tune.shadow import run_in_shadow
+
+    spec = load_spec(heap)
+    if json is not None:
+        _must_be_writable(json)
+    result = run_in_shadow(command, spec)
+    Console(stderr=True, highlight=False).print(render_shadow(result))
+    if json is not None:
+        _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+    return result.exit_code or 0
 
 
 def _subject_of(allocator: str | None) -> tuple[Path | None, dict[str, str]]:
