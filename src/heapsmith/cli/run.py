@@ -146,7 +146,7 @@ def _run_in_shadow(command: Sequence[str], heap: str, json: Path | None) -> int:
     result = run_in_shadow(command, spec)
     Console(stderr=True, highlight=False).print(render_shadow(result))
     if json is not None:
-        _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+        _write(json, encode_json(result))
     return result.exit_code or 0
 
 
