@@ -103,7 +103,10 @@ def summary_table(suites: Sequence[Suite]) -> Table:
     for suite in suites:
         times, memories = mean_ratios([suite]), mean_ratios([suite], resident=True)
         rows.append(
-            [f"`{suite.name}`", *(f"{_plain(times.get(n))} / {_plain(memories.get(n))}" for n in names)]
+            [
+                f"`{suite.name}`",
+                *(f"{_plain(times[n])} / {_plain(memories.get(n))}" if n in times else "" for n in names),
+            ]
         )
     return Table(
         "Geometric means over the workloads of each suite: time / peak resident memory, the system's malloc = 1.",
