@@ -172,7 +172,7 @@ def render_page(suites: Sequence[Suite], facts: Mapping[str, str], command: str)
         f"<p><code>{html.escape(command)}</code></p><ul class='quiet'>",
         *(f"<li>{html.escape(key)}: {html.escape(value)}</li>" for key, value in facts.items()),
         "</ul>",
-        summary_table(suites).page(),
+        summary_table(suites).page().replace("`", ""),
     ]
     if line := noise_line(suites):
         parts.append(f"<p>{html.escape(line)}</p>")
