@@ -70,7 +70,13 @@ def test_a_peer_that_crashes_is_shown_with_its_signal(tmp_path: Path) -> None:
         pytest.skip("there is no C compiler on this machine")
     source = tmp_path / "crash.c"
     source.write_text(
-        "#include <stdlib.h>\nvoid* malloc(size_t n) { (void)n; *(volatile int*)0 = 1; return 0; }\n"
+        "#include <stddef.h>\n"
+        "extern void* __libc_malloc(size_t);\n"
+        "void* malloc(size_t bytes) {\n"
+        "  static volatile int calls;\n"
+        "  if (++calls > 100000) *(volatile int*)0 = 1;\n"
+        "  return __libc_malloc(bytes);\n"
+        "}\n"
     )
     library = tmp_path / "crash.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-fno-builtin", source, "-o", library], check=True)

@@ -103,7 +103,10 @@ def summary_table(suites: Sequence[Suite]) -> Table:
     for suite in suites:
         times, memories = mean_ratios([suite]), mean_ratios([suite], resident=True)
         rows.append(
-            [f"`{suite.name}`", *(f"{_plain(times.get(n))} / {_plain(memories.get(n))}" for n in names)]
+            [
+                f"`{suite.name}`",
+                *(f"{_plain(times[n])} / {_plain(memories.get(n))}" if n in times else "" for n in names),
+            ]
         )
     return Table(
         "Geometric means over the workloads of each suite: time / peak resident memory, the system's malloc = 1.",
@@ -169,7 +172,7 @@ def render_page(suites: Sequence[Suite], facts: Mapping[str, str], command: str)
         f"<p><code>{html.escape(command)}</code></p><ul class='quiet'>",
         *(f"<li>{html.escape(key)}: {html.escape(value)}</li>" for key, value in facts.items()),
         "</ul>",
-        summary_table(suites).page(),
+        summary_table(suites).page().replace("`", ""),
     ]
     if line := noise_line(suites):
         parts.append(f"<p>{html.escape(line)}</p>")

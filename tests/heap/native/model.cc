@@ -11,6 +11,7 @@
 
 #include "heap/heap.h"
 #include "policy/cache/bounded_cache.h"
+#include "policy/pages/huge_pages.h"
 #include "policy/pages/limit.h"
 #include "policy/pages/os_pages.h"
 #include "policy/pages/purge_after.h"
@@ -35,11 +36,15 @@ struct FailingLinux : hs::Linux {
   static void* map(size_t bytes) { return fails() ? nullptr : Linux::map(bytes); }
   static bool unmap(void* start, size_t bytes) { return !fails() && Linux::unmap(start, bytes); }
   static bool purge(void* start, size_t bytes) { return !fails() && Linux::purge(start, bytes); }
+  static bool advise_huge_pages(void* start, size_t bytes) {
+    return !fails() && Linux::advise_huge_pages(start, bytes);
+  }
   static bool move(void* from, size_t bytes, void* to) { return !fails() && Linux::move(from, bytes, to); }
 };
 
 using Classes = hs::Geometric<16, 65536, 4>;
-using PagePolicy = hs::Pipe<hs::OsPages<FailingLinux>, hs::Limit<256 << 20>, hs::PurgeAfter<1, 65536, 4>>;
+using PagePolicy = hs::Pipe<hs::OsPages<FailingLinux>, hs::HugePages<1 << 20, false, FailingLinux>,
+                            hs::Limit<256 << 20>, hs::PurgeAfter<1, 65536, 4>>;
 template <class Remote>
 using Tested = hs::Heap<Classes, hs::BoundedCache<65536, 2048, 32>, Remote, PagePolicy, hs::FutexLock, hs::PlainLinks,
                         FailingLinux>;

@@ -483,11 +483,8 @@ class PageHeap {
     return true;
   }
   static void learn_density(size_t bytes, bool filled) {
-    if (filled) {
-      seen_dense_bytes_ = larger_of(seen_dense_bytes_, bytes);
-    } else {
-      seen_dense_bytes_ = smaller_of(seen_dense_bytes_, bytes / 8);
-    }
+    const size_t seen = seen_dense_bytes_;
+    store_relaxed(seen_dense_bytes_, filled ? larger_of(seen, bytes) : smaller_of(seen, bytes / 8));
   }
 
   static Span* map_segment(size_t page_count, bool for_blocks) {
