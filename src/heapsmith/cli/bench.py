@@ -13,11 +13,13 @@ from heapsmith.cli.local_suites import add_local_suites
 from heapsmith.errors import CheckError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
 from heapsmith.lab.comparison import Comparison
+from heapsmith.lab.record_cost import measure_record_cost
 from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import known_subjects, resolve_subject
 from heapsmith.lab.watch_cost import SUBJECTS, Subject, measure, prepared
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
 from heapsmith.show.benching import render_case, render_suites
+from heapsmith.show.record_cost import render_record_case, render_record_cost
 from heapsmith.show.statistics_cost import render_statistics_case, render_statistics_cost
 
 bench = App(
@@ -119,6 +121,31 @@ def stats(
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_statistics_cost(cases))
+
+
+@bench.command
+def record(
+    *names: Annotated[str, Parameter(help="Only these programs: loop, exchange, rows, objects.")],
+    runs: Annotated[int, Parameter(help="How often each program runs in each way.")] = 5,
+    json: Annotated[bool, Parameter(help="One JSON document on standard output.", negative="")] = False,
+) -> None:
+    """What recording costs the program, beside memray and heaptrack where they are installed.
+
+    Example: heapsmith bench record loop --runs 3
+    """
+    if runs < 1:
+        raise CheckError("--runs has to be 1 or more")
+    console = Console(stderr=True, highlight=False)
+    with console.status("measuring") as status:
+        cases = measure_record_cost(
+            names, runs, lambda case: console.print(render_record_case(case)), status.update
+        )
+    if json:
+        suites = [{"name": "record", "cases": cases}]
+        document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": suites}
+        print(msgspec.json.encode(document).decode())  # noqa: T201
+    else:
+        Console().print(render_record_cost(cases))
 
 
 add_local_suites(bench)

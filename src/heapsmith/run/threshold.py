@@ -9,7 +9,6 @@ from pathlib import Path
 from heapsmith.run.record import Recorder
 from heapsmith.units import format_bytes
 
-
 _begin = subprocess.Popen
 
 
