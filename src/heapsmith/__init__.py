@@ -43,6 +43,7 @@ _HOMES: Final = {
     "Arena": "heapsmith.here",
     "LocalHeap": "heapsmith.here",
     "limit": "heapsmith.here",
+    "load_ipython_extension": "heapsmith.notebook",
     "mallinfo": "heapsmith.here",
     "numpy_heap": "heapsmith.here",
     "peak": "heapsmith.here",

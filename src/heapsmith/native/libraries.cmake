@@ -7,7 +7,7 @@ set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc 
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc)
 
 # What the allocator and the kernel tell without a probe.
-set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/recycle.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
@@ -33,7 +33,8 @@ set(seen
   ${native}/probe/thread.cc)
 foreach(preset default hardened low-latency pow2 small)
   add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_region.cc
-    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
+    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/libc_doors.cc
+    ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()
 function(add_native_program name)

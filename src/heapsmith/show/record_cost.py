@@ -39,4 +39,6 @@ def render_record_cost(cases: Sequence[RecordCase]) -> Table:
 
 
 def _ratio(spread: Spread) -> str:
+    if spread.low is None or spread.high is None:  # too few runs for an interval
+        return f"{spread.median:.2f}"
     return f"{spread.median:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
