@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,8 @@ def test_the_program_goes_on_when_the_recorder_is_killed(built: Build, tmp_path:
     assert process.stdout.read().strip() == "finished"
     process.wait()
     assert open_trace(path).processes[0].start.name == "sh"
+    for left in Path(f"/dev/shm/heapsmith-{os.getuid()}").glob(f"run-{process.pid}-*"):
+        shutil.rmtree(left)
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_program(built: Build, tmp_path: Path) -> None:

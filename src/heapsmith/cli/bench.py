@@ -17,8 +17,8 @@ from heapsmith.cli.local_suites import add_local_suites
 from heapsmith.errors import CheckError, HeapsmithError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench
 from heapsmith.lab.comparison import Comparison
-from heapsmith.lab.record_cost import measure_record_cost
 from heapsmith.lab.jobs import missing_for, select_workloads, spec_made_for
+from heapsmith.lab.record_cost import measure_record_cost
 from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import Subject, resolve_subject, select_subjects, versions
 from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
