@@ -19,14 +19,28 @@ PROBE = sorted(
     for path in (SOURCES / room).glob("*.cc")
     if path.name not in {"python.cc", "python_counted.cc"}  # they need an interpreter's names
 )
-SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE, "local_heap": []}
+# What records, and what reads it: both ends of the rings in one program.
+RINGS = sorted(
+    path
+    for room in ("drain", "os", "record")
+    for path in (SOURCES / room).glob("*.cc")
+    if path.name not in {"entries.cc", "mappings.cc", "python.cc"}  # they need the exported names
+)
+SOURCES_OF = {
+    "size_classes": [],
+    "follow": [],
+    "mappings": PROBE,
+    "accounts": PROBE,
+    "local_heap": [],
+    "rings": RINGS,
+}
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),
 }
 
 
-CASES = [*((name, "address") for name in SOURCES_OF), ("accounts", "thread")]
+CASES = [*((name, "address") for name in SOURCES_OF), ("accounts", "thread"), ("rings", "thread")]
 
 
 @pytest.mark.parametrize(("name", "sanitizer"), CASES)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,8 @@ def test_the_program_goes_on_when_the_recorder_is_killed(built: Build, tmp_path:
     assert process.stdout.read().strip() == "finished"
     process.wait()
     assert open_trace(path).processes[0].start.name == "sh"
+    for left in Path(f"/dev/shm/heapsmith-{os.getuid()}").glob(f"run-{process.pid}-*"):
+        shutil.rmtree(left)
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_program(built: Build, tmp_path: Path) -> None:
@@ -262,3 +265,16 @@ def test_nothing_is_left_in_memory(tmp_path: Path) -> None:
     Recording(["true"], tmp_path / "a.heap").wait()
     assert set(Path(f"/dev/shm/heapsmith-{os.getuid()}").glob(f"run-{os.getpid()}-*")) == before
     assert library("libheapsmith_record.so").exists()
+
+
+def test_a_python_block_that_shrinks_where_malloc_has_it_stays_mallocs(tmp_path: Path) -> None:
+    code = """
+blocks = [bytearray(600 + size) for size in range(300)]
+for block in blocks:
+    del block[:]
+    block += b"x" * 300
+    del block[20:]
+"""
+    for _ in range(3):
+        made = record(tmp_path / "a.heap", sys.executable, "-c", code, options=("--force",))
+        assert made.code == 0

@@ -18,6 +18,7 @@ from heapsmith.errors import CheckError, HeapsmithError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench
 from heapsmith.lab.comparison import Comparison
 from heapsmith.lab.jobs import missing_for, select_workloads, spec_made_for
+from heapsmith.lab.record_cost import measure_record_cost
 from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import Subject, resolve_subject, select_subjects, versions
 from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
@@ -26,6 +27,7 @@ from heapsmith.show.bench import build_cost_document, render_cost_row, render_co
 from heapsmith.show.bench_report import noise_line, render_page, write_page, write_report
 from heapsmith.show.benching import render_case, render_progress, render_suites
 from heapsmith.show.compare_page import check_page
+from heapsmith.show.record_cost import render_record_case, render_record_cost
 from heapsmith.show.statistics_cost import render_statistics_case, render_statistics_cost
 
 bench = App(
@@ -178,6 +180,31 @@ def stats(
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_statistics_cost(cases))
+
+
+@bench.command
+def record(
+    *names: Annotated[str, Parameter(help="Only these programs: loop, exchange, rows, objects.")],
+    runs: Annotated[int, Parameter(help="How often each program runs in each way.")] = 5,
+    json: Annotated[bool, Parameter(help="One JSON document on standard output.", negative="")] = False,
+) -> None:
+    """What recording costs the program, beside memray and heaptrack where they are installed.
+
+    Example: heapsmith bench record loop --runs 3
+    """
+    if runs < 1:
+        raise CheckError("--runs has to be 1 or more")
+    console = Console(stderr=True, highlight=False)
+    with console.status("measuring") as status:
+        cases = measure_record_cost(
+            names, runs, lambda case: console.print(render_record_case(case)), status.update
+        )
+    if json:
+        suites = [{"name": "record", "cases": cases}]
+        document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": suites}
+        print(msgspec.json.encode(document).decode())  # noqa: T201
+    else:
+        Console().print(render_record_cost(cases))
 
 
 add_local_suites(bench)

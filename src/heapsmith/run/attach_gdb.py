@@ -2,8 +2,7 @@
 
 import os
 import time
-
-import gdb  # type: ignore[import-not-found]
+from typing import Any
 
 ATTEMPTS = 50
 # Whoever is in one of these may hold a lock that loading a library needs.
@@ -13,9 +12,8 @@ BUSY = (
     "calloc",
     "realloc",
     "memalign",
-    "_int_",
+    "int_",
     "dl",
-    "_dl_",
     "arena",
     "mmap",
     "munmap",
@@ -24,57 +22,40 @@ BUSY = (
 )
 
 
-def say(line: str) -> None:
-    """Tell whoever started gdb."""
-    gdb.write(line + "\n")
-
-
-def is_quiet() -> bool:
+def is_quiet(gdb: Any) -> bool:
     """Whether no thread is inside the allocator or the dynamic linker."""
     for thread in gdb.selected_inferior().threads():
         thread.switch()
         frame, depth = gdb.newest_frame(), 0
         while frame is not None and depth < 12:
-            name = (frame.name() or "").lstrip("_")
-            if any(name.startswith(busy.lstrip("_")) for busy in BUSY):
+            if (frame.name() or "").lstrip("_").startswith(BUSY):
                 return False
             frame, depth = frame.older(), depth + 1
     return True
 
 
-def call(expression: str) -> int:
-    """Evaluate a call in the process."""
-    return int(gdb.parse_and_eval(expression))
-
-
-def main() -> None:
-    """Find a quiet moment, and begin."""
+def begin(gdb: Any) -> str:
+    """Find a quiet moment, and begin; answers what is to be said of it."""
     gdb.execute("set unwindonsignal on", to_string=True)
     for attempt in range(ATTEMPTS):
-        if is_quiet():
+        if is_quiet(gdb):
             break
         # Let it run on for a moment.
         gdb.execute("detach", to_string=True)
         time.sleep(0.002 * (attempt + 1))
         gdb.execute("attach " + os.environ["HEAPSMITH_PID"], to_string=True)
     else:
-        say("heapsmith: no moment was found in which it is not inside its allocator")
-        return
-    first = sorted(gdb.selected_inferior().threads(), key=lambda thread: thread.num)[0]
-    first.switch()
+        return "no moment was found in which it is not inside its allocator"
+    min(gdb.selected_inferior().threads(), key=lambda thread: thread.num).switch()
     library = os.environ["HEAPSMITH_ATTACH_LIBRARY"]
-    handle = call(f'((void *(*)(const char *, int))dlopen)("{library}", 2)')
-    if handle == 0:
-        say("heapsmith: the library cannot be loaded into it (another C library, or another system's files)")
-        return
+    if int(gdb.parse_and_eval(f'((void *(*)(const char *, int))dlopen)("{library}", 2)')) == 0:
+        return "the library cannot be loaded into it (another C library, or another system's files)"
     directory = os.environ["HEAPSMITH_ATTACH_DIRECTORY"]
-    answer = call(f'((int (*)(const char *))hs_record_start)("{directory}")')
-    if answer == 0:
-        say("heapsmith: recording")
-    elif answer == 1:
-        say("heapsmith: it is being recorded already")
-    else:
-        say("heapsmith: it may not share memory with the recorder")
+    answer = int(gdb.parse_and_eval(f'((int (*)(const char *))hs_record_start)("{directory}")'))
+    return ("recording", "it is being recorded already", "it may not share memory with the recorder")[answer]
 
 
-main()
+if __name__ == "__main__":
+    import gdb  # type: ignore[import-not-found]
+
+    gdb.write(f"heapsmith: {begin(gdb)}\n")

@@ -189,16 +189,6 @@ class Recorder:
             if number == 0:
                 self._put(self._writer.write_marks, image.index, [Mark(time_ns=self.now_ns(), name=name)])
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more can be written."""
-        return self._failed
-
-    @property
-    def processes_alive(self) -> int:
-        """Process images that are still being read."""
-        return len(self._images)
-
     def now_ns(self) -> int:
         """Time since the start of the trace."""
         return time.monotonic_ns() - self._drain.start_ns
@@ -476,7 +466,6 @@ class Recording:
             raise
 
         self.recorder.exit_of = self._exit_of
-        self._is_given_up = False
 
     def _exit_of(self, pid: int) -> Exit | None:
         return self._launched.wait(1.0) if pid == self._launched.pid else None
@@ -485,10 +474,6 @@ class Recording:
         """Pass a signal on to the launched process, if it still runs."""
         self._launched.send_signal(number)
 
-    def give_up(self) -> None:
-        """End the recording; the program goes on without."""
-        self._is_given_up = True
-
     def wait(self, on_look: Callable[[Recorder], None] | None = None) -> RecordResult:
         """Record until the launched process ends.
 
@@ -496,13 +481,11 @@ class Recording:
             on_look: Called a few times a second.
         """
         try:
-            while self._launched.wait(0) is None and not self._is_given_up:
+            while self._launched.wait(0) is None:
                 self.recorder.look()
                 if on_look:
                     on_look(self.recorder)
             self.recorder.finish()
-            while self._launched.wait(1.0) is None:
-                pass
         finally:
             self.recorder.close()
             self._launched.close()

@@ -250,9 +250,9 @@ uint64_t Process::read_ring(uint32_t number, uint64_t until_stamp, const Clock& 
 void Process::finish_ring(uint32_t number) {
   wire::Ring& ring = rings_[number];
   const Reading& reading = readings_[number];
-  if (load_relaxed(ring.read_words) != reading.read) store_release(ring.read_words, reading.read);
-  __atomic_thread_fence(__ATOMIC_SEQ_CST);
-  if (load_relaxed(ring.is_waiting) != 0) {
+  // In one order with the waiting thread's, which says that it waits and then looks at this.
+  if (load_relaxed(ring.read_words) != reading.read) store_sequential(ring.read_words, reading.read);
+  if (load_sequential(ring.is_waiting) != 0) {
     store_relaxed(ring.is_waiting, 0u);
     __atomic_fetch_add(&ring.room_sequence, 1u, __ATOMIC_RELEASE);
     syscall(SYS_futex, &ring.room_sequence, FUTEX_WAKE, INT32_MAX, nullptr, nullptr, 0);

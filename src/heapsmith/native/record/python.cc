@@ -46,8 +46,10 @@ void* reallocate(void* context, void* block, size_t bytes) {
   auto& from = *static_cast<PyMemAllocatorEx*>(context);
   if (block == nullptr) return allocate(context, bytes);
   if (!is_in_pool(block)) {
-    // From malloc; where it shrinks into a pool, the block in the pool is a new one.
-    return born(RecordOperation::kAllocate, from.reallocate(from.context, block, bytes), bytes);
+    // From malloc, where it stays unless it shrinks into a pool; or from a pool that is not known, which may be so.
+    void* moved = from.reallocate(from.context, block, bytes);
+    if (moved == nullptr || !is_in_pool(moved)) return moved;
+    return born(RecordOperation::kAllocate, moved, bytes);
   }
   const size_t old_bytes = object_bytes(block);
   const record::Move move(true, block);

@@ -233,8 +233,6 @@ void put_mark(const char* name) {
   put_slowly(mark, 0);
 }
 
-void leave_out_thread() { this_ring.is_lost = true; }
-
 void fork_child() {
   if (state == kNotOpen) return;
   rings_lock.reset();

@@ -136,8 +136,6 @@ bool begin_again();
 bool is_recording();
 // Names this moment.
 void put_mark(const char* name);
-// This thread's doings are not the program's.
-void leave_out_thread();
 
 extern void (*on_recording_open)();
 

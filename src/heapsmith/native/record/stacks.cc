@@ -33,8 +33,8 @@ struct Memo {
   bool uses_bp;
 };
 constexpr uint32_t kWays = 4;
-constexpr uint32_t kSetBits = 9;
-constexpr uint32_t kRoomWords = 512 * 1024;
+constexpr uint32_t kSetBits = 8;
+constexpr uint32_t kRoomWords = 128 * 1024;
 
 // Of a thread: its stacks by where they were captured, and its last one, outermost first, for most of the next is the same.
 struct Memory {

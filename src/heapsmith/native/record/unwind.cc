@@ -428,20 +428,21 @@ HS_FAST_PATH Rule find_rule(uintptr_t pc) {
   return find_rule_slowly(pc);
 }
 
-// Where a chain of frames without tables may be followed to: the end of this thread's stack.
+// How far up this thread's stack goes; on a stack of the program's own making nobody knows, and frames have to be small.
 uintptr_t stack_end(uintptr_t sp) {
   constexpr uintptr_t kLargestStack = 1u << 30;
+  constexpr uintptr_t kUnknownStack = 1u << 20;
   const auto thread = reinterpret_cast<uintptr_t>(__builtin_thread_pointer());
   if (thread > sp && thread - sp < kLargestStack) return thread;
   const auto first = &__libc_stack_end == nullptr ? 0 : reinterpret_cast<uintptr_t>(__libc_stack_end);
-  return first > sp && first - sp < kLargestStack ? first : 0;
+  return first > sp && first - sp < kLargestStack ? first : sp + kUnknownStack;
 }
 
 }  // namespace
 
 uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& trail) {
-  constexpr uintptr_t kLargestFrame = 64u << 20;
   const uintptr_t from = at.sp;
+  const uintptr_t end = stack_end(at.sp);
   uint32_t count = 0;
   // Where bp was read from, until somebody relies on it; 0: nowhere yet, or told already.
   uintptr_t bp_place = 0;
@@ -473,7 +474,7 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
       case kThroughBase: {
         rely_on_bp();
         const uintptr_t through = at.bp + static_cast<uintptr_t>(rule.frame_offset());
-        if (through < at.sp || through - at.sp > kLargestFrame) return count;
+        if (through < at.sp || through >= end) return count;
         frame = *reinterpret_cast<const uintptr_t*>(through);
         trail.add(from, through, frame);
         break;
@@ -481,16 +482,17 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
       case kChain:
         rely_on_bp();
         frame = at.bp + 16;
-        if (at.bp < at.sp || frame > stack_end(at.sp)) return count;
+        if (at.bp < at.sp) return count;
         break;
       default:
         return count;
     }
-    if (frame <= at.sp || frame - at.sp > kLargestFrame || frame % 8 != 0) return count;
+    if (frame <= at.sp || frame > end || frame % 8 != 0) return count;
     const int64_t base_words = rule.base_words();
     if (base_words != 0) {
       if (base_words == -32768) rely_on_bp();
       bp_place = base_words == -32768 ? at.bp : frame + static_cast<uintptr_t>(base_words * 8);
+      if (bp_place < from || bp_place >= end) return count;
       at.bp = *reinterpret_cast<const uintptr_t*>(bp_place);
       is_bp_first = false;
     }
