@@ -490,7 +490,7 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
         # Only what was live before and is free now can be a matter of fragmentation; the rest is code, stacks and the like.
         line = figures.time_line
         assert line is not None
-        highest = np.maximum.accumulate(line.usable_live_bytes)
+        highest: Floats = np.maximum.accumulate(line.usable_live_bytes)
         place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(highest) - 1)
         extra = np.minimum(resident, highest[place_in_line]) - explained
         # The first look of all may be before anything was counted; what matters is what stays.
