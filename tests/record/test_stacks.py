@@ -44,7 +44,7 @@ def name_frame(trace: Trace, number: int, program: Path, symbols: list[tuple[int
     module = int(frame["a"])
     if module < len(trace.modules) and Path(trace.modules[module].path) == program:
         for address, size, name in symbols:
-            if address <= int(frame["b"]) < address + size:
+            if address <= int(frame["b"]) - 1 < address + size:  # what it returns to is behind the call
                 return name
     return "?"
 

@@ -9,8 +9,11 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
+from heapsmith.run.attach import Interrupted
+from heapsmith.run.attach import attach as attach_to
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.record import Recording, RecordWishes, exit_code_of
+from heapsmith.run.threshold import Threshold
 from heapsmith.show.recorded import render_record_summary
 from heapsmith.units import parse_bytes
 from heapsmith.wire.recording import OnFull, StackMode
@@ -37,6 +40,15 @@ def record(
             help="What a thread does that is ahead of the recorder: wait for it, or drop events and count them."
         ),
     ] = "wait",
+    dump_above: Annotated[
+        str | None,
+        Parameter(
+            help="Write a report (FILE.heap.html) once live bytes have crossed this, before anybody kills the program."
+        ),
+    ] = None,
+    attach: Annotated[
+        int | None, Parameter(help="Record this running process instead, until it ends or Ctrl-C; needs gdb.")
+    ] = None,
     force: Annotated[bool, Parameter(negative="", help="Replace the file if it is there.")] = False,
     python_objects: Annotated[
         bool, Parameter(help="Record CPython's own objects, which malloc never sees.")
@@ -58,10 +70,19 @@ def record(
         python_objects=python_objects,
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    recording = Recording(command, output, wishes, force=force)
-    with SignalsPassedOn(recording):
-        result = recording.wait()
+    threshold = Threshold(parse_bytes(dump_above), output) if dump_above else None
+    if attach is not None:
+        if command:
+            raise RunError("--attach takes no command", hint="leave out what follows `--`")
+        with Interrupted() as interrupted:
+            result = attach_to(attach, output, wishes, force=force, is_over=lambda: interrupted.times > 0)
+    else:
+        recording = Recording(command, output, wishes, force=force)
+        with SignalsPassedOn(recording):
+            result = recording.wait(threshold.look if threshold else None)
     for note in result.notes:
         console.print(f"heapsmith: {note}")
+    if threshold is not None and threshold.report is not None:
+        console.print(f"heapsmith: live bytes crossed {dump_above}: {threshold.wait()}")
     console.print(f"heapsmith: {render_record_summary(result, output)}")
     return exit_code_of(result.exit)

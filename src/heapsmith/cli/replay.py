@@ -7,17 +7,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from heapsmith.errors import HeapsmithError
+from heapsmith.errors import EXIT_FAILED, HeapsmithError
 from heapsmith.lab.compare import compare
 from heapsmith.lab.ledger import describe_machine
 from heapsmith.lab.replay.speed import read_speed
 from heapsmith.lab.replay.stage import set_stage
+from heapsmith.lab.replay.validation import validate as compute_validation
 from heapsmith.show.compare_page import check_page, write_page
 from heapsmith.show.replaying import build_replay_document, render_replay
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.trials_progress import TrialsProgress
 from heapsmith.trace import open_trace
-from heapsmith.tune.heaps import choose_heaps
+from heapsmith.tune.heaps import choose_players
 from heapsmith.tune.objective import Objective, recommend
 from heapsmith.units import parse_seconds
 
@@ -45,6 +46,9 @@ def replay(
     ] = None,
     objective: Annotated[Objective, Parameter(help="what the recommendation weighs more")] = "balanced",
     timeout: Annotated[str, Parameter(help="end a replay that takes longer; it counts as hung")] = "10min",
+    validate: Annotated[
+        bool, Parameter(help="compare with the recorded run's memory as well; exit 1 beyond 5 %", negative="")
+    ] = False,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")
     ] = None,
@@ -59,7 +63,7 @@ def replay(
         raise HeapsmithError(f"--runs {runs} measures nothing", hint="5 tell differences from noise")
     check_page(output)
     recording = open_trace(trace)
-    candidates = choose_heaps(allocator)
+    candidates = choose_players(allocator)
     with TrialsProgress(1.0, "reading the trace", 1.0) as progress, set_stage(
         recording, speed=pace, pid=pid, candidates=candidates, timeout_s=parse_seconds(timeout),
         progress=progress.advance,
@@ -70,11 +74,26 @@ def replay(
             begins=lambda candidate: progress.say(f"replaying on {candidate.label}"),
         )
         comparison = compare(laboratory, candidates, runs)
+        validation = (
+            compute_validation(
+                recording,
+                stage.workload.replay,
+                stage.workload.environment,
+                pid=pid,
+                timeout_s=parse_seconds(timeout),
+            )
+            if validate and stage.workload.replay is not None
+            else None
+        )
     recommendation = recommend(comparison, laboratory.outcomes, objective)
     if output is not None:
         write_page(output, comparison, recommendation, stage.notes())
     if json:
-        print_json(build_replay_document(comparison, recommendation, describe_machine(), stage.notes()))
+        print_json(
+            build_replay_document(comparison, recommendation, describe_machine(), stage.notes(), validation)
+        )
     else:
-        print_text(render_replay(comparison, recommendation, stage.notes()))
-    return 130 if comparison.interrupted else 0
+        print_text(render_replay(comparison, recommendation, stage.notes(), validation))
+    if comparison.interrupted:
+        return 130
+    return EXIT_FAILED if validation is not None and not validation.faithful else 0

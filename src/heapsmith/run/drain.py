@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
 from heapsmith.native import library
-from heapsmith.wire.recording import RECORDER_FILE, RECORDING_HEADER, OnFull, StackMode
+from heapsmith.wire.recording import (
+    RECORDER_FILE,
+    RECORDING_HEADER,
+    TEXTS_OFFSET_BYTES,
+    OnFull,
+    StackMode,
+)
 
 DRAIN_LIBRARY: Final = "libheapsmith_drain.so"
 TICK_NS: Final = 1000
@@ -57,6 +63,12 @@ class ThreadLife(ctypes.Structure):
     ]
 
 
+class NamedMoment(ctypes.Structure):
+    """A moment that the program named; where the name lies in the texts."""
+
+    _fields_ = [("tick", ctypes.c_uint64), ("text_at", ctypes.c_uint32), ("text_bytes", ctypes.c_uint32)]
+
+
 @functools.cache
 def _native() -> ctypes.CDLL:
     native = ctypes.CDLL(str(library(DRAIN_LIBRARY)))
@@ -72,7 +84,7 @@ def _native() -> ctypes.CDLL:
     declare("hs_recorder_stop", None, pointer)
     declare("hs_recorder_close", None, pointer)
     declare("hs_recorder_run", None, pointer, ctypes.POINTER(pointer), u32, u64)
-    declare("hs_process_open", pointer, ctypes.c_char_p)
+    declare("hs_process_open", pointer, pointer, ctypes.c_char_p)
     declare("hs_process_close", None, pointer)
     declare("hs_process_finish", u64, pointer, pointer)
     declare("hs_process_header", pointer, pointer)
@@ -80,6 +92,7 @@ def _native() -> ctypes.CDLL:
     declare("hs_process_number_stacks", u32, pointer, u32, ctypes.POINTER(u32), u32)
     declare("hs_process_tell", None, pointer, ctypes.POINTER(Totals))
     declare("hs_process_threads", u32, pointer, ctypes.POINTER(ThreadLife), u32)
+    declare("hs_process_marks", u32, pointer, ctypes.POINTER(NamedMoment), u32)
     declare("hs_process_batch_events", u32, pointer)
     declare(
         "hs_process_take_batch",
@@ -96,15 +109,16 @@ class DrainedProcess:
     """One process image whose rings are read.
 
     Args:
+        recorder: The native recorder.
         path: Its file in the run directory.
 
     Raises:
         RunError: The file is not a recording, or there is no memory.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, recorder: int, path: Path) -> None:
         self._native = _native()
-        self.handle: int | None = self._native.hs_process_open(bytes(path))
+        self.handle: int | None = self._native.hs_process_open(recorder, bytes(path))
         if not self.handle:
             raise RunError(f"{path} cannot be read", "it is no recording of this version")
 
@@ -151,6 +165,18 @@ class DrainedProcess:
             found += lives[:count]
             if count < _THREADS_AT_ONCE:
                 return found
+
+    def take_marks(self) -> list[tuple[int, str]]:
+        """Answer the moments named since the last call: nanoseconds since the start of the trace, and the name."""
+        moments = (NamedMoment * _THREADS_AT_ONCE)()
+        count = self._native.hs_process_marks(self.handle, moments, _THREADS_AT_ONCE)
+        return [
+            (
+                moment.tick * TICK_NS,
+                self.read(TEXTS_OFFSET_BYTES + moment.text_at, moment.text_bytes).decode(errors="replace"),
+            )
+            for moment in moments[:count]
+        ]
 
     def batch_events(self) -> int:
         """Events that wait to be taken."""
@@ -201,6 +227,14 @@ class Drain:
         if not self._handle:
             raise RunError(f"{path} cannot be made", "no room in memory", "free some room in /dev/shm")
         self.start_ns = int(self._native.hs_recorder_start_ns(self._handle))
+
+    def open(self, path: Path) -> DrainedProcess:
+        """Begin to read a process image.
+
+        Raises:
+            RunError: The file is not a recording, or not yet.
+        """
+        return DrainedProcess(self._handle or 0, path)
 
     def run(self, processes: Sequence[DrainedProcess], longest_ns: int) -> None:
         """Read until the time is over, a batch is full, or a process image has appeared."""

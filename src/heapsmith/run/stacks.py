@@ -214,8 +214,7 @@ class StackTables:
                 return int(FrameKind.PYTHON), self._tables.string("?"), self._tables.string("?"), 0
             code = self._codes[number - 1]
             return int(FrameKind.PYTHON), code.name, code.file, code.line(key & 0xFFFFFFFF)
-        # The call, not what it returns to.
-        address = (key & _ADDRESS) - 1
+        address = key & _ADDRESS
         number = key >> FRAME_MODULE_SHIFT
         if not 0 < number <= len(self._modules):
             return int(FrameKind.NATIVE), UNKNOWN_MODULE, address, 0

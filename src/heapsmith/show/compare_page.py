@@ -99,8 +99,15 @@ def check_page(path: Path | None) -> None:
         raise HeapsmithError(f"cannot write {path}", "its folder does not exist", "make the folder first")
 
 
-def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str] = ()) -> str:
-    """Make the text of the page."""
+def render_page(
+    comparison: Comparison,
+    recommendation: str,
+    notes: Sequence[str] = (),
+    *,
+    before: str = "",
+    after: str = "",
+) -> str:
+    """Make the text of the page; `before` the figures and `after` all there may be more, as HTML."""
     drawn = [result for result in comparison.results if result.runs]
     inks = {
         result.candidate.label: _INKS[index % len(_INKS)] for index, result in enumerate(comparison.results)
@@ -118,6 +125,7 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
         f"<p class='quiet'>{_how(comparison)}</p>",
         f"<p class='answer'>{_escape(recommendation)}</p>",
         *(f"<p class='quiet'>Note: {_escape(note)}.</p>" for note in notes),
+        before,
     ]
     if across is not None and residents:
         parts += [
@@ -132,7 +140,7 @@ def render_page(comparison: Comparison, recommendation: str, notes: Sequence[str
             "<p class='quiet'>Of each candidate the run nearest to its median; a click hides it.</p>",
             places["course"],
         ]
-    parts += [_figures_table(comparison, inks), _environment(comparison)]
+    parts += [_figures_table(comparison, inks), _environment(comparison), after]
     body = "\n".join(parts)
     title = f"heapsmith: {_escape(workload.words())}"
     return (

@@ -146,6 +146,8 @@ def write_document(spec: HeapSpec) -> str:
 def _written(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(list(cast("tuple[int, ...]", value))) if isinstance(value, tuple) else str(value)
 
 

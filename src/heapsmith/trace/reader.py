@@ -140,18 +140,19 @@ class Trace:
         """Events that the recording lost, of all processes."""
         return sum(process.dropped_events for process in self.processes)
 
-    def batches(self, process: int | None = None) -> Iterator[EventBatch]:
+    def batches(self, process: int | None = None, first_event: int = 0) -> Iterator[EventBatch]:
         """Yield the events, a batch at a time, in the order of the file.
 
         Args:
             process: Index of the process; all of them when left out. Batches of one process are in order; those of
                 several overlap in time.
+            first_event: Batches that begin before this event of their process are left out.
 
         Raises:
             TraceError: A batch has the right checksum and makes no sense.
         """
         for chunk in self._chunks:
-            if process in (None, chunk.process):
+            if process in (None, chunk.process) and chunk.first >= first_event:
                 try:
                     batch = decode_batch(
                         self._payload(chunk),

@@ -1,54 +1,41 @@
-"""Heaps that are made here as candidates: a spec is forged, a preset is at hand."""
+"""Forged heaps as candidates, and who takes part in a replay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from heapsmith.forge import forge, preset_library
-from heapsmith.peers.candidate import AS_IT_IS, Candidate, read_candidates
-from heapsmith.spec import HeapSpec, load_spec, presets
+from heapsmith.forge import forge
+from heapsmith.lab.field import read_field
+from heapsmith.peers.candidate import Candidate
+from heapsmith.spec import HeapSpec
 from heapsmith.tune.candidates import here
 
 
-def candidate_of(spec: HeapSpec, label: str | None = None) -> Candidate:
+def candidate_of(spec: HeapSpec, label: str) -> Candidate:
     """Forge a spec, and make a candidate of the library.
 
     Args:
         spec: The heap.
-        label: What it is called in tables; its name when left out.
+        label: What it is called in tables.
 
     Raises:
         ForgeError: It cannot be compiled, or fails its verification.
     """
-    ready = preset_library(spec.name) if spec.name in presets() and load_spec(spec.name) == spec else None
-    library = ready or forge(spec).path
-    return Candidate(label=label or spec.name, allocator=str(library), library=str(library))
+    library = str(forge(spec).path)
+    return Candidate(label=label, allocator=library, library=library)
 
 
-def read_heaps(names: Iterable[str]) -> list[Candidate]:
-    """Read candidates as `read_candidates` does, and specs (``.toml``) and presets besides.
-
-    Example:
-        >>> [candidate.label for candidate in read_heaps(["small", "glibc"])]
-        ['small', 'glibc']
-    """
-    names = list(names)
-    made = {
-        name: candidate_of(load_spec(name), label=name)
-        for name in names
-        if name.endswith(".toml") or (name in presets() and name != AS_IT_IS)
-    }
-    peers = iter(read_candidates([name for name in names if name not in made]))
-    return [made[name] if name in made else next(peers) for name in names]
-
-
-def choose_heaps(names: Sequence[str] | None) -> list[Candidate]:
-    """Read what a person named; with nothing named, every allocator of this machine, the C library's first.
+def choose_players(names: Sequence[str] | None) -> list[Candidate]:
+    """Read who plays, the baseline first; with nobody named, every allocator of this machine, the C library's first.
 
     Raises:
         HeapsmithError: All that is wrong with any of them.
+
+    Example:
+        >>> [candidate.label for candidate in choose_players(["small", "glibc"])]
+        ['small', 'glibc']
     """
     if not names:
         names = [found.allocator.name for found in here() if not found.allocator.python_only]
         names.sort(key=lambda name: name != "glibc")
-    return read_heaps(names)
+    return read_field(names)

@@ -23,7 +23,7 @@ THREAD_END: Final = 3
 KIND_SHIFT: Final = 30
 PLACE_MASK: Final = (1 << KIND_SHIFT) - 1
 CLOCK_STEPS: Final = 256
-_NOWHERE: Final = 0xFFFFFFFF
+NOWHERE: Final = 0xFFFFFFFF
 _LARGEST: Final = 0xFFFFFFFF
 
 
@@ -71,7 +71,7 @@ class Life:
 
 
 @numba.njit(cache=True)
-def _take_steps(
+def take_steps(
     kinds: NDArray[np.uint8],
     ended: NDArray[np.bool_],
     thread: NDArray[np.uint32],
@@ -99,19 +99,19 @@ def _take_steps(
         if kinds[i] == compiling.NOTHING:
             continue
         dead = died[i]
-        place = np.uint32(_NOWHERE)
+        place = np.uint32(NOWHERE)
         if dead >= 0:
             place = place_of[dead]
-            place_of[dead] = _NOWHERE
+            place_of[dead] = NOWHERE
         kind = CHANGE
         if born[i] < 0:
-            if place == _NOWHERE:
+            if place == NOWHERE:
                 continue
             kind = DEATH
             free_places[state[1]] = place
             state[1] += 1
         else:
-            if place == _NOWHERE:
+            if place == NOWHERE:
                 kind = BIRTH
                 if state[1] > 0:
                     state[1] -= 1
@@ -221,14 +221,14 @@ def read_life(
     process = choose_process(trace, pid)
     notes = check_replayable(trace, process)
     columns: dict[str, list[NDArray[Any]]] = {"steps": [], "sizes": [], "threads": [], "times": []}
-    place_of = np.full(1 << 16, _NOWHERE, np.uint32)
+    place_of = np.full(1 << 16, NOWHERE, np.uint32)
     free_places = np.zeros(1 << 16, np.uint32)
     state = np.zeros(2, np.int64)
     for batch, kinds in read_calls(trace, process.index, part or Part(), python_objects=python_objects):
         count = len(batch)
         objects = int(batch.born.max(initial=-1)) + 1
         if objects > len(place_of):
-            more = np.full(max(objects, 2 * len(place_of)) - len(place_of), _NOWHERE, np.uint32)
+            more = np.full(max(objects, 2 * len(place_of)) - len(place_of), NOWHERE, np.uint32)
             place_of = np.concatenate([place_of, more])
         if int(state[0]) + count > len(free_places):
             free_places = np.concatenate([free_places, np.zeros(int(state[0]) + count, np.uint32)])
@@ -238,7 +238,7 @@ def read_life(
         ended = batch.operation == Operation.THREAD_END
         if behind is not None:
             ended &= np.arange(count) + batch.first_event < behind
-        taken = _take_steps(
+        taken = take_steps(
             kinds, ended, batch.thread & np.uint32(0xFFFF), batch.born, batch.died, batch.size_bytes,
             place_of, free_places, state, steps, sizes, threads, events,
         )  # fmt: skip

@@ -40,8 +40,8 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
         workload: What was run.
         objective: What counts more.
     """
-    time = _time(outcome, workload)
-    resident = _resident(outcome)
+    time = compute_time(outcome, workload)
+    resident = compute_resident(outcome)
     weight = WEIGHT_OF_RESIDENT[objective]
     if resident is None:
         return time
@@ -50,7 +50,7 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
     return math.exp(weight * math.log(resident) + (1 - weight) * math.log(time))
 
 
-def _time(outcome: Outcome, workload: Workload) -> float | None:
+def compute_time(outcome: Outcome, workload: Workload) -> float | None:
     """Geometric mean of clock and processor time: neighbours on the machine disturb the clock more.
 
     Of a replay the processor time alone: its clock has the waiting of threads for each other in it.
@@ -66,7 +66,8 @@ def _time(outcome: Outcome, workload: Workload) -> float | None:
     return math.prod(known) ** (1 / len(known)) if known else None
 
 
-def _resident(outcome: Outcome) -> float | None:
+def compute_resident(outcome: Outcome) -> float | None:
+    """Resident bytes of a trial: what stays after the load for a service, else geometric mean of peak and average."""
     seen = outcome.seen
     if seen.resident_bytes_settled:
         return seen.resident_bytes_settled

@@ -219,6 +219,16 @@ class Race:
                     ratios[label].append(cost / base)
         return ratios
 
+    def ranked(self) -> list[Standing]:
+        """Return who can be relied on, best first: those that failed are left out, those with few rounds come last."""
+        known = [
+            standing
+            for standing in self.standings()
+            if standing.ratio is not None and not self._failed(standing.candidate.label)
+        ]
+        most = max((standing.rounds for standing in known), default=0)
+        return sorted(known, key=lambda standing: (standing.rounds < min(most, 3), standing.ratio or 1.0))
+
     def order(self) -> list[Candidate]:
         """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
         known = [

@@ -8,7 +8,7 @@ not change where blocks lie is left out: locks, addresses, the order of blocks w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,19 @@ from heapsmith.spec import (
     PurgeOnDemand,
     RemoteBatch,
 )
+from heapsmith.trace import EventBatch, Operation
 from heapsmith.tune.geometry import constants, shapes_of
-from heapsmith.tune.life import BIRTH, CHANGE, CLOCK_STEPS, DEATH, KIND_SHIFT, PLACE_MASK, Life
+from heapsmith.tune.life import (
+    BIRTH,
+    CHANGE,
+    CLOCK_STEPS,
+    DEATH,
+    KIND_SHIFT,
+    NOWHERE,
+    PLACE_MASK,
+    Life,
+    take_steps,
+)
 from heapsmith.tune.page_simulation import (
     FAULTS,
     FULL,
@@ -56,6 +67,8 @@ from heapsmith.tune.page_simulation import (
 
 _LARGE: Final = 255
 _SAMPLES: Final = 500
+_THREADS: Final = 512
+"""Threads that a walk in parts tells apart; beyond, numbers are used again."""
 _CACHE_BYTES_PER_CLASS: Final = 33
 """Of a thread cache: a list, a spare and a mark for each class."""
 
@@ -67,16 +80,9 @@ _LARGEST, _LIMIT, _BATCHES_AT_MOST, _MAINTENANCE_MS = 6, 7, 8, 9
 _CLASS, _RUN, _USED, _CARVED, _FOLLOWING, _BEFORE, _IS_LISTED = 0, 1, 2, 3, 4, 5, 6
 # Columns of `Central.classes`: what the spec says; the first span with free blocks, how many batches wait, whether it
 # was used since the last recycling, trips to the central heap.
-_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _IS_SHELF_USED, _MISSED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-)
+_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _IS_SHELF_USED, _MISSED = range(8)
+# A fetch may give all free blocks of a span, and so many become the magazine's capacity.
+_MOST_HELD: Final = 8
 # Columns of `Central.lists`: where the magazine begins in the stack, its blocks, how many it may have; the spare; whether
 # it was used since the last maintenance.
 _LIST_AT, _HELD, _CAPACITY, _SPARE_AT, _SPARE, _IS_USED = 0, 1, 2, 3, 4, 5
@@ -87,7 +93,7 @@ class Central(NamedTuple):
 
     Attributes:
         spans: ``(n, 7)``; see the names of the columns.
-        classes: ``(classes, 8)``, smallest first.
+        classes: ``(classes, 9)``, smallest first.
         lists: ``(threads, classes, 6)``.
         stack: Magazines: the spans of the blocks in them.
         waiting: ``(classes, batches, 1 + blocks)`` how many blocks a waiting batch has, and their spans.
@@ -304,7 +310,7 @@ def _bytes_for(c: Central, index: int, capacity: int) -> int:
 @compiled
 def _make_room(c: Central, t: int, index: int) -> None:
     if c.lists[t, index, _LIST_AT] == NOBODY:
-        chunk = 2 * c.classes[index, _MAGAZINE] + 8
+        chunk = c.classes[index, _MOST_HELD]
         if c.now[_TOP] + 2 * chunk > len(c.stack):
             c.now[_BROKEN] = 1
             c.lists[t, index, _LIST_AT] = c.lists[t, index, _SPARE_AT] = 0
@@ -405,7 +411,7 @@ def _refill(c: Central, p: Pages, t: int, index: int) -> int:
         _grow(c, p, t, index)
         c.classes[index, _MISSED] += 1
         wanted = max(c.lists[t, index, _CAPACITY], 1)
-        count = _fetch(c, p, index, wanted, c.lists[t, index, _LIST_AT], 2 * c.classes[index, _MAGAZINE] + 8)
+        count = _fetch(c, p, index, wanted, c.lists[t, index, _LIST_AT], c.classes[index, _MOST_HELD])
         if count == 0:
             return NOBODY
         if count - 1 > c.lists[t, index, _CAPACITY]:
@@ -573,7 +579,7 @@ def _walk(
                     where[place] = stack[lists[t, index, _LIST_AT] + held - 1]
                     continue
             span = _allocate(c, p, t, size)
-            if span == NOBODY:
+            if span == NOBODY or c.now[_BROKEN]:
                 return i, area, taken
             where[place] = span
         elif kind == DEATH:
@@ -586,9 +592,11 @@ def _walk(
                     lists[t, index, _HELD] = held + 1
                     continue
             _free(c, p, t, span)
+            if c.now[_BROKEN]:
+                return i, area, taken
         elif kind == CHANGE:
             span = _change(c, p, t, where[place], np.int64(sizes[i]))
-            if span == NOBODY:
+            if span == NOBODY or c.now[_BROKEN]:
                 return i, area, taken
             where[place] = span
         else:
@@ -612,11 +620,12 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     else:
         assert isinstance(cache, NoCache)
     batches = spec.remote.batches if isinstance(spec.remote, RemoteBatch) else 0
-    classes = np.zeros((count, 8), np.int64)
+    classes = np.zeros((count, 9), np.int64)
     classes[:, _BYTES] = class_bytes
     classes[:, _SPAN_PAGES], classes[:, _SPAN_BLOCKS] = shapes_of(spec.sizes)
     classes[:, _MAGAZINE] = magazine
     classes[:, _SHELF] = NOBODY
+    classes[:, _MOST_HELD] = np.maximum(magazine, classes[:, _SPAN_BLOCKS]) + 8
     now = np.zeros(10, np.int64)
     now[_RETIRED] = NOBODY
     now[_TOP] = 8
@@ -628,8 +637,8 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
         spans=np.zeros((spans, 7), np.int32),
         classes=classes,
         lists=lists,
-        stack=np.zeros(stack, np.int32),
-        waiting=np.zeros((count, max(batches, 1), int(2 * magazine.max(initial=1) + 9)), np.int32),
+        stack=np.zeros(min(stack, threads * int(2 * classes[:, _MOST_HELD].sum())) + 16, np.int32),
+        waiting=np.zeros((count, max(batches, 1), int(classes[:, _MOST_HELD].max()) + 1), np.int32),
         threads=np.zeros((threads, 5), np.int64),
         class_of=np.searchsorted(class_bytes, np.arange(0, int(class_bytes[-1]) + 16, 16)).astype(np.uint8),
         now=now,
@@ -654,6 +663,15 @@ def _apply_pages(spec: HeapSpec, pages: Pages) -> None:
             rules[KEEP_MS] = NEVER
 
 
+def _metadata_bytes(central: Central, pages: Pages) -> int:
+    threads = int((central.threads[:, 0] > 0).sum())
+    return (
+        int(pages.now[MAPPED]) * constants().page_metadata_bytes
+        + int(central.now[_SPANS]) * constants().span_metadata_bytes
+        + threads * (len(central.classes) + 1) * _CACHE_BYTES_PER_CLASS
+    )
+
+
 def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Footprint:
     """Predict what a forged heap would hold over a program's life.
 
@@ -666,7 +684,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
     if ns_per_step is not None:
         clock = (np.arange(len(clock)) * CLOCK_STEPS * ns_per_step / 1e6).astype(np.int64)
     page_count = 4 * life.live_bytes_peak // PAGE_BYTES + 65_536
-    stack = 1 << 16
+    stack = 1 << 22
     every = max(1, len(life) // _SAMPLES // CLOCK_STEPS) * CLOCK_STEPS
     while True:
         pages = make_pages(page_count)
@@ -684,12 +702,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
         else:
             stack *= 4
             page_count = page_count * 3 // 2
-    threads = int((central.threads[:, 0] > 0).sum())
-    metadata = (
-        int(pages.now[MAPPED]) * constants().page_metadata_bytes
-        + int(central.now[_SPANS]) * constants().span_metadata_bytes
-        + threads * (len(central.classes) + 1) * _CACHE_BYTES_PER_CLASS
-    )
+    metadata = _metadata_bytes(central, pages)
     duration = max(1, int(clock[-1] - clock[0])) if clock[-1] > clock[0] else len(life)
     samples = samples[:taken]
     samples[:, 1] = samples[:, 1] * PAGE_BYTES + metadata
@@ -704,3 +717,78 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
         purges=int(pages.now[PURGES]),
         metadata_bytes=metadata,
     )
+
+
+class Walker:
+    """A simulation that goes on as events come in; purges as the events' own times say.
+
+    Args:
+        spec: The heap.
+        page_count: Pages of addresses that it may come to.
+    """
+
+    def __init__(self, spec: HeapSpec, page_count: int) -> None:
+        self.outgrown = False
+        self._pages = make_pages(page_count)
+        _apply_pages(spec, self._pages)
+        self._spec = spec
+        self._central = _make_central(spec, _THREADS, page_count, 1 << 22)
+        self._where = np.zeros(1 << 16, np.int32)
+        self._place_of = np.full(1 << 16, NOWHERE, np.uint32)
+        self._free_places = np.zeros(1 << 16, np.uint32)
+        self._state = np.zeros(2, np.int64)
+        self._times_ms: list[float] = []
+        self._held: list[int] = []
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the heap would hold now."""
+        return int(self._pages.now[RESIDENT]) * PAGE_BYTES + self._metadata_bytes()
+
+    @property
+    def resident_bytes_peak(self) -> int:
+        """The most that it would have held."""
+        return int(self._pages.now[RESIDENT_PEAK]) * PAGE_BYTES + self._metadata_bytes()
+
+    def _metadata_bytes(self) -> int:
+        return _metadata_bytes(self._central, self._pages)
+
+    def course(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Times since the start of the trace, ms, and the bytes it would have held then."""
+        return np.array(self._times_ms or [0.0]), np.array(self._held or [0], float)
+
+    def walk(self, batch: EventBatch, kinds: NDArray[np.uint8]) -> None:
+        """Go on with a batch; `kinds` is what each event is to a player."""
+        if self.outgrown or not len(batch):
+            return
+        count = len(batch)
+        objects = int(batch.born.max(initial=-1)) + 1
+        self._place_of = _longer(self._place_of, objects, NOWHERE)
+        self._free_places = _longer(self._free_places, int(self._state[0]) + count, 0)
+        self._where = _longer(self._where, int(self._state[0]) + count + 1, 0)
+        steps, sizes = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint32)
+        threads, events = np.empty(count + 1, np.uint16), np.empty(count + 1, np.int64)
+        taken = take_steps(
+            kinds, batch.operation == Operation.THREAD_END, batch.thread % np.uint32(_THREADS), batch.born,
+            batch.died, batch.size_bytes, self._place_of, self._free_places, self._state, steps, sizes, threads, events,
+        )  # fmt: skip
+        if not taken:
+            return
+        clock = batch.time_ns[events[:taken:CLOCK_STEPS]] // 1_000_000
+        samples = np.zeros((len(clock) + 1, 2), np.int64)
+        came, _, points = _walk(
+            steps[:taken], sizes[:taken], threads[:taken], clock, self._central, self._pages, self._where,
+            CLOCK_STEPS, samples,
+        )  # fmt: skip
+        self.outgrown = came < taken
+        every = max(1, points // 64)
+        self._times_ms += clock[:points:every].tolist()
+        self._held += (samples[:points:every, 1] * PAGE_BYTES + self._metadata_bytes()).tolist()
+        self._times_ms.append(float(batch.time_ns[-1] // 1_000_000))
+        self._held.append(self.resident_bytes)
+
+
+def _longer(column: NDArray[Any], length: int, fill: int) -> NDArray[Any]:
+    if length <= len(column):
+        return column
+    return np.concatenate([column, np.full(max(length, 2 * len(column)) - len(column), fill, column.dtype)])

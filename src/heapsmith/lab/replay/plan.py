@@ -172,9 +172,17 @@ def check_replayable(trace: Trace, process: TraceProcess) -> list[str]:
 
 
 def read_calls(
-    trace: Trace, process: int, part: Part, *, python_objects: bool
+    trace: Trace, process: int, part: Part, *, python_objects: bool, first_event: int = 0
 ) -> Iterator[tuple[EventBatch, NDArray[np.uint8]]]:
-    """Yield the batches of a process with what each event is to the player (`compiling.NOTHING`: nothing)."""
+    """Yield the batches of a process with what each event is to the player (`compiling.NOTHING`: nothing).
+
+    Args:
+        trace: The trace.
+        process: Index of the process.
+        part: Only these events.
+        python_objects: Blocks out of CPython's own arenas are malloc's too.
+        first_event: Batches before the one that begins here are left out.
+    """
     of_operation = np.full(256, compiling.NOTHING, np.uint8)
     flags = (0, int(OperationFlag.PYTHON)) if python_objects else (0,)
     for flag in flags:
@@ -184,7 +192,7 @@ def read_calls(
         of_operation[Operation.FREE | flag] = compiling.FREE
         of_operation[Operation.REALLOCATE_MOVED | flag] = compiling.REALLOCATE
         of_operation[Operation.REALLOCATE_IN_PLACE | flag] = compiling.REALLOCATE
-    for batch in trace.batches(process):
+    for batch in trace.batches(process, first_event):
         behind = batch.first_event + len(batch)
         if part.behind is not None and batch.first_event >= part.behind:
             return
@@ -201,6 +209,7 @@ def make_plan(
     pid: int | None = None,
     python_objects: bool = False,
     part: Part | None = None,
+    perturbed_share: float = 0.0,
     folder: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Plan:
@@ -212,6 +221,7 @@ def make_plan(
         pid: The process to replay; the one with the most events when left out.
         python_objects: Blocks out of CPython's own arenas are malloc's too (as with ``PYTHONMALLOC=malloc``).
         part: Only these events.
+        perturbed_share: So many of the blocks get another size, up to a quarter smaller or larger: another day's work.
         folder: Where the plan goes; a new folder in the temporary directory when left out.
         progress: Told what share is done.
 
@@ -222,7 +232,10 @@ def make_plan(
     notes = check_replayable(trace, process)
     where = Path(tempfile.mkdtemp(prefix="heapsmith-replay-", dir=folder))
     try:
-        return _Maker(trace, process, speed, python_objects, part or Part(), where, progress).make(notes)
+        maker = _Maker(
+            trace, process, speed, python_objects, part or Part(), perturbed_share, where, progress
+        )
+        return maker.make(notes)
     except BaseException as error:
         shutil.rmtree(where, ignore_errors=True)
         if isinstance(error, OSError):
@@ -241,6 +254,7 @@ class _Maker:
         speed: Speed,
         python_objects: bool,
         part: Part,
+        perturbed_share: float,
         folder: Path,
         progress: Callable[[float], None],
     ) -> None:
@@ -249,6 +263,7 @@ class _Maker:
         self._speed = speed
         self._python_objects = python_objects
         self._part = part
+        self._perturbed_share = perturbed_share
         self._folder = folder
         self._progress = progress
         events = process.events
@@ -364,9 +379,10 @@ class _Maker:
                     np.int64
                 )
                 words = np.empty(int(begins[-1]), np.uint64)
+                sizes_now = self._perturb(batch)
                 cursor = begins[:-1].copy()
                 operations += compiling.write_words(
-                    kinds, thread, batch.born, batch.died, batch.size_bytes, batch.alignment,
+                    kinds, thread, batch.born, batch.died, sizes_now, batch.alignment,
                     batch.time_ns - started_ns, batch.first_event, owners, slot_of, state, freed_at, following,
                     heads, synced_at, calls_since, paced_at, pace, rest, cursor, words,
                 )  # fmt: skip
@@ -381,7 +397,7 @@ class _Maker:
                     np.empty(len(batch) // every + 1, np.int64),
                 )
                 points = compiling.follow_live(
-                    kinds, batch.born, batch.died, batch.size_bytes, batch.first_event, sizes, live_state, every, at,
+                    kinds, batch.born, batch.died, sizes_now, batch.first_event, sizes, live_state, every, at,
                     value,
                 )  # fmt: skip
                 orders.append(at[:points])
@@ -414,6 +430,16 @@ class _Maker:
             speed=self._speed,
             notes=tuple(notes),
         )
+
+    def _perturb(self, batch: EventBatch) -> NDArray[np.uint64]:
+        """Change the sizes of some blocks, the same ones each time."""
+        if not self._perturbed_share:
+            return batch.size_bytes
+        random = np.random.default_rng(batch.first_event)
+        factor = np.where(
+            random.random(len(batch)) < self._perturbed_share, random.uniform(0.75, 1.25, len(batch)), 1.0
+        )
+        return np.where(batch.size_bytes > 0, np.maximum(1, batch.size_bytes * factor), 0).astype(np.uint64)
 
     def _finish(
         self,

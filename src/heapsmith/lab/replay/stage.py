@@ -77,6 +77,7 @@ def set_stage(
     speed: Speed = MAX,
     pid: int | None = None,
     part: Part | None = None,
+    perturbed_share: float = 0.0,
     candidates: Sequence[Candidate] | None = None,
     timeout_s: float | None = None,
     folder: Path | None = None,
@@ -89,6 +90,7 @@ def set_stage(
         speed: The pace.
         pid: Which process; the one with the most events when left out.
         part: Only these events.
+        perturbed_share: So many of the blocks get another size.
         candidates: Who will play: without one with ``python=malloc`` its plan is not made; None: anybody.
         timeout_s: After which a replay counts as hung; None: never.
         folder: Where plans go; the temporary directory when left out.
@@ -102,7 +104,7 @@ def set_stage(
 
         def made(python_objects: bool) -> Plan:
             plan = make_plan(
-                trace, speed=speed, pid=pid, part=part, python_objects=python_objects, folder=folder,
+                trace, speed=speed, pid=pid, part=part, perturbed_share=perturbed_share, python_objects=python_objects, folder=folder,
                 progress=progress,
             )  # fmt: skip
             stack.callback(plan.remove)

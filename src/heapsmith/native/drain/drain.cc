@@ -20,6 +20,7 @@
 namespace {
 
 using hs::drain::Clock;
+using hs::drain::NamedMoment;
 using hs::drain::Process;
 using hs::drain::ThreadLife;
 using hs::drain::Totals;
@@ -146,11 +147,13 @@ HS_EXPORT void hs_recorder_run(Recorder* recorder, Process** processes, uint32_t
   }
 }
 
-HS_EXPORT Process* hs_process_open(const char* path) {
+HS_EXPORT Process* hs_process_open(Recorder* recorder, const char* path) {
+  tell_time(*recorder);
   void* memory = calloc(1, sizeof(Process));
   if (memory == nullptr) return nullptr;
   auto* process = new (memory) Process();
-  if (process->open(path)) return process;
+  const bool is_sampled = recorder->page->stack_mode == static_cast<uint32_t>(wire::StackMode::kSampled);
+  if (process->open(path, recorder->clock, is_sampled ? recorder->page->sample_every_bytes : 0)) return process;
   process->close();
   free(process);
   return nullptr;
@@ -180,6 +183,10 @@ HS_EXPORT void hs_process_tell(const Process* process, Totals* totals) { process
 
 HS_EXPORT uint32_t hs_process_threads(Process* process, ThreadLife* into, uint32_t capacity) {
   return process->take_threads(into, capacity);
+}
+
+HS_EXPORT uint32_t hs_process_marks(Process* process, NamedMoment* into, uint32_t capacity) {
+  return process->take_marks(into, capacity);
 }
 
 HS_EXPORT uint32_t hs_process_batch_events(Process* process) { return process->batch().count(); }

@@ -62,34 +62,6 @@ PyObjectArenaAllocator wrapped_arenas;
 wire::PythonState state = wire::PythonState::kNoPython;
 const char* note = "";
 
-void mark_pools(void* arena, size_t bytes, bool present) {
-  const auto begin = reinterpret_cast<uintptr_t>(arena);
-  constexpr uintptr_t kPoolBytes = uintptr_t{1} << kPoolBits;
-  const uintptr_t first = (begin + kPoolBytes - 1) & ~(kPoolBytes - 1);
-  for (uintptr_t pool = first; pool + kPoolBytes <= begin + bytes; pool += kPoolBytes) {
-    const uintptr_t root = pool >> (kGranuleBits + kLeafBits);
-    if (root >= (uintptr_t{1} << kRootBits)) return;
-    uint64_t* leaf = load_acquire(pool_leaves[root]);
-    if (leaf == nullptr) {
-      constexpr size_t kLeafBytes = sizeof(uint64_t) << kLeafBits;
-      auto* fresh = static_cast<uint64_t*>(os::map_private(kLeafBytes));
-      if (fresh == nullptr) return;
-      if (__atomic_compare_exchange_n(&pool_leaves[root], &leaf, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        leaf = fresh;
-      } else {
-        os::unmap(fresh, kLeafBytes);
-      }
-    }
-    uint64_t& pools = leaf[(pool >> kGranuleBits) & ((1u << kLeafBits) - 1)];
-    const uint64_t bit = uint64_t{1} << ((pool >> kPoolBits) & 63u);
-    if (present) {
-      __atomic_fetch_or(&pools, bit, __ATOMIC_RELEASE);
-    } else {
-      __atomic_fetch_and(&pools, ~bit, __ATOMIC_RELEASE);
-    }
-  }
-}
-
 // An interpreter that reads its configuration may put others in our place (its debug hooks), and whoever comes later puts
 // others over ours (tracemalloc): to wrap those would send every request round in a circle. So until the first arena is
 // asked for, it is noted whether a request came through ours.
@@ -210,6 +182,34 @@ void find(void* object, Function& function, const char* name) {
 
 }  // namespace
 
+void mark_pools(void* arena, size_t bytes, bool present) {
+  const auto begin = reinterpret_cast<uintptr_t>(arena);
+  constexpr uintptr_t kPoolBytes = uintptr_t{1} << kPoolBits;
+  const uintptr_t first = (begin + kPoolBytes - 1) & ~(kPoolBytes - 1);
+  for (uintptr_t pool = first; pool + kPoolBytes <= begin + bytes; pool += kPoolBytes) {
+    const uintptr_t root = pool >> (kGranuleBits + kLeafBits);
+    if (root >= (uintptr_t{1} << kRootBits)) return;
+    uint64_t* leaf = load_acquire(pool_leaves[root]);
+    if (leaf == nullptr) {
+      constexpr size_t kLeafBytes = sizeof(uint64_t) << kLeafBits;
+      auto* fresh = static_cast<uint64_t*>(os::map_private(kLeafBytes));
+      if (fresh == nullptr) return;
+      if (__atomic_compare_exchange_n(&pool_leaves[root], &leaf, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        leaf = fresh;
+      } else {
+        os::unmap(fresh, kLeafBytes);
+      }
+    }
+    uint64_t& pools = leaf[(pool >> kGranuleBits) & ((1u << kLeafBits) - 1)];
+    const uint64_t bit = uint64_t{1} << ((pool >> kPoolBits) & 63u);
+    if (present) {
+      __atomic_fetch_or(&pools, bit, __ATOMIC_RELEASE);
+    } else {
+      __atomic_fetch_and(&pools, ~bit, __ATOMIC_RELEASE);
+    }
+  }
+}
+
 void watch_python() {
   if (PyMem_SetAllocator == nullptr || PyObject_SetArenaAllocator == nullptr) return;
   // Since 3.11 an interpreter says its version.
@@ -217,6 +217,11 @@ void watch_python() {
   if (_Py_MergeZeroLocalRefcount == nullptr) objects::found(nullptr, version);
   watch({PyMem_GetAllocator, PyMem_SetAllocator, PyObject_GetArenaAllocator, PyObject_SetArenaAllocator, version,
          _Py_MergeZeroLocalRefcount != nullptr});
+}
+
+void watch_running_python() {
+  watch_python();
+  if (state == wire::PythonState::kCounted && !is_settled) settle_domains();
 }
 
 void look_for_python(const void* caller, void* mapping, size_t bytes) {

@@ -65,6 +65,9 @@ HS_FAST_PATH uint32_t object_index(const void* block) {
 
 HS_FAST_PATH size_t object_bytes(const void* block) { return size_t{object_index(block)} << 4; }
 
+// Notes the pools of an arena, or that they have gone.
+void mark_pools(void* arena, size_t bytes, bool present);
+
 // While the interpreter takes or gives back an arena, what it maps is no mapping of the program's own.
 extern __thread bool is_taking_arena;
 

@@ -14,10 +14,19 @@ namespace {
 
 using wire::RecordOperation;
 
+// Of an arena from before the recording: the request was one that only pools answer.
+HS_SLOW_PATH void learn_pool(void* block) {
+  constexpr uintptr_t kPoolBytes = uintptr_t{1} << kPoolBits;
+  mark_pools(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(block) & ~(kPoolBytes - 1)), kPoolBytes, true);
+}
+
 HS_FAST_PATH void* born(RecordOperation operation, void* block, size_t bytes) {
-  if (HS_LIKELY(block != nullptr) && HS_LIKELY(is_in_pool(block))) {
-    record::born(operation, true, 0, block, bytes, object_bytes(block));
+  if (HS_UNLIKELY(block == nullptr)) return block;
+  if (HS_UNLIKELY(!is_in_pool(block))) {
+    if (!is_for_pools(bytes)) return block;
+    learn_pool(block);
   }
+  record::born(operation, true, 0, block, bytes, object_bytes(block));
   return block;
 }
 

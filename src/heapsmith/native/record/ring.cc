@@ -12,6 +12,7 @@
 #include "record/modules.h"
 #include "record/python_frames.h"
 #include "record/stacks.h"
+#include "record/texts.h"
 
 namespace hs::record {
 
@@ -38,6 +39,13 @@ __thread intptr_t rounds_seen;
 
 constexpr uint64_t kWaitOnceNs = 2'000'000;
 constexpr uint64_t kWaitAtMostNs = 5'000'000'000;
+
+void begin_recording() {
+  sample_every_bytes = recording.recorder->sample_every_bytes;
+  constexpr Mode kModes[] = {kEvery, kSamples, kEveryWithStack};
+  store_relaxed(mode, kModes[recording.recorder->stack_mode % 3]);
+  if (on_recording_open != nullptr) on_recording_open();
+}
 
 wire::Ring* take_ring(uint32_t& index) {
   wire::RecordingHeader& header = *recording.header;
@@ -136,12 +144,9 @@ bool attach() {
   if (compare_exchange_acquire(state, seen, uint32_t{kOpening})) {
     const bool is_open = open_recording(is_forked);
     if (is_open && !has_key) has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
-    if (is_open && on_recording_open != nullptr) on_recording_open();
     if (is_open) {
       write_modules();
-      sample_every_bytes = recording.recorder->sample_every_bytes;
-      constexpr Mode kModes[] = {kEvery, kSamples, kEveryWithStack};
-      store_relaxed(mode, kModes[recording.recorder->stack_mode % 3]);
+      begin_recording();
     } else {
       store_relaxed(mode, kNothing);
     }
@@ -203,13 +208,32 @@ void shut() {
   store_relaxed(state, uint32_t{kShut});
 }
 
-void open_again() {
-  uint32_t shut_state = kShut;
-  if (recording.header == nullptr && compare_exchange_acquire(state, shut_state, uint32_t{kNotOpen})) {
+bool begin_again() {
+  ThreadRing& thread = this_ring;
+  if (recording.header == nullptr) {
+    store_relaxed(state, uint32_t{kNotOpen});
     store_relaxed(mode, kUnknown);
+    thread.is_lost = false;
+    return attach();
   }
-  this_ring.is_lost = false;
+  if (!reopen_recording()) return false;
+  begin_recording();
+  store_release(state, uint32_t{kOpen});
+  return thread.ring != nullptr || attach();
 }
+
+bool is_recording() { return load_relaxed(state) == kOpen && load_relaxed(mode) != kNothing; }
+
+void put_mark(const char* name) {
+  if (load_relaxed(state) != kOpen) return;
+  const auto bytes = static_cast<uint32_t>(strlen(name));
+  const uint32_t at = put_text(name, bytes);
+  if (at == UINT32_MAX) return;
+  Record mark = {{head_of(wire::RecordOperation::kMark, 0, false), at | uint64_t{bytes} << 32}, 2};
+  put_slowly(mark, 0);
+}
+
+void leave_out_thread() { this_ring.is_lost = true; }
 
 void fork_child() {
   if (state == kNotOpen) return;
@@ -218,6 +242,7 @@ void fork_child() {
   this_ring = {};
   forget_stacks();
   forget_codes();
+  texts_fork_child();
   sampled_fork_child();
   is_threaded = 0;
   is_forked = true;

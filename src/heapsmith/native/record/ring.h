@@ -131,8 +131,13 @@ void fork_child();
 void refresh_names();
 // Nothing more is recorded in this process.
 void shut();
-// Begins anew in a process where nothing was recorded so far.
-void open_again();
+// Begins, or begins again, in a process where nothing is being recorded; answers whether it is now.
+bool begin_again();
+bool is_recording();
+// Names this moment.
+void put_mark(const char* name);
+// This thread's doings are not the program's.
+void leave_out_thread();
 
 extern void (*on_recording_open)();
 

@@ -41,6 +41,7 @@ struct Memory {
   Memo memos[1u << kSetBits][kWays];
   uint8_t next_way[1u << kSetBits];
   uint32_t room_used_words;
+  uint32_t code_generation;
   uint64_t room[kRoomWords];
   Trail trail;
   Chain chain;
@@ -155,17 +156,19 @@ uint32_t merge(Memory& own, uint32_t native_count, uint32_t python_count) {
 
 namespace {
 
+void forget_memos(Memory& own) {
+  for (auto& ways : own.memos) {
+    for (Memo& memo : ways) memo.node = 0;
+  }
+  own.room_used_words = 0;
+}
+
 void keep(Memory& own, const Registers& here, const void* innermost, uint32_t node, uint32_t set) {
   const Trail& trail = own.trail;
   const uint32_t link_count = innermost == nullptr ? 0 : own.chain.count + 1;
   const uint32_t words = trail.count + (trail.count + 1) / 2 + link_count * 2;
   if (words > kRoomWords / 4) return;
-  if (own.room_used_words + words > kRoomWords) {
-    for (auto& ways : own.memos) {
-      for (Memo& memo : ways) memo.node = 0;
-    }
-    own.room_used_words = 0;
-  }
+  if (own.room_used_words + words > kRoomWords) forget_memos(own);
   Memo& memo = own.memos[set][own.next_way[set]++ % kWays];
   memo = {here.sp, here.pc, here.bp, innermost, node, trail.count, link_count, own.room_used_words, trail.uses_bp};
   uint64_t* to = own.room + own.room_used_words;
@@ -223,6 +226,11 @@ __attribute__((noinline, optimize("no-omit-frame-pointer"))) uint32_t capture_st
   uint32_t node = 0;
   if (HS_LIKELY(memory != nullptr)) {
     Memory& own = *memory;
+    if (HS_UNLIKELY(own.code_generation != load_relaxed(code_generation))) {
+      own.code_generation = load_relaxed(code_generation);
+      forget_memos(own);
+      own.count = 0;
+    }
     const auto frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
     const auto* words = reinterpret_cast<const uintptr_t*>(frame);
     const Registers here = {words[1], frame + 2 * sizeof(uintptr_t), words[0]};

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/atomic.h"
+#include "base/bounded_lock.h"
+#include "os/process.h"
 #include "os/shared_memory.h"
 #include "record/recording.h"
 #include "wire/region.h"
@@ -10,6 +12,8 @@
 namespace hs::record {
 
 namespace {
+
+BoundedLock texts_lock;
 
 char* begin() { return reinterpret_cast<char*>(recording.header) + wire::kTextsOffsetBytes; }
 
@@ -37,12 +41,19 @@ uint32_t encode(uint32_t character, char* to) {
 }  // namespace
 
 uint32_t put_text(const void* bytes, uint32_t count) {
-  const uint32_t at = recording.header->texts_used_bytes;
-  if (!reserve(at, count)) return UINT32_MAX;
-  memcpy(begin() + at, bytes, count);
-  store_release(recording.header->texts_used_bytes, at + count);
+  if (!texts_lock.lock(os::yield_processor)) return UINT32_MAX;
+  uint32_t at = recording.header->texts_used_bytes;
+  if (reserve(at, count)) {
+    memcpy(begin() + at, bytes, count);
+    store_release(recording.header->texts_used_bytes, at + count);
+  } else {
+    at = UINT32_MAX;
+  }
+  texts_lock.unlock();
   return at;
 }
+
+void texts_fork_child() { texts_lock.reset(); }
 
 uint32_t put_characters(const void* characters, uint32_t width, uint32_t count, uint32_t& bytes) {
   constexpr uint32_t kMost = 1024;

@@ -11,6 +11,8 @@ extern "C" void* __libc_stack_end __attribute__((weak));
 
 namespace hs::record {
 
+uint32_t code_generation = 0;
+
 namespace {
 
 uintptr_t eval_begin = 0;
@@ -441,7 +443,6 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
   constexpr uintptr_t kLargestFrame = 64u << 20;
   const uintptr_t from = at.sp;
   uint32_t count = 0;
-  bool is_inside = true;
   // Where bp was read from, until somebody relies on it; 0: nowhere yet, or told already.
   uintptr_t bp_place = 0;
   bool is_bp_first = true;
@@ -457,8 +458,7 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
       return count;
     }
     const Rule rule = find_rule(at.pc);
-    is_inside = is_inside && rule.is_own();
-    if (!is_inside) {
+    if (!rule.is_own()) {
       into[count++] = {rule.module() << wire::kFrameModuleShift | at.pc, rule.is_eval()};
     }
     uintptr_t frame;
@@ -509,6 +509,7 @@ void tell_eval(const void* function) {
 void forget_rules() {
   for (Cached& entry : cached) store_relaxed(entry.key, uint64_t{0});
   forget_module_places();
+  fetch_add_relaxed(code_generation, 1u);
 }
 
 }  // namespace hs::record

@@ -57,12 +57,14 @@ HS_FAST_PATH bool reads_the_same(uintptr_t from, const uint32_t* offsets, const 
   return true;
 }
 
-// Innermost first; frames of this library at the beginning are left out. Answers how many.
+// Innermost first; frames of this library are left out. Answers how many.
 uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& trail);
 
 // CPython's interpreter loop, once it is known.
 void tell_eval(const void* function);
 // Code may have gone from where it was.
 void forget_rules();
+// Raised then: what was concluded from code at an address before holds no more.
+extern uint32_t code_generation;
 
 }  // namespace hs::record

@@ -1,0 +1,487 @@
+"""Tailoring: from recordings to a heap that has earned its place, or to the allocator that nothing of ours beats.
+
+Designs are drawn and simulated on the recordings but the last; they race, forged, against every allocator of the machine
+and its knobs in replays; what wins is verified: the contract of malloc, the recording that was held out, and the real
+program if there is a command. A heap of ours is recommended only where it beats the best of the others by `WORTH` on the
+objective and is not worse by more than `TOLERATED` on the other figure, everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from heapsmith.errors import ForgeError, HeapsmithError, TraceError
+from heapsmith.forge.compiler import find_compiler
+from heapsmith.lab.checks.contract import CheckResult, run_checks, select_checks
+from heapsmith.lab.compare import Laboratory
+from heapsmith.lab.comparison import Comparison, Result, compute_comparison, strata
+from heapsmith.lab.executors import HERE, Workers
+from heapsmith.lab.replay.plan import choose_process
+from heapsmith.lab.replay.stage import Stage, set_stage
+from heapsmith.lab.statistics import Difference, compute_difference
+from heapsmith.lab.subjects import Subject
+from heapsmith.lab.trials import Outcome
+from heapsmith.peers.candidate import Candidate, as_it_is
+from heapsmith.spec import HeapSpec, load_spec, presets
+from heapsmith.trace import Operation, OperationFlag, Trace, open_trace
+from heapsmith.tune.candidates import choose_pool
+from heapsmith.tune.design import Choice, Design, Drawing, vary_pages
+from heapsmith.tune.heaps import candidate_of
+from heapsmith.tune.life import Life, read_life
+from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_resident, compute_time
+from heapsmith.tune.race import Race, Standing
+
+Verdict = Literal["tailored", "allocator", "nothing"]
+TOLERATED: Final = 0.02
+"""A heap of ours may be worse by this share on the figure that is not the objective."""
+FEWEST_EVENTS: Final = 100_000
+"""A recording with fewer tells little of how a heap ages."""
+_PERTURBED: Final = 0.1
+_RUNS: Final = 10
+_FEWEST_RUNS: Final = 5
+_CHECKED: Final = 4
+"""So many of our best are held against the contract of malloc, until one keeps it."""
+_SHARE_OF_DRAWING: Final = 0.3
+_SHARE_OF_RACE: Final = 0.75
+
+
+class Trying(msgspec.Struct, frozen=True, kw_only=True):
+    """What fresh trials showed of the finalists on one workload.
+
+    Args:
+        where: What was run, for people.
+        comparison: All finalists; the first is the program as it is.
+        memory: Ours against the best of the others: resident bytes.
+        time: The same: time.
+        cost: The same: what the objective makes of both.
+        rival: Cost of the best of the others against the program as it is.
+    """
+
+    where: str
+    comparison: Comparison
+    memory: Difference
+    time: Difference
+    cost: Difference
+    rival: Difference
+
+
+@dataclass
+class Tailored:
+    """The answer, and all that led to it.
+
+    Attributes:
+        verdict: ``tailored``: use the heap. ``allocator``: use `rival`. ``nothing``: keep what you have.
+        objective: What was asked for.
+        reason: Why, in one sentence.
+        spec: The best heap of ours, recommended or not.
+        ours: It as a candidate; None where none could be forged.
+        rival: The best of the others.
+        choices: What the design was made of, and what each gained.
+        life: What the program does, as sums.
+        race: Everybody who raced, on the recording that was designed for.
+        standings: How they stood.
+        trials: The verification.
+        checks: What the contract of malloc says of it.
+        notes: What a person has to know.
+        held_out: What was not looked at in the search.
+        simulated: Heaps that were simulated.
+        interrupted: It was broken off: this is the answer so far.
+    """
+
+    verdict: Verdict
+    objective: Objective
+    reason: str
+    spec: HeapSpec
+    ours: Candidate | None = None
+    rival: Candidate = field(default_factory=as_it_is)
+    choices: list[Choice] = field(default_factory=list[Choice])
+    life: Life | None = None
+    race: Comparison | None = None
+    standings: list[Standing] = field(default_factory=list[Standing])
+    trials: list[Trying] = field(default_factory=list[Trying])
+    checks: list[CheckResult] = field(default_factory=list[CheckResult])
+    notes: list[str] = field(default_factory=list[str])
+    held_out: str = ""
+    simulated: int = 0
+    interrupted: bool = False
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """What to use; None: keep what you have."""
+        return (
+            self.ours if self.verdict == "tailored" else self.rival if self.verdict == "allocator" else None
+        )
+
+
+class Tailor:
+    """Makes a heap for recordings.
+
+    Args:
+        traces: The recordings; the last of several is held out of the search.
+        weights: How much each of the others counts.
+        objective: What counts more.
+        budget_s: Seconds for all of it.
+        real: The real program, if there is a command.
+        workers: Where replays run.
+        tell: Told what is being done, and what share of the budget is gone.
+    """
+
+    def __init__(
+        self,
+        traces: Sequence[Path],
+        weights: Sequence[float],
+        objective: Objective,
+        budget_s: float,
+        *,
+        real: Laboratory | None = None,
+        workers: Workers = HERE,
+        tell: Callable[[str, float], None] = lambda _, __: None,
+    ) -> None:
+        self._traces = [open_trace(path) for path in traces]
+        self._weights = weights
+        self._objective: Objective = objective
+        self._budget_s = budget_s
+        self._real = real
+        self._workers = workers
+        self._began = time.monotonic()
+        self._tell = tell
+        self._notes: list[str] = []
+
+    def make(self) -> Tailored:
+        """Make the heap, and decide; Ctrl-C gives the answer so far.
+
+        Raises:
+            TraceError: A recording cannot be used.
+            HeapsmithError: The budget is too small.
+        """
+        answer = Tailored("nothing", self._objective, "nothing was measured yet", HeapSpec(name="tailored"))
+        answer.notes = self._notes
+        try:
+            self._make(answer)
+        except KeyboardInterrupt:
+            answer.interrupted = True
+            answer.reason = f"broken off; {answer.reason}"
+        return answer
+
+    def _gone_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def _say(self, what: str) -> None:
+        self._tell(what, min(1.0, self._gone_s() / self._budget_s))
+
+    def _make(self, answer: Tailored) -> None:
+        designed_on, held_out, perturbed = self._split(answer)
+        with_objects = self._wants_objects(designed_on[0])
+        self._say("reading the recordings")
+        lives = [read_life(trace, python_objects=with_objects) for trace in designed_on]
+        answer.life = max(lives, key=len)
+        for note in answer.life.notes:
+            self._note(note)
+        if len(answer.life) < FEWEST_EVENTS:
+            self._note(
+                f"the recording has {len(answer.life):,} calls, too few to tell how a heap ages: record"
+                f" {FEWEST_EVENTS / max(1, len(answer.life)):.0f} times as much"
+            )
+        designs = self._draw(lives, answer)
+        with contextlib.ExitStack() as stack:
+            stage = stack.enter_context(set_stage(designed_on[0], timeout_s=600))
+            for note in stage.notes():
+                self._note(note)
+            ours = self._forge(designs, stage)
+            self._race(stage, ours, answer)
+            proof = stack.enter_context(set_stage(held_out, perturbed_share=perturbed, timeout_s=600))
+            self._verify(proof, answer)
+        self._decide(answer)
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.append(note)
+
+    def _split(self, answer: Tailored) -> tuple[list[Trace], Trace, float]:
+        if len(self._traces) > 1:
+            answer.held_out = f"{self._traces[-1].path.name} was held out of the search"
+            return self._traces[:-1], self._traces[-1], 0.0
+        answer.held_out = (
+            f"there is one recording: the heap was designed on it, and judged on it with {_PERTURBED:.0%} of its blocks given"
+            " other sizes, as on another day"
+            + (" and on fresh runs of the program" if self._real is not None else "")
+            + "; a second recording would judge better"
+        )
+        return self._traces, self._traces[0], _PERTURBED
+
+    def _wants_objects(self, trace: Trace) -> bool:
+        """Say what malloc does not see of a Python program, and whether the recording has it all the same."""
+        process = choose_process(trace)
+        mapped = pythons = calls = 0
+        for batch in trace.batches(process.index):
+            pythons += int((batch.operation & OperationFlag.PYTHON > 0).sum())
+            mapped += int((batch.operation == Operation.MAP).sum())
+            calls += len(batch)
+        is_python = "python" in process.start.name or any(
+            "python" in word for word in process.start.command[:1]
+        )
+        if is_python and not trace.manifest.python_objects and not pythons:
+            self._note(
+                "CPython's own objects (some 97 % of its allocations) are not in the recording, for malloc never sees them:"
+                " record with --python-objects, or with PYTHONMALLOC=malloc in the environment"
+            )
+        elif pythons:
+            self._note(
+                f"{pythons / max(1, calls):.0%} of the events are CPython's own objects, which reach malloc only with"
+                " PYTHONMALLOC=malloc: the heap is designed for a program started without it"
+            )
+        return False
+
+    def _draw(self, lives: Sequence[Life], answer: Tailored) -> list[Design]:
+        end = _SHARE_OF_DRAWING * self._budget_s
+        weights = list(self._weights) or [1.0] * len(lives)
+        drawing = Drawing(
+            lives,
+            weights,
+            self._objective,
+            enough=lambda: self._gone_s() > end,
+            tell=lambda _: self._say("simulating heaps"),
+        )
+        designs = drawing.draw()
+        answer.spec, answer.choices = designs[0].spec, list(designs[0].choices)
+        answer.simulated = max(design.simulated for design in designs)
+        return designs
+
+    def _forge(
+        self, designs: Sequence[Design], stage: Stage
+    ) -> dict[str, tuple[HeapSpec, Candidate, Design | None, str]]:
+        """Forge the designs and, of the best, other ways of keeping pages; by label."""
+        specs: dict[str, tuple[HeapSpec, Design | None, str]] = {}
+        for number, design in enumerate(designs):
+            specs[f"tailored {number + 1}"] = (design.spec, design, "")
+        for words, spec in vary_pages(designs[0].spec, stage.plan.live_bytes_peak, self._objective):
+            specs[f"tailored {len(specs) + 1}"] = (spec, designs[0], words)
+        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]] = {}
+        try:
+            find_compiler()
+        except ForgeError as error:
+            self._note(f"{error.what}: presets and the knobs of other allocators were tried ({error.hint})")
+            return ours
+        for label, (spec, design, words) in specs.items():
+            self._say(f"forging {label}")
+            if self._gone_s() > 0.45 * self._budget_s and ours:
+                break
+            try:
+                ours[label] = (spec, candidate_of(spec, label), design, words)
+            except ForgeError as error:
+                self._note(f"{label} is out: {error}")
+        return ours
+
+    def _race(
+        self,
+        stage: Stage,
+        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
+        answer: Tailored,
+    ) -> None:
+        labels: set[str] = set(ours) | set(presets())
+        laboratory = stage.laboratory(
+            workers=self._workers, begins=lambda candidate: self._say(f"replaying on {candidate.label}")
+        )
+        pool = choose_pool(stage.rehearsal, stage.workload.environment, self._objective)
+        pool[1:1] = [candidate for _, candidate, _, _ in ours.values()]
+        race = Race(laboratory, pool, self._objective, self._began + _SHARE_OF_RACE * self._budget_s)
+        try:
+            race.run()
+        finally:
+            self._take_race(race, laboratory, pool, labels, ours, answer)
+
+    def _take_race(
+        self,
+        race: Race,
+        laboratory: Laboratory,
+        pool: Sequence[Candidate],
+        labels: set[str],
+        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
+        answer: Tailored,
+    ) -> None:
+        answer.standings = race.standings()
+        known = [standing for standing in answer.standings if standing.ratio is not None]
+        for standing in answer.standings:
+            if standing.left and ("signal" in standing.left or "refused" in standing.left):
+                self._note(f"{standing.candidate.label} is out: {standing.left}")
+        others = [standing for standing in race.ranked() if standing.candidate.label not in labels]
+        best = [standing for standing in race.ranked() if standing.candidate.label in labels]
+        if others and (others[0].ratio or 1.0) < 1.0:
+            answer.rival = others[0].candidate
+        for standing in best[:_CHECKED]:
+            if self._keeps_contract(standing.candidate, answer):
+                self._choose(standing.candidate, ours, answer)
+                break
+        candidates = {standing.candidate.label: standing.candidate for standing in known}
+        shown = [pool[0], *candidates.values()]
+        answer.race = compute_comparison(laboratory.workload, shown, laboratory.outcomes)
+        answer.reason = "the search was not over" if not known else "nothing was verified yet"
+
+    def _choose(
+        self,
+        candidate: Candidate,
+        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
+        answer: Tailored,
+    ) -> None:
+        answer.ours = candidate
+        if candidate.label not in ours:
+            answer.spec, answer.choices = load_spec(candidate.label), []
+            return
+        answer.spec, _, design, words = ours[candidate.label]
+        answer.choices = [] if design is None else list(design.choices)
+        if words:
+            answer.choices.append(Choice(words, "the best of those replayed", math.nan, math.nan))
+
+    def _keeps_contract(self, candidate: Candidate, answer: Tailored) -> bool:
+        assert candidate.library is not None
+        self._say(f"checking the contract of malloc on {candidate.label}")
+        subject = Subject(candidate.label, Path(candidate.library))
+        answer.checks = run_checks(select_checks([], hardening=False), subject)
+        broken = [check for check in answer.checks if check.verdict == "fail"]
+        for check in broken:
+            self._note(f"{candidate.label} breaks the contract of malloc ({check.name}): {check.detail}")
+        return not broken
+
+    def _verify(self, proof: Stage, answer: Tailored) -> None:
+        finalists = [as_it_is()]
+        finalists += [
+            one for one in (answer.rival, answer.ours) if one is not None and not one.changes_nothing
+        ]
+        if len(finalists) == 1:
+            return
+        laboratory = proof.laboratory(
+            workers=self._workers,
+            begins=lambda candidate: self._say(f"verifying {candidate.label} on what was held out"),
+        )
+        answer.trials.append(self._try(laboratory, finalists, answer, "replay of what was held out"))
+        if self._real is not None:
+            answer.trials.append(self._try(self._real, finalists, answer, self._real.workload.words()))
+
+    def _try(
+        self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
+    ) -> Trying:
+        laboratory.run_rounds(finalists, range(_RUNS), "verify", enough=lambda: self._out_of_time(laboratory))
+        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+        by_label = {one.label: [o for o in outcomes if o.candidate == one.label] for one in finalists}
+        rival = by_label[answer.rival.label if not answer.rival.changes_nothing else finalists[0].label]
+        ours = by_label.get(answer.ours.label, []) if answer.ours else []
+        workload = laboratory.workload
+
+        def ratio(read: Callable[[Outcome], float | None]) -> Difference:
+            return compute_difference(strata(rival, read), strata(ours, read))
+
+        return Trying(
+            where=where,
+            comparison=compute_comparison(workload, finalists, outcomes),
+            memory=ratio(compute_resident),
+            time=ratio(lambda outcome: compute_time(outcome, workload)),
+            cost=compare_costs(rival, ours, workload, self._objective),
+            rival=compare_costs(by_label[finalists[0].label], rival, workload, self._objective),
+        )
+
+    def _out_of_time(self, laboratory: Laboratory) -> bool:
+        done = sum(outcome.phase == "verify" for outcome in laboratory.outcomes)
+        return done >= 3 * _FEWEST_RUNS and self._gone_s() > self._budget_s
+
+    def _decide(self, answer: Tailored) -> None:
+        answer.verdict, answer.reason = decide(answer)
+
+
+def decide(answer: Tailored) -> tuple[Verdict, str]:
+    """Decide by the verification: ours, the best of the others, or nothing.
+
+    Returns:
+        The verdict, and why, in one sentence.
+    """
+    rival = answer.rival.label
+    if not answer.trials:
+        return "nothing", "nothing was better than what the program has"
+    if answer.ours is not None:
+        shortfall = next((text for trial in answer.trials if (text := _shortfall(answer, trial))), None)
+        if shortfall is None:
+            gains = "; ".join(_gain(trial, rival) for trial in answer.trials)
+            return "tailored", f"the heap has earned its place: {gains}"
+    else:
+        shortfall = "no heap of ours could be used"
+    if answer.rival.changes_nothing:
+        return "nothing", f"nothing to gain, keep what you have: {shortfall}"
+    confirmed = all(
+        trial.rival.ratio is not None and trial.rival.ratio <= 1 - WORTH for trial in answer.trials
+    )
+    if confirmed:
+        gain = 1 - max(trial.rival.ratio or 1.0 for trial in answer.trials)
+        return "allocator", f"use {rival}: {answer.objective} cost {gain:.0%} lower than today's; {shortfall}"
+    return (
+        "nothing",
+        f"nothing to gain, keep what you have: {rival} is not better by {WORTH:.0%} everywhere; {shortfall}",
+    )
+
+
+def _shortfall(answer: Tailored, trial: Trying) -> str | None:
+    """Say what the heap lacks on one workload, against the best of the others; None: nothing."""
+    assert answer.ours is not None
+    failed = next(
+        (result.failed for result in trial.comparison.results if _is(result, answer.ours) and result.failed),
+        None,
+    )
+    if failed is not None:
+        return f"{answer.ours.label} fails on {trial.where}: {failed}"
+    goal = {"memory": trial.memory, "time": trial.time, "balanced": trial.cost}[answer.objective]
+    goal_name = {"memory": "resident bytes", "time": "time", "balanced": "the balanced cost"}[
+        answer.objective
+    ]
+    if goal.ratio is None or goal.ratio > 1 - WORTH:
+        found = "unknown" if goal.ratio is None else f"{goal.ratio:.2f} times"
+        return f"on {trial.where} the tailored heap's {goal_name} is {found} that of {answer.rival.label}, at most {1 - WORTH:.2f} is wanted"
+    for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
+        if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
+            return f"on {trial.where} the tailored heap's {name} is {other.ratio:.2f} times that of {answer.rival.label}"
+    return None
+
+
+def _is(result: Result, candidate: Candidate) -> bool:
+    return result.candidate.label == candidate.label
+
+
+def _gain(trial: Trying, rival: str) -> str:
+    memory, seconds = trial.memory.ratio or 1.0, trial.time.ratio or 1.0
+    return f"{trial.where}: {memory:.2f} times the resident bytes and {seconds:.2f} times the time of {rival}"
+
+
+def check_weights(traces: Sequence[Path], weights: Sequence[float]) -> None:
+    """Refuse weights that do not fit the recordings.
+
+    Raises:
+        HeapsmithError: Their number is not that of the recordings that are designed for, or one is not positive.
+    """
+    wanted = max(1, len(traces) - 1)
+    if weights and len(weights) != wanted:
+        raise HeapsmithError(
+            f"{len(weights)} weights for {wanted} recordings", "the last of several is held out and has none",
+            "give --weight once for each of the others",
+        )  # fmt: skip
+    if any(not weight > 0 for weight in weights):
+        raise HeapsmithError("a weight is not above 0", hint="leave the recording out instead")
+
+
+def check_traces(traces: Sequence[Path]) -> None:
+    """Refuse recordings that are named twice: what is held out must not have been looked at.
+
+    Raises:
+        TraceError: One is there twice.
+    """
+    seen: set[Path] = set()
+    for path in traces:
+        if path.resolve() in seen:
+            raise TraceError(
+                f"{path} is named twice", "one would be held out, and known all the same", "name it once"
+            )
+        seen.add(path.resolve())
