@@ -23,13 +23,15 @@ def spike(turns=3000):
     return total
 
 
-def growth(turns=300):
-    series = np.zeros(0)
+def growth(turns=800):
+    history = []
     for number in range(turns):
-        series = np.concatenate([series, np.full(3000, number)])  # planted: growth
-        for _ in range(10):
-            np.sort(np.arange(5000))
-    return series.sum()
+        history.append(np.full(2500, number))  # planted: growth
+        for _ in range(6):
+            np.sort(np.arange(5000) % (number + 7))
+    total = sum(int(row[0]) for row in history)
+    history.clear()
+    return total
 
 
 def fragmentation(blocks=20_000):

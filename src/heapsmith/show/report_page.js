@@ -30,7 +30,7 @@
 
   // ---- names ----
   const shortFile = (file) => file.split("/").slice(-2).join("/");
-  const keyNames = new Map();
+  const TOO_SMALL = -1e9, keyNames = new Map([[TOO_SMALL, ["many, each too small to be drawn", ""]]]);
   function labelName(key) {
     if (key >= 0) {
       const file = data.file_of[key], line = data.line_of[key];
@@ -108,7 +108,15 @@
       (rows[depth] ||= []).push([node, x, w]);
       if (!node.sorted) node.sorted = [...node.kids.values()].sort((a, b) => b.value - a.value);
       let at = x;
-      for (const kid of node.sorted) { const kw = top.value ? width * kid.value / top.value : 0; if (kw < 0.4) break; place(kid, at, kw, depth + 1); at += kw; }
+      for (let i = 0; i < node.sorted.length; i++) {
+        const kid = node.sorted[i], kw = top.value ? width * kid.value / top.value : 0;
+        if (kw < 0.4) {
+          const rest = node.sorted.slice(i).reduce((sum, small) => sum + small.value, 0), rw = width * rest / top.value;
+          if (rw >= 1) (rows[depth + 1] ||= []).push([{ key: TOO_SMALL, value: rest, kids: new Map(), up: node, depth: depth + 1 }, at, rw]);
+          break;
+        }
+        place(kid, at, kw, depth + 1); at += kw;
+      }
     })(top, 0, width, base);
     $("whole").hidden = !zoomed;
     draw();
@@ -169,7 +177,7 @@
   $("flame").addEventListener("mousemove", (e) => { const node = nodeAt(e); showTip(node && tell(node), e.clientX, e.clientY);
     $("hover").textContent = node ? tell(node).replace(/\n/g, " · ") : "\u00a0"; });
   $("flame").addEventListener("mouseleave", () => showTip(""));
-  $("flame").addEventListener("click", (e) => { const node = nodeAt(e); if (!node) return; showTip(""); zoomed = node === root ? null : node; layout(); });
+  $("flame").addEventListener("click", (e) => { const node = nodeAt(e); if (!node || node.key === TOO_SMALL) return; showTip(""); zoomed = node === root ? null : node; layout(); });
   $("flame").addEventListener("keydown", (e) => { if (e.key === "Escape" || e.key === "Backspace") { zoomed = zoomed && zoomed.up !== root ? zoomed.up : null; layout(); } });
   $("whole").onclick = () => { zoomed = null; layout(); };
   function search(text) { $("search").value = text; found = matcher(text.trim()); matchCache.clear(); draw(); }

@@ -478,6 +478,7 @@ class _Pass:
         self.bins = np.zeros((bins, kernel.B_COUNT))
         self.dirty = np.zeros(64, np.int64)
         self.slots = np.zeros((0, kernel.S_COUNT))
+        self.sampled_slots = np.zeros((0, 2))
         self.free_slots = np.zeros(0, np.int32)
         self.page_of = np.zeros(0, np.int32)
         self.pages = np.zeros((0, kernel.PAGE), np.int32)
@@ -561,7 +562,7 @@ class _Pass:
                 operations, *streams[1], *streams[2], *streams[3], *streams[4], *stack_split,
                 shape_values, shape_class, shape_count, heap_keys, mapped_keys, no_stack_row,
                 self.numbers, self.levels, self.keys, self.threads, self.last_objects, self.classes,
-                self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.free_slots,
+                self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.sampled_slots, self.free_slots,
                 self.page_of, self.pages, self.page_live, self.free_pages,
                 np.iinfo(np.int64).max if stop is None else -(-stop // self._tick_ns), self._tick_ns,
                 self._stacks_sampled, ending_rows, self._watches_ending,
@@ -645,6 +646,8 @@ class _Pass:
             before = len(self.slots)
             room = max(before + births - free, before + before // 2, 1024)
             self.slots = _grown(self.slots, room)
+            if self._stacks_sampled:
+                self.sampled_slots = _grown(self.sampled_slots, room)
             self.free_slots = _grown(self.free_slots, room)
             added = np.arange(room - 1, before - 1, -1, dtype=np.int32)
             self.free_slots[free : free + len(added)] = added
@@ -697,7 +700,11 @@ class _Pass:
         used = keys[:, k.K_ALLOCATIONS] > 0  # of sampled stacks, those that stand for something
         row_of = np.cumsum(used) - 1
         with np.errstate(invalid="ignore", divide="ignore"):
-            lifetime_s = keys[:, k.K_LIFE_TICKS] / keys[:, k.K_DIED] * (self._tick_ns * 1e-9)
+            lifetime_s = (
+                keys[:, k.K_LIFE_TICKS]
+                / (keys[:, k.K_ALLOCATIONS] - keys[:, k.K_LIVE_BLOCKS])
+                * (self._tick_ns * 1e-9)
+            )
 
         def error(variance: Floats) -> Floats:
             return SEVERAL * np.sqrt(np.maximum(variance, 0.0))

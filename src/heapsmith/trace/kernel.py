@@ -34,11 +34,12 @@ N_COUNT: Final = N_WIDE + 18
 ) = range(23)  # fmt: skip
 LEVELS: Final = 8
 
-# Of each key: a stack, of heap blocks or of mappings.
+# Of each key: a stack, of heap blocks or of mappings. What every event changes is in the first line of a cache.
 (
-    K_ALLOCATIONS, K_BYTES, K_LIVE_BYTES, K_LIVE_BLOCKS, K_PEAK_BYTES, K_PEAK_BLOCKS, K_STAMP, K_TEMPORARY,
-    K_TEMPORARY_BYTES, K_OWN_PEAK, K_LIFE_TICKS, K_DIED, K_VARIANCE, K_LIVE_VARIANCE, K_PEAK_VARIANCE, K_DIRTY, K_COUNT,
-) = range(17)  # fmt: skip
+    K_ALLOCATIONS, K_BYTES, K_LIVE_BYTES, K_LIVE_BLOCKS, K_STAMP, K_DIRTY, K_OWN_PEAK, K_LIFE_TICKS, K_PEAK_BYTES,
+    K_PEAK_BLOCKS, K_TEMPORARY, K_TEMPORARY_BYTES, K_VARIANCE, K_LIVE_VARIANCE, K_PEAK_VARIANCE,
+) = range(15)  # fmt: skip
+K_COUNT: Final = 16
 
 # Of each thread.
 (
@@ -48,10 +49,8 @@ LEVELS: Final = 8
 # Of each size class.
 C_ALLOCATIONS, C_BYTES, C_LIVE_BLOCKS, C_LIVE_BYTES, C_PEAK_BLOCKS, C_PEAK_BYTES, C_STAMP, C_COUNT = range(8)
 
-# Of each live object.
-(
-    S_BYTES, S_BLOCKS, S_USABLE, S_KEY, S_TICK, S_THREAD, S_CLASS, S_VARIANCE, S_KEY_BYTES, S_KEY_BLOCKS, S_COUNT,
-) = range(11)  # fmt: skip
+# Of each live object: one line of a cache. What it stands for among stacks is apart, where that is something else.
+S_BYTES, S_BLOCKS, S_USABLE, S_KEY, S_TICK, S_THREAD, S_CLASS, S_VARIANCE, S_COUNT = range(9)
 
 # Of each bin of the time line.
 B_MAX, B_END, B_USABLE, B_MAPPED, B_BLOCKS, B_ALLOCATIONS, B_BYTES, B_FREES, B_MIN, B_COUNT = range(10)
@@ -157,7 +156,8 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     heap_keys: Any, mapped_keys: Any,
     no_stack_row: int,
     numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
-    edges: Any, dirty: Any, slots: Any, free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
+    edges: Any, dirty: Any, slots: Any, sampled_slots: Any,
+    free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
     stop_tick: int, tick_ns: int, stacks_sampled: bool, ending_rows: Any, watches_ending: bool,
 ) -> int:  # fmt: skip
     """Go through the events of a batch until its end or the first event at or behind `stop_tick`.
@@ -172,6 +172,7 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
         mapped_keys: The same for mappings.
         no_stack_row: Row of those keys that stands for no stack; -1 where there is none.
         numbers: `N_COUNT` whole numbers; levels: `F_COUNT`; the others as their columns say.
+        sampled_slots: (n, 2) as slots: bytes and blocks among stacks; used where stacks_sampled.
         edges: (n_bins,) int64: ticks at which the bins end.
         page_of: Page of each `PAGE` objects, -1 where all of them have died.
         stop_tick: In ticks since the start of the trace.
@@ -276,8 +277,11 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                 kind = np.int64(slots[slot, S_CLASS])
                 birth_thread = np.int64(slots[slot, S_THREAD])
                 life = tick - np.int64(slots[slot, S_TICK])
-                kw = slots[slot, S_KEY_BYTES]
-                kc = slots[slot, S_KEY_BLOCKS]
+                kw = w
+                kc = c
+                if stacks_sampled:
+                    kw = sampled_slots[slot, 0]
+                    kc = sampled_slots[slot, 1]
                 n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
                 keys[key, K_LIVE_BYTES] -= kw
                 keys[key, K_LIVE_BLOCKS] -= kc
@@ -285,7 +289,6 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                     mapped -= w
                     levels[F_MAPPED_BLOCKS] -= c
                     keys[key, K_LIFE_TICKS] += life * kc
-                    keys[key, K_DIED] += kc
                 else:
                     place = kind & 0xFFFF
                     _touch_class(classes, place, epoch)
@@ -316,7 +319,6 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                         levels[F_TEMPORARY_BYTES] += w
                         threads[thread, T_TEMPORARY] += c
                     keys[key, K_LIFE_TICKS] += life * kc
-                    keys[key, K_DIED] += kc
                     doubling = _doubling(life * tick_ns)
                     lifetimes[doubling, L_BLOCKS] += c
                     lifetimes[doubling, L_BYTES] += w
@@ -352,10 +354,13 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
             w = shape_values[shape, 0]
             c = shape_values[shape, 1]
             v = shape_values[shape, 3]
-            kw = shape_values[shape, 4]
-            kc = shape_values[shape, 5]
-            if stacks_sampled and row == no_stack_row:
-                v = kw = kc = 0.0
+            kw = w
+            kc = c
+            if stacks_sampled:
+                kw = shape_values[shape, 4]
+                kc = shape_values[shape, 5]
+                if row == no_stack_row:
+                    v = kw = kc = 0.0
             number = n_object
             n_object = number + 1
             page = np.int64(page_of[number >> PAGE_SHIFT])
@@ -377,8 +382,9 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
             slots[slot, S_TICK] = tick
             slots[slot, S_THREAD] = thread
             slots[slot, S_VARIANCE] = v
-            slots[slot, S_KEY_BYTES] = kw
-            slots[slot, S_KEY_BLOCKS] = kc
+            if stacks_sampled:
+                sampled_slots[slot, 0] = kw
+                sampled_slots[slot, 1] = kc
             kind = shape_class[shape]
             if operation == _MAP:
                 key = np.int64(mapped_keys[row])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -486,12 +486,13 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
     found: list[Finding] = []
     held = external_fragmentation(figures)
     if held is not None and len(held):
-        times_s, resident, explained = held.T
+        times_s, resident, explained = held[:, 0], held[:, 1], held[:, 2]
         # Only what was live before and is free now can be a matter of fragmentation; the rest is code, stacks and the like.
         line = figures.time_line
         assert line is not None
-        highest = np.maximum.accumulate(line.usable_live_bytes)
-        place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(highest) - 1)
+        accumulate: Any = np.maximum.accumulate
+        highest: Floats = accumulate(line.usable_live_bytes)
+        place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(line.ends_s) - 1)
         extra = np.minimum(resident, highest[place_in_line]) - explained
         # The first look of all may be before anything was counted; what matters is what stays.
         later = times_s > figures.start_s + 0.1 * figures.duration_s

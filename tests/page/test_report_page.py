@@ -1,0 +1,46 @@
+"""The page of a report works from the disk alone, and answers to clicks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from heapsmith.cli import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trace"))
+
+from telling_traces import write_service
+
+
+def test_a_page_opens_offline_and_shows_peak_moment_search_and_inverted_view(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page_path = tmp_path / "x.html"
+    assert main(["report", str(write_service(tmp_path / "x.heap")), "-o", str(page_path)]) == 0
+    asked: list[str] = []
+    problems: list[str] = []
+    context = browser.new_context(viewport={"width": 420, "height": 800}, offline=True)
+    page = context.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(page_path.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    assert asked == [page_path.as_uri()]
+    total = page.locator("#graph-total")
+    assert total.inner_text().startswith("24.")
+    page.fill("#search", "load_all")
+    assert "found 24.0 MiB" in total.inner_text()
+    page.click("[data-mode=exit]")
+    assert "found 0 B" in total.inner_text()
+    page.check("#inverted")
+    page.fill("#search", "remember")
+    assert "found 977 KiB" in total.inner_text()
+    page.click("#line", position={"x": 200, "y": 60})
+    assert total.inner_text().startswith("at ")
+    page.fill("#filter", "join_lines")
+    assert page.locator("#sites tbody tr").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert problems == []
+    context.close()
