@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError
+from heapsmith.native import preloadable
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Allocator, Values, Variables
 from heapsmith.peers.allocators import heapsmith
@@ -73,7 +74,7 @@ class Candidate(msgspec.Struct, frozen=True):
             item for item in base.get(_PRELOAD, "").replace(":", " ").split() if not _is_allocator(item)
         ]
         if self.library is not None:
-            preload.insert(0, self.library)
+            preload.insert(0, str(preloadable(Path(self.library))))
         if preload:
             result[_PRELOAD] = ":".join(preload)
         return result
@@ -191,8 +192,19 @@ def read_candidate(text: str) -> Candidate:
     return read_candidates([text])[0]
 
 
+def _split(text: str) -> tuple[str, str]:
+    """Part an allocator from its knobs; the path of a file that is there may have colons of its own."""
+    if "/" in text:
+        path, _, settings = text.rpartition(":")
+        for whole, rest in ((text, ""), (path, settings)):
+            if path and Path(whole).is_file():
+                return whole, rest
+    name, _, settings = text.partition(":")
+    return name, settings
+
+
 def _read(text: str, problems: list[str], elsewhere: Elsewhere) -> Candidate | None:
-    name, _, settings = text.strip().partition(":")
+    name, settings = _split(text.strip())
     if name == AS_IT_IS:
         if settings:
             problems.append(f"`{AS_IT_IS}` is the program as it is started today and takes no knobs")

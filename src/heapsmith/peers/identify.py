@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from heapsmith.native import preloadable
 from heapsmith.peers.knobs import Version
 
 _ASK: Final = r"""
@@ -111,7 +112,7 @@ def _ask(library: str | None, _changed_ns: int) -> Identity:
         key: value for key, value in os.environ.items() if key not in {"LD_PRELOAD", "PYTHONMALLOC"}
     }
     if library is not None:
-        environment["LD_PRELOAD"] = library
+        environment["LD_PRELOAD"] = str(preloadable(Path(library)))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _ASK],
@@ -127,7 +128,7 @@ def _ask(library: str | None, _changed_ns: int) -> Identity:
         signal = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return Identity(None, None, f"a program started on it fails ({signal})")
     answer = json.loads(done.stdout.decode().strip().splitlines()[-1])
-    if library is not None and answer["malloc"] != os.path.realpath(library):
+    if library is not None and os.path.realpath(answer["malloc"]) != os.path.realpath(library):
         complaint = done.stderr.decode(errors="replace").strip().splitlines()
         reason = (
             complaint[0].split("from LD_PRELOAD")[-1].strip() if complaint else "it does not define malloc"
