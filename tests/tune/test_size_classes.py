@@ -41,7 +41,9 @@ def solve_plainly(
 def test_the_quick_way_finds_the_best_of_all_sets(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 9))
     sizes = np.cumsum(data.draw(st.lists(st.integers(1, 50), min_size=count, max_size=count)))
-    takes = (sizes + np.sort(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)))).astype(float)
+    takes = (sizes + np.sort(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)))).astype(
+        float
+    )
     having = np.array(data.draw(st.lists(st.integers(0, 500), min_size=count, max_size=count)), float)
     objects = np.array(data.draw(st.lists(st.integers(0, 100), min_size=count, max_size=count)), float)
     numbers = np.concatenate([[0.0], np.cumsum(objects)])

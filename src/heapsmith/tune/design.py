@@ -163,7 +163,7 @@ class Drawing:
     def _pages_to_begin_with(self) -> PagePipe:
         if self._objective == "memory":
             return OsPages() | PurgeAfter(delay_ms=100, keep_bytes=MiB, keep_share=16)
-        return OsPages() | PurgeAfter()
+        return HeapSpec().pages
 
     def _best_classes(
         self, sets: Sequence[tuple[int, Sequence[int]]], pages: PagePipe, weights: NDArray[np.float64]
