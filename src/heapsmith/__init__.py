@@ -16,6 +16,7 @@ from heapsmith.units import GiB, KiB, MiB, TiB
 
 if TYPE_CHECKING:
     from heapsmith.here import Arena, LocalHeap, limit, mallinfo, numpy_heap, peak, watch_threshold
+    from heapsmith.run.here import record
     from heapsmith.run.launch import watch
     from heapsmith.run.watch import processes
 
@@ -33,6 +34,7 @@ __all__ = [
     "numpy_heap",
     "peak",
     "processes",
+    "record",
     "watch",
     "watch_threshold",
 ]
@@ -41,10 +43,12 @@ _HOMES: Final = {
     "Arena": "heapsmith.here",
     "LocalHeap": "heapsmith.here",
     "limit": "heapsmith.here",
+    "load_ipython_extension": "heapsmith.notebook",
     "mallinfo": "heapsmith.here",
     "numpy_heap": "heapsmith.here",
     "peak": "heapsmith.here",
     "processes": "heapsmith.run.watch",
+    "record": "heapsmith.run.here",
     "watch": "heapsmith.run.launch",
     "watch_threshold": "heapsmith.here",
 }

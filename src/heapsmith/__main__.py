@@ -5,9 +5,13 @@ import sys
 
 def run() -> None:
     """Run the command line and leave with its exit code."""
-    from heapsmith.cli import main
+    try:
+        from heapsmith.cli import main
 
-    sys.exit(main())
+        code = main()
+    except KeyboardInterrupt:  # while the command line itself is still being loaded
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

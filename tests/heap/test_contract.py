@@ -30,6 +30,24 @@ def test_every_preset_keeps_every_promise_of_malloc(preset: str, check: str) -> 
     assert result.verdict == "pass", result.detail
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_doors_of_the_c_library_lead_to_the_same_heap(preset: str, tmp_path: Path) -> None:
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler on this machine")
+    program = tmp_path / "doors"
+    subprocess.run([compiler, "-O1", "-fno-builtin", str(NATIVE / "doors.c"), "-o", str(program)], check=True)
+    finished = subprocess.run(
+        [str(program)],
+        env=os.environ | {"LD_PRELOAD": str(resolve_subject(preset).library)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (finished.returncode, finished.stdout) == (0, "one heap\n"), finished.stderr
+
+
 @pytest.mark.parametrize(
     "check", [check.name for check in select_checks([], hardening=True) if check.kind == "hardening"]
 )

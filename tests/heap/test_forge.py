@@ -28,13 +28,16 @@ from heapsmith.spec import (
     HeapSpec,
     HugePages,
     Limit,
+    MatchedDeallocation,
     NoCache,
     OsPages,
     Prefault,
     PurgeAfter,
     PurgeAtOnce,
+    PurgeLazily,
     PurgeOnDemand,
     RandomFreeLists,
+    RecordedOrigins,
     RemoteBatch,
     RemoteStack,
     SpinLock,
@@ -59,7 +62,12 @@ VARIANTS = {
     ),
     "pages": HeapSpec(
         name="pages",
-        pages=OsPages() | HugePages(after_bytes=0) | Limit(1 << 36) | Prefault() | PurgeOnDemand(),
+        pages=OsPages()
+        | HugePages(after_bytes=0)
+        | Limit(1 << 36)
+        | Prefault()
+        | PurgeLazily()
+        | PurgeOnDemand(),
     ),
     "encoded": HeapSpec(
         name="encoded",
@@ -70,7 +78,9 @@ VARIANTS = {
         name="threads", threads=(for_thread("checks", (32, 64, 128, 256, 1024)), for_thread("other", (4000,)))
     ),
     "checked": HeapSpec(
-        name="checked", sizes=Geometric(largest_bytes=32 * KiB), hardening=(CheckedBlocks(),)
+        name="checked",
+        sizes=Geometric(largest_bytes=32 * KiB),
+        hardening=(CheckedBlocks(), RecordedOrigins(), MatchedDeallocation()),
     ),
 }
 # What a heap that populates every page, or keeps every page, does not promise.
@@ -151,7 +161,7 @@ def test_a_forged_library_needs_the_c_library_alone(tmp_path: Path) -> None:
         "dlvsym", "dlsym", "memcpy", "memset", "memmove", "pthread_key_create", "pthread_setspecific", "__cxa_finalize",
         "_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__gmon_start__", "getenv", "secure_getenv",
         "atexit", "__cxa_atexit", "fstat", "getauxval", "getrlimit", "getrusage", "strchr", "strcmp", "strlen",
-        "strncmp", "strncpy", "syscall",
+        "strncmp", "strncpy", "syscall", "__libc_single_threaded",
     }  # fmt: skip
     if shutil.which("nm") is None:
         pytest.skip("there is no nm on this machine")
@@ -163,6 +173,26 @@ def test_a_forged_library_needs_the_c_library_alone(tmp_path: Path) -> None:
         )
         needed = {line.split()[-1].partition("@")[0] for line in listed.stdout.splitlines()}
         assert needed <= allowed
+
+
+def test_what_a_debugger_needs_comes_in_a_file_of_its_own(tmp_path: Path) -> None:
+    if shutil.which("objcopy") is None or shutil.which("readelf") is None:
+        pytest.skip("there are no binutils on this machine")
+    made = forge(
+        HeapSpec(name="debuggable", cache=NoCache(), remote=RemoteBatch(batches=0)),
+        tmp_path / "heap.so",
+        debug_file=tmp_path / "heap.debug",
+    )
+    debug_file = tmp_path / "heap.debug"
+    assert made.debug_file == debug_file
+    sections = {
+        path: subprocess.run(["readelf", "-SW", str(path)], capture_output=True, text=True, check=True).stdout
+        for path in (made.path, debug_file)
+    }
+    assert ".debug_info" in sections[debug_file]
+    assert ".debug_info" not in sections[made.path]
+    assert ".gnu_debuglink" in sections[made.path]
+    verify_library(made.path)
 
 
 def test_a_limit_is_never_passed_and_is_no_end(tmp_path: Path) -> None:

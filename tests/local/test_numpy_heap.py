@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -160,6 +161,13 @@ def test_threads_enter_a_heap_for_themselves() -> None:
     assert pooled == {"heapsmith"}
 
 
+def test_a_heap_is_left_where_it_was_entered() -> None:
+    heap = numpy_heap()
+    with heap, ThreadPoolExecutor(1) as pool, pytest.raises(HeapsmithError, match="another thread"):
+        pool.submit(heap.__exit__, None, None, None).result()
+    assert get_handler_name() == "default_allocator"
+
+
 def test_arrays_are_freed_by_other_threads_while_theirs_goes_on() -> None:
     with numpy_heap() as heap, ThreadPoolExecutor(3, initializer=heap.install) as pool:
 
@@ -208,6 +216,8 @@ def test_a_forked_child_goes_on() -> None:
         {"retain_for": -1},
         {"retain_for": "soon"},
         {"retain_for": None},
+        {"huge_pages": "always"},
+        {"huge_pages": 2},
     ],
 )
 def test_a_heap_that_cannot_be_is_one_clear_error(words: dict[str, object]) -> None:
@@ -232,3 +242,16 @@ def test_huge_pages_are_asked_for_where_they_are_wanted() -> None:
         raise AssertionError("no such mapping")
 
     assert [advised(True), advised(None), advised(False)] == [True, True, False]
+
+
+def test_what_a_spike_of_small_arrays_leaves_goes_back() -> None:
+    with numpy_heap() as heap:
+        spike = [np.empty(1000, "uint8") for _ in range(10_000)]
+        kept = np.arange(1000)
+        del spike
+        assert heap.statistics().committed_bytes > 9 * MiB
+        time.sleep(1.1)
+        for _ in range(600):
+            np.empty(1000)
+        assert heap.statistics().committed_bytes < MiB
+        assert kept.sum() == 499_500

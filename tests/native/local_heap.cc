@@ -214,6 +214,28 @@ void fail_cleanly() {
   }
 }
 
+// Time passes when it is told to.
+struct Clocked : hs::Linux {
+  static inline uint64_t ms = 1000;
+  static uint64_t now_ms() { return ms; }
+};
+void give_back_what_nobody_wants() {
+  using Pages = hs::Pipe<hs::OsPages<Clocked>, hs::PurgeAfter<100, 67108864, 1>>;
+  hs::LocalHeap<hs::LocalClasses<hs::Geometric<16, 32768, 4>>, Pages, Clocked> heap;
+  const auto kept_after_ms = [&](uint64_t pause_ms) {
+    heap.deallocate(heap.allocate(8_MiB));
+    Clocked::ms += pause_ms;
+    heap.age();
+    return heap.kept_bytes();
+  };
+  EXPECT(kept_after_ms(90) >= 8_MiB);
+  EXPECT(kept_after_ms(110) == 0);
+  // It is missed: kept longer from now on, as long as that helps.
+  EXPECT(kept_after_ms(350) >= 8_MiB);
+  EXPECT(kept_after_ms(350) >= 8_MiB);
+  EXPECT(kept_after_ms(2000) == 0);
+}
+
 void refuse_what_cannot_be() {
   HeapOf<hs::Geometric<16, 32768, 4>> heap;
   EXPECT(heap.allocate(~size_t{0}) == nullptr);
@@ -233,5 +255,6 @@ int main() {
   keep_to_a_limit();
   keep_large_blocks_warm_and_bounded();
   fail_cleanly();
+  give_back_what_nobody_wants();
   refuse_what_cannot_be();
 }

@@ -17,7 +17,7 @@ PROBE = sorted(
     path
     for room in ("probe", "os")
     for path in (SOURCES / room).glob("*.cc")
-    if path.name != "python.cc"  # it needs an interpreter's names
+    if path.name not in {"python.cc", "python_counted.cc"}  # they need an interpreter's names
 )
 SOURCES_OF = {"size_classes": [], "follow": [], "mappings": PROBE, "accounts": PROBE, "local_heap": []}
 SANITIZERS = {

@@ -177,6 +177,8 @@ def test_the_program_goes_on_when_the_recorder_is_killed(built: Build, tmp_path:
     process = subprocess.Popen([*words, script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
+    while not path.exists() or not open_trace(path).processes:
+        time.sleep(0.02)
     process.kill()
     assert process.stdout.read().strip() == "finished"
     process.wait()

@@ -74,6 +74,12 @@ def test_an_end_by_signal_or_by_the_kernel_is_named() -> None:
     assert "killed by the kernel: out of memory" in summary(process, ended=Exit(None, 9, True))
 
 
+@given(st.integers(40, 200), st.lists(st.text(min_size=1), min_size=1))
+def test_how_it_ended_is_said_whatever_the_command_and_the_width(columns: int, command: list[str]) -> None:
+    result = RunResult(RUN_SCHEMA, command, Exit(None, 11, False), 0.01, [])
+    assert "killed by SIGSEGV" in written(render_run_summary(result), columns).splitlines()[0]
+
+
 def test_unknown_values_are_question_marks_and_an_empty_process_is_no_error() -> None:
     text = summary(believable.empty())
     assert "resident ?, peak ? · page faults ? minor, ? major" in text

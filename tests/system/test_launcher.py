@@ -456,6 +456,40 @@ def in_namespace(script: str) -> list[str]:
     return [*command, script]
 
 
+def test_processes_with_ids_of_their_own_are_shown_by_those_they_have_here(heapsmith: Heapsmith) -> None:
+    """A sandbox's first process is number 1 there; number 1 here is another, and outlives it."""
+    needs("unshare")
+    inner = "import sys; keep = bytearray(9 << 20); print('ready', flush=True); sys.stdin.readline()"
+    enter = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no process namespace may be made here")
+    words = ["run", "--no-summary", "--", *enter, sys.executable, "-c", inner]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "heapsmith", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        processes = json.loads(heapsmith("ps", "--json").stdout)
+        outer = next(process for process in processes if process["ppid"] == program.pid)
+        held = next(process for process in processes if process["ppid"] == outer["pid"])
+        assert held["live_bytes"] > 9 * MiB
+        assert held["resident_bytes"] > 9 * MiB
+        assert psutil.Process(held["pid"]).parent() == psutil.Process(outer["pid"])
+        assert json.loads(heapsmith("info", str(held["pid"]), "--json").stdout)["command"][-1] == inner
+        _, errors = program.communicate("\n", timeout=20)
+        assert (program.returncode, errors) == (0, "")
+        # Nothing is left that could be taken for the process that has number 1 here.
+        assert all(process["pid"] != 1 for process in json.loads(heapsmith("ps", "--json").stdout))
+    finally:
+        program.kill()
+        program.wait()
+
+
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [

@@ -50,6 +50,17 @@ def test_mallinfo_follows_what_the_program_does(allocator: str) -> None:
     assert said.strip() == allocator.rstrip("2")
 
 
+def test_asking_adds_little_to_what_is_asked_about() -> None:
+    said = run_python(
+        """
+        import sys
+        heapsmith.mallinfo()
+        print("numpy" in sys.modules, heapsmith.mallinfo().mapped_bytes < 32 * MiB)
+        """
+    )
+    assert said.split() == ["False", "True"]
+
+
 def test_the_picture_adds_up_to_what_is_resident() -> None:
     said = run_python(
         """

@@ -7,16 +7,16 @@ from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import made_traces
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_traces import MICROSECOND, MadeProcess, make_random, write_made
 
+import made_traces
 from heapsmith.trace import IS_BORN, IS_DIED, Operation, Trace, open_trace
 from heapsmith.trace.analysis import ProcessFigures, analyse, analyse_process, choose_moments
 from heapsmith.trace.layout import OPERATION_MASK
+from made_traces import MICROSECOND, MadeProcess, make_random, write_made
 
 STACKS = 2
 

@@ -7,6 +7,7 @@ here as one line and an exit code (2 = wrong usage or bad input), never as a tra
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 import heapsmith
+from heapsmith.cli.streams import prepare_streams
 from heapsmith.errors import EXIT_USAGE, HeapsmithError
 
 # A verb is a function (or, where it has verbs of its own, an `App`) of its own name in the module of that name:
@@ -46,6 +48,9 @@ VERBS: Final = {
 """Every verb, with what the list of verbs says of it."""
 
 
+_OUTPUT_FAILS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
 def _make_app(verb: str | None) -> App:
     """Make the command line; a verb that was asked for speaks for itself, the list of all only names them."""
     app = App(
@@ -69,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["run", "--no-such-option"])
         2
     """
+    prepare_streams()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
         near = difflib.get_close_matches(tokens[0], VERBS, n=1)
@@ -89,6 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone: say nothing, and keep the interpreter's last flush quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT_FAILS:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _refuse(f"the output could not be written: {error.strerror}", EXIT_USAGE)
     return result if isinstance(result, int) else 0
 
 

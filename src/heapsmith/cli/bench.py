@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -10,20 +14,24 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from heapsmith.cli.local_suites import add_local_suites
-from heapsmith.errors import CheckError
-from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench, select_workloads
+from heapsmith.errors import CheckError, HeapsmithError
+from heapsmith.lab.bench import BENCH_SCHEMA, machine, run_bench
 from heapsmith.lab.comparison import Comparison
+from heapsmith.lab.jobs import missing_for, select_workloads, spec_made_for
 from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
-from heapsmith.lab.subjects import known_subjects, resolve_subject
-from heapsmith.lab.watch_cost import SUBJECTS, Subject, measure, prepared
+from heapsmith.lab.subjects import Subject, resolve_subject, select_subjects, versions
+from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
+from heapsmith.lab.watch_cost import Subject as WatchedProgram
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
-from heapsmith.show.benching import render_case, render_suites
+from heapsmith.show.bench_report import noise_line, render_page, write_page, write_report
+from heapsmith.show.benching import render_case, render_progress, render_suites
+from heapsmith.show.compare_page import check_page
 from heapsmith.show.statistics_cost import render_statistics_case, render_statistics_cost
 
 bench = App(
     name="bench",
     help="Measure heapsmith: interleaved runs, medians of ratios with their spread.\n\n"
-    "Example: heapsmith bench watch loop --runs 5",
+    "Example: heapsmith bench threads loop --runs 3",
 )
 
 
@@ -43,7 +51,7 @@ def watch(
     if runs < 1:
         raise CheckError("--runs has to be 1 or more")
     console = Console(stderr=True)
-    rows = list[tuple[Subject, Comparison]]()
+    rows = list[tuple[WatchedProgram, Comparison]]()
     for subject in [known[name] for name in names] or SUBJECTS:
         with prepared(subject) as command, contextlib.ExitStack() as stack:
             if command is None:
@@ -64,33 +72,84 @@ def watch(
         Console().print(render_cost_table(rows))
 
 
-@bench.command
-def heap(
+def suites(
     *names: Annotated[
-        str, Parameter(help="Only these workloads or suites (small, metamalloc, server, large).")
+        str,
+        Parameter(
+            help="Only these: local, locality, threads, memory, field, real, spike, startup, or one workload."
+        ),
     ],
     allocator: Annotated[
         list[str] | None,
         Parameter(help="Allocators to compare with the system's malloc; may be repeated.", negative=""),
     ] = None,
-    runs: Annotated[int, Parameter(help="How often each workload runs on each.")] = 5,
+    runs: Annotated[int, Parameter(help="How often each workload runs on each.")] = 6,
+    quick: Annotated[bool, Parameter(help="One workload of each kind, each twice.", negative="")] = False,
     json: Annotated[bool, Parameter(help="One JSON document on standard output.", negative="")] = False,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], help="Write a page (HTML) with tables and pictures.")
+    ] = None,
+    report: Annotated[
+        Path | None, Parameter(help="Write tables and pictures into this document (Markdown).")
+    ] = None,
 ) -> None:
     """Allocators side by side: interleaved runs of workloads, as ratios to the system's malloc.
 
-    Example: heapsmith bench heap threads loop --allocator default --runs 3
+    Example: heapsmith bench threads loop --allocator default --runs 3
     """
+    runs = 2 if quick and runs == 6 else runs
     if runs < 1:
         raise CheckError("--runs has to be 1 or more")
-    suites = select_workloads(names)
-    field = [resolve_subject(name) for name in allocator or known_subjects() if name != "system"]
-    console = Console(stderr=True)
-    measured = run_bench(suites, field, rounds=runs, on_case=lambda cases: console.print(render_case(cases)))
+    for path in (output, report):
+        check_page(path)
+    chosen = select_workloads(names, quick=quick)
+    console = Console(stderr=True, highlight=False)
+    field, missing = select_subjects(allocator)
+    for line in missing:
+        console.print(f"heapsmith: {line}")
+    for suite, workloads in list(chosen.items()):
+        for name in list(workloads):
+            if lacking := missing_for(name):
+                console.print(f"heapsmith: {name} is left out: this machine lacks {lacking}")
+                workloads.remove(name)
+        if not workloads:
+            del chosen[suite]
+
+    def made_for(suite: str) -> Subject | None:
+        if (spec := spec_made_for(suite)) is None or quick or allocator:
+            return None
+        try:
+            return replace(resolve_subject(str(spec)), name=f"made for {suite}")
+        except HeapsmithError as error:
+            console.print(f"heapsmith: the heap made for {suite} is left out: {error}")
+            return None
+
+    with console.status("measuring") as status:
+        measured = run_bench(
+            chosen,
+            field,
+            rounds=runs,
+            on_case=lambda cases: console.print(render_case(cases)),
+            on_run=lambda progress: status.update(render_progress(progress)),
+            made_for=made_for,
+        )
+    facts = machine() | {"versions": ", ".join(versions(field))}
+    command = "heapsmith " + shlex.join(sys.argv[1:])
     if json:
-        document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": measured}
+        document = {"schema": BENCH_SCHEMA, "machine": facts, "runs": runs, "suites": measured}
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
         Console().print(render_suites(measured))
+        if line := noise_line(measured):
+            console.print(line)
+    if output is not None:
+        write_page(output, render_page(measured, facts, command))
+    if report is not None:
+        write_report(report, measured, facts, command)
+
+
+bench.default(suites)
+bench.command(suites, name="heap")
 
 
 @bench.command

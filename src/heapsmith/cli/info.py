@@ -20,6 +20,7 @@ from heapsmith.run.limits import (
 )
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
+from heapsmith.show.terminal import print_json
 from heapsmith.show.text import render_process
 from heapsmith.units import format_bytes, parse_bytes
 
@@ -62,7 +63,7 @@ def info(
             process = find_process(watcher, pid)
     limit = compute_heap_limit(process) if process.alive else None
     if json:
-        print(msgspec.json.encode(_document(process, limit)).decode())  # noqa: T201
+        print_json(_document(process, limit))
     else:
         Console().print(render_process(process, _details(process, limit) | _waiting(process, wishes)))
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
+from heapsmith.show.terminal import print_json
 from heapsmith.show.text import render_processes
 
 _DETAILS = ("threads", "size_classes", "spans")
@@ -28,7 +29,7 @@ def ps(*, json: Annotated[bool, Parameter(help="One JSON document on standard ou
     for problem in problems:
         console.print(f"heapsmith: {problem}", highlight=False, markup=False, soft_wrap=True)
     if json:
-        print(msgspec.json.encode([_without_details(process) for process in processes]).decode())  # noqa: T201
+        print_json([_without_details(process) for process in processes])
     else:
         Console().print(render_processes(processes))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
-import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
@@ -18,12 +18,15 @@ from heapsmith.run.launch import POLL_S, Run, Wishes
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
 from heapsmith.run.values import Event, Process
+from heapsmith.show.terminal import encode_json
 from heapsmith.show.text import render_event, render_run_summary
 from heapsmith.units import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8642
+_STANDARD_OUTPUT = Path("-")
 LEAKS_VARIABLE: Final = "HEAPSMITH_LEAKS"
+_ORIGINS_MARK: Final = b"heapsmith: records origins"
 
 
 def run(
@@ -67,7 +70,12 @@ def run(
             help="Keep its own allocator, and say at the end what this heap (SPEC.toml, a preset) would have held."
         ),
     ] = None,
-    json: Annotated[Path | None, Parameter(help="Write the result to this file as well.")] = None,
+    json: Annotated[
+        Path | None,
+        Parameter(
+            help="Write the result to this file as well; `-` is standard output.", allow_leading_hyphen=True
+        ),
+    ] = None,
     summary: Annotated[bool, Parameter(help="Print the summary (to standard error).")] = True,
 ) -> int:
     """Run a program and watch its heap.
@@ -86,6 +94,7 @@ def run(
         python_objects=python_objects,
         heap=heap,
         environment=variables | _leaks_of(allocator, leaks),
+        counted_by_heap=leaks is not None and heap is not None and records_origins(heap),
     )
     if json is not None:
         _must_be_writable(json)
@@ -117,7 +126,7 @@ def run(
         if summary:
             console.print(render_run_summary(result))
         if json is not None:
-            _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+            _write(json, encode_json(result))
         if server is not None:
             _keep_page(console, server.url, linger_s)
     if result.exit.signal is not None:
@@ -137,7 +146,7 @@ def _run_in_shadow(command: Sequence[str], heap: str, json: Path | None) -> int:
     result = run_in_shadow(command, spec)
     Console(stderr=True, highlight=False).print(render_shadow(result))
     if json is not None:
-        _write(json, msgspec.json.format(msgspec.json.encode(result), indent=2))
+        _write(json, encode_json(result))
     return result.exit_code or 0
 
 
@@ -161,6 +170,16 @@ def _leaks_of(allocator: str | None, leaks: Path | None) -> dict[str, str]:
     return {LEAKS_VARIABLE: str(leaks.absolute())}
 
 
+def records_origins(library: Path) -> bool:
+    """Tell whether a heap was forged to remember who made each block.
+
+    Example:
+        >>> records_origins(Path("/etc/hostname"))
+        False
+    """
+    return _ORIGINS_MARK in library.read_bytes()
+
+
 def parse_address(words: Sequence[str]) -> tuple[str, int]:
     """Read where to serve: nothing, ``HOST``, ``PORT`` or ``HOST:PORT``.
 
@@ -176,7 +195,7 @@ def parse_address(words: Sequence[str]) -> tuple[str, int]:
     host, _, port = "".join(words).rpartition(":")
     if not port:
         return host or DEFAULT_HOST, DEFAULT_PORT
-    if not port.isdigit():
+    if not (port.isascii() and port.isdigit()):
         host, port = port, str(DEFAULT_PORT)
     if int(port) > 65535:
         raise RunError(f"{port} is not a port", hint="write --live HOST:PORT")
@@ -207,6 +226,10 @@ def _positive(text: str | None, option: str) -> int | None:
 
 def _must_be_writable(path: Path) -> None:
     """Find out before the program runs, and leave what is there as it is."""
+    if path == _STANDARD_OUTPUT:
+        return
+    if str(path).startswith("-"):
+        raise RunError("--json names no file", hint=f"write --json ./{path} if this is one")
     is_new = not path.exists()
     if not is_new and not path.is_file() and not path.is_dir():
         return  # who reads a pipe would take a trial for the end
@@ -219,6 +242,9 @@ def _must_be_writable(path: Path) -> None:
 
 
 def _write(path: Path, document: bytes) -> None:
+    if path == _STANDARD_OUTPUT:
+        sys.stdout.write(document.decode())
+        return
     try:
         path.write_bytes(document)
     except OSError as error:

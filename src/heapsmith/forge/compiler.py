@@ -44,6 +44,7 @@ _SOURCE_FILES: Final = (
     "abi/forged_statistics.cc",
     "abi/knobs.cc",
     "abi/leaks.cc",
+    "abi/libc_doors.cc",
     "abi/malloc.cc",
     "abi/new.cc",
     # What makes it seen from outside.

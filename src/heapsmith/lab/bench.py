@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
+import math
+import os
 import platform
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from heapsmith.errors import CheckError
+from heapsmith.lab.jobs import command_for
 from heapsmith.lab.statistics import Spread, compute_difference, compute_spread
 from heapsmith.lab.subjects import SYSTEM, Subject
-from heapsmith.native import library
 
 BENCH_SCHEMA: Final = "heapsmith.bench/1"
 TIMEOUT_S: Final = 300
-SUITES: Final = {
-    "small": ("pair-64", "pair-8k", "pair-40k", "loop", "batches", "churn", "fill", "trees"),
-    "metamalloc": ("local", "locality", "threads", "memory"),
-    "server": ("server", "producers", "brief-threads", "mixed"),
-    "large": ("temporaries", "large", "growth"),
-}
+_WIDEST: Final = 1.3
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -32,14 +29,14 @@ class Measured(msgspec.Struct, frozen=True):
     Args:
         time_s: Wall clock of the work, without the start of the process.
         resident_bytes_peak: The kernel's high-water mark.
-        resident_after_bytes: Resident when the work was done.
+        resident_after_bytes: Resident when the work was done, where the workload tells.
         page_faults: Minor faults of the work.
         failed: How it ended, if not well.
     """
 
     time_s: float = 0.0
     resident_bytes_peak: int = 0
-    resident_after_bytes: int = 0
+    resident_after_bytes: int | None = None
     page_faults: int = 0
     failed: str | None = None
 
@@ -53,7 +50,10 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A workload on an allocator, over all rounds; ratios are against the system's malloc."""
+    """A workload on an allocator, over all rounds; ratios are against the system's malloc.
+
+    `too_noisy`: the interval of the time is too wide to tell; None where there are too few runs for an interval.
+    """
 
     name: str
     allocator: str
@@ -63,6 +63,7 @@ class Case(msgspec.Struct, frozen=True):
     page_faults: Spread
     time_ratio: Ratio
     resident_ratio: Ratio
+    too_noisy: bool | None
     failed: str | None
 
 
@@ -73,69 +74,37 @@ class Suite(msgspec.Struct, frozen=True):
     cases: list[Case]
 
 
-@cache
-def workload_promises() -> dict[str, str]:
-    """Return what each workload does, by name.
-
-    Example:
-        >>> workload_promises()["pair-64"]
-        'one block of 64 bytes, allocated and freed'
-    """
-    output = subprocess.run(
-        [library("workloads"), "--list"], capture_output=True, text=True, check=True
-    ).stdout
-    return dict(line.split("\t", 1) for line in output.splitlines())
-
-
-def select_workloads(names: Sequence[str]) -> dict[str, list[str]]:
-    """Choose workloads by name or by suite.
-
-    Returns:
-        Names by suite.
-
-    Raises:
-        CheckError: A name that is neither.
-
-    Example:
-        >>> select_workloads(["threads", "large"])
-        {'metamalloc': ['threads'], 'large': ['temporaries', 'large', 'growth']}
-    """
-    known = [*SUITES, *(name for suite in SUITES.values() for name in suite)]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
-            raise CheckError(f"there is no workload {name!r}", hint=hint)
-    chosen = {
-        suite: [name for name in cases if not names or suite in names or name in names]
-        for suite, cases in SUITES.items()
-    }
-    return {suite: cases for suite, cases in chosen.items() if cases}
-
-
-def run_workload(name: str, subject: Subject, *, scale: int = 1) -> Measured:
-    """Run a workload once on an allocator, in a process of its own."""
+def run_workload(name: str, subject: Subject) -> Measured:
+    """Run a workload once on an allocator, in processes of its own."""
+    command = command_for(name, subject)
     try:
         child = subprocess.run(
-            [library("workloads"), name, str(scale)],
-            env=subject.environment(),
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
+            command.words, env=command.environment, capture_output=True, timeout=TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         return Measured(failed=f"not done after {TIMEOUT_S} s")
     if child.returncode < 0:
-        return Measured(failed=f"ended by signal {-child.returncode}")
+        return Measured(failed=f"ended by {_signal_name(-child.returncode)}")
     if child.returncode != 0:
         return Measured(failed=f"ended with {child.returncode}")
-    row = msgspec.json.decode(child.stdout, type=dict[str, int | str])
+    try:
+        row = msgspec.json.decode(child.stdout.splitlines()[-1], type=dict[str, int | str])
+    except (msgspec.DecodeError, IndexError):
+        return Measured(failed="told no figures")
+    after = row.get("resident_after_bytes")
     return Measured(
         time_s=int(row["time_ns"]) / 1e9,
         resident_bytes_peak=int(row["resident_peak_bytes"]),
-        resident_after_bytes=int(row["resident_after_bytes"]),
+        resident_after_bytes=None if after is None else int(after),
         page_faults=int(row["page_faults"]),
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def run_bench(
@@ -144,6 +113,8 @@ def run_bench(
     *,
     rounds: int,
     on_case: Callable[[Sequence[Case]], None] = lambda _: None,
+    on_run: Callable[[Progress], None] = lambda _: None,
+    made_for: Callable[[str], Subject | None] = lambda _: None,
 ) -> list[Suite]:
     """Measure workloads on allocators.
 
@@ -152,19 +123,77 @@ def run_bench(
         subjects: Allocators; the system's malloc takes part whether or not it is among them.
         rounds: How often each runs.
         on_case: Called with the finished cases of each workload.
+        on_run: Called before each run.
+        made_for: Finds the allocator that was made for a suite and takes part in it alone.
     """
     field = list(subjects)
     if not any(subject.library is None for subject in field):
         field.insert(0, Subject(SYSTEM, None))
+    progress = Progress(sum(map(len, suites.values())) * len(field) * rounds)
     finished = list[Suite]()
     for suite, names in suites.items():
         cases = list[Case]()
+        special = made_for(suite)
         for name in names:
-            of_workload = list(_measure(name, field, rounds))
+            of_workload = list(
+                _measure(name, [*field, *([special] if special else [])], rounds, progress, on_run)
+            )
             on_case(of_workload)
             cases += of_workload
         finished.append(Suite(suite, cases))
     return finished
+
+
+class Progress:
+    """How far a benchmark is, and how long it may still take.
+
+    Args:
+        runs: How many runs there are in all.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.runs = runs
+        self.done = 0
+        self.what = ""
+        self._begin = time.monotonic()
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left, from the pace so far; None before there is one.
+
+        Example:
+            >>> Progress(10).left_s() is None
+            True
+        """
+        if not self.done:
+            return None
+        return (time.monotonic() - self._begin) / self.done * max(0, self.runs - self.done)
+
+
+def mean_ratios(suites: Sequence[Suite], *, resident: bool = False) -> dict[str, float]:
+    """Compute the geometric mean of an allocator's ratios to the system's malloc, over the workloads that all finished.
+
+    Args:
+        suites: What was measured.
+        resident: Of the peak resident bytes instead of the time.
+
+    Example:
+        >>> mean_ratios([])
+        {}
+    """
+    by_workload: dict[str, dict[str, float]] = {}
+    names = list(dict.fromkeys(case.allocator for suite in suites for case in suite.cases))
+    for suite in suites:
+        for case in suite.cases:
+            ratio = (case.resident_ratio if resident else case.time_ratio).ratio
+            if ratio is not None and not case.failed:
+                by_workload.setdefault(case.name, {})[case.allocator] = ratio
+    general = [
+        name for name in names if sum(name in row for row in by_workload.values()) * 2 >= len(by_workload)
+    ]
+    shared = [row for row in by_workload.values() if all(name in row for name in general)]
+    if not shared:
+        return {}
+    return {name: math.exp(sum(math.log(row[name]) for row in shared) / len(shared)) for name in general}
 
 
 def machine() -> dict[str, str]:
@@ -172,37 +201,81 @@ def machine() -> dict[str, str]:
 
     Example:
         >>> sorted(machine())
-        ['kernel', 'processor', 'system']
+        ['huge_pages', 'kernel', 'memory_bytes', 'processor', 'processors', 'system']
     """
-    return {"system": platform.platform(), "kernel": platform.release(), "processor": platform.machine()}
+    return {
+        "system": platform.platform(),
+        "kernel": platform.release(),
+        "processor": _processor() or platform.machine(),
+        "processors": str(len(os.sched_getaffinity(0))),
+        "memory_bytes": str(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "huge_pages": _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+    }
 
 
-def _measure(name: str, field: Sequence[Subject], rounds: int) -> Iterator[Case]:
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return "unknown"
+
+
+def _processor() -> str | None:
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _measure(
+    name: str,
+    field: Sequence[Subject],
+    rounds: int,
+    progress: Progress,
+    on_run: Callable[[Progress], None],
+) -> Iterator[Case]:
     runs: list[list[Measured]] = [[] for _ in field]
     for number in range(rounds):
         for place in range(len(field)):
             index = (number + place) % len(field)
-            runs[index].append(run_workload(name, field[index]))
+            progress.what = f"{name} on {field[index].name}"
+            on_run(progress)
+            if runs[index] and runs[index][-1].failed:
+                runs[index].append(runs[index][-1])
+            else:
+                runs[index].append(run_workload(name, field[index]))
+            progress.done += 1
     baseline = next(index for index, subject in enumerate(field) if subject.library is None)
     for subject, measured in zip(field, runs, strict=True):
-        failed = next((run.failed for run in measured if run.failed), None)
         good = [run for run in measured if not run.failed]
+        reference = [run for run in runs[baseline] if not run.failed]
+        time_ratio = _ratio([run.time_s for run in reference], [run.time_s for run in good])
         yield Case(
             name=name,
             allocator=subject.name,
             time_s=compute_spread([run.time_s for run in good]),
             resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
-            resident_after_bytes=compute_spread([run.resident_after_bytes for run in good]),
+            resident_after_bytes=compute_spread(
+                [run.resident_after_bytes for run in good if run.resident_after_bytes is not None]
+            ),
             page_faults=compute_spread([run.page_faults for run in good]),
-            time_ratio=_ratio(
-                [run.time_s for run in runs[baseline] if not run.failed], [run.time_s for run in good]
-            ),
+            time_ratio=time_ratio,
             resident_ratio=_ratio(
-                [run.resident_bytes_peak for run in runs[baseline] if not run.failed],
-                [run.resident_bytes_peak for run in good],
+                [run.resident_bytes_peak for run in reference], [run.resident_bytes_peak for run in good]
             ),
-            failed=failed,
+            too_noisy=is_too_noisy(time_ratio),
+            failed=next((run.failed for run in measured if run.failed), None),
         )
+
+
+def is_too_noisy(ratio: Ratio) -> bool | None:
+    """Tell whether an interval is too wide to be of use: beyond a factor of 1.3 from end to end; None: too few runs.
+
+    Example:
+        >>> is_too_noisy(Ratio(1.0, 0.9, 1.1)), is_too_noisy(Ratio(1.0, 0.8, 1.3)), is_too_noisy(Ratio(1.0, None, None))
+        (False, True, None)
+    """
+    if ratio.low is None or ratio.high is None:
+        return None
+    return ratio.high > _WIDEST * ratio.low
 
 
 def _ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Ratio:

@@ -1,7 +1,8 @@
 """The suites `local-heaps`, `numpy` and `python`: the same work on different sources of memory, interleaved.
 
 Each run is a process of its own that tells what its work took; every variant takes part in every round, in an order that
-rotates. Ratios are those of a suite's baseline in the same rounds.
+rotates. Every workload has one thread, and its time is processor time. Ratios are those of a suite's baseline in the same
+rounds.
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ def _compiled_local_heaps(folder: Path) -> list[str]:
     return [str(program)]
 
 
+_MALLOC_KEEPS: Final = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+
+
 def _numpy_variants(allocators: Sequence[str], say: Callable[[str], None]) -> list[Variant]:
     del say
     return [
@@ -127,6 +131,8 @@ def _numpy_variants(allocators: Sequence[str], say: Callable[[str], None]) -> li
         Variant("numpy_heap, huge pages", ("numpy_heap-huge",)),
         *(Variant(name, ("malloc",), _preload(name)) for name in allocators or ("default",)),
         Variant("out= reused", ("reused",), workloads=("temporaries",)),
+        # Pandas' hash tables come from malloc, whoever serves NumPy: told to keep them, it does.
+        Variant("numpy_heap, malloc keeps", ("numpy_heap",), _MALLOC_KEEPS, ("group-by",)),
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -49,6 +51,45 @@ def known_subjects() -> list[str]:
     lines = {"mimalloc": ("mimalloc3", "mimalloc2")}
     field_here = [name for name in _FIELD if any(find(line).here for line in lines.get(name, (name,)))]
     return [SYSTEM, *presets(), *field_here]
+
+
+def select_subjects(names: Sequence[str] | None) -> tuple[list[Subject], list[str]]:
+    """Resolve the allocators of a benchmark; one of the field that is not installed is said, not an error.
+
+    Args:
+        names: As they were asked for; None or empty for the preset ``default`` and the field.
+
+    Returns:
+        Allocators, the system's malloc left out; a line for each that is missing.
+
+    Raises:
+        CheckError: There is no such allocator.
+
+    Example:
+        >>> [subject.name for subject in select_subjects(["system", "default"])[0]]
+        ['default']
+    """
+    found: list[Subject] = []
+    missing: list[str] = []
+    here = known_subjects()
+    for name in dict.fromkeys(names or ["default", *_FIELD]):
+        if name in _FIELD and name not in here:
+            missing.append(f"{name} is left out: it is not installed; see `heapsmith allocators`")
+        elif name not in (SYSTEM, "glibc"):
+            found.append(resolve_subject(name))
+    return found, missing
+
+
+def versions(subjects: Sequence[Subject]) -> list[str]:
+    """Return each allocator and the file it is, symbolic links followed; the C library first.
+
+    Example:
+        >>> versions([])[0].startswith("system (")
+        True
+    """
+    libc = " ".join(platform.libc_ver())
+    files = [f"{subject.name} ({subject.library.resolve().name})" for subject in subjects if subject.library]
+    return [f"system ({libc})", *files]
 
 
 def resolve_subject(text: str) -> Subject:

@@ -1,35 +1,40 @@
 # What is built: one line per shared library.
 set(probe
   ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc ${native}/probe/python.cc
-  ${native}/probe/region.cc ${native}/probe/thread.cc)
+  ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/count.cc ${native}/probe/mappings.cc
+  ${native}/probe/python.cc ${native}/probe/python_counted.cc ${native}/probe/region.cc ${native}/probe/thread.cc)
 set(abi ${native}/abi/init.cc ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc)
 
 # What the allocator and the kernel tell without a probe.
-set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
+set(told ${native}/abi/oe_mallinfo.cc ${native}/abi/recycle.cc ${native}/abi/report.cc ${native}/heap/told.cc ${native}/os/limits.cc)
 
 add_native_library(heapsmith_watch ${abi} ${native}/abi/mallinfo.cc ${native}/abi/statistics.cc ${told} ${probe} ${native}/heap/next.cc)
 add_native_library(heapsmith ${native}/abi/asked.cc ${told} ${native}/os/process.cc ${native}/os/shared_memory.cc)
 
 # Every allocation written down, and who reads it outside.
 add_native_library(heapsmith_record ${native}/abi/malloc.cc ${native}/abi/mappings.cc ${native}/abi/new.cc ${native}/abi/record_init.cc
-  ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
-  ${native}/record/mappings.cc ${native}/record/python.cc ${native}/record/recording.cc ${native}/record/ring.cc)
+  ${native}/abi/restricted.cc   ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
+  ${native}/probe/python.cc ${native}/record/entries.cc ${native}/record/events.cc ${native}/record/mappings.cc ${native}/record/modules.cc
+  ${native}/record/python.cc ${native}/record/python_frames.cc ${native}/record/recording.cc ${native}/record/ring.cc
+  ${native}/record/sampled.cc ${native}/record/stacks.cc ${native}/record/texts.cc ${native}/record/unwind.cc)
 target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
+# Loaded into a running process, its own calls must come to itself.
+target_link_options(heapsmith_record PRIVATE -Wl,-Bsymbolic-functions)
 add_native_library(heapsmith_drain ${native}/drain/batch.cc ${native}/drain/drain.cc ${native}/drain/process.cc)
+target_link_libraries(heapsmith_drain PRIVATE m)
 
 # The presets, and the programs that benchmarks run on them. `python -m heapsmith.forge.presets` renders the configurations.
 # Beside its own sources, a forged heap has the part of the probe that makes it seen.
 set(seen
-  ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
   ${native}/abi/restricted.cc ${native}/abi/shared_region.cc ${native}/os/numbered_file.cc ${native}/os/process.cc
   ${native}/os/shared_memory.cc
   ${native}/probe/account.cc ${native}/probe/attention.cc ${native}/probe/batches.cc ${native}/probe/region.cc
   ${native}/probe/thread.cc)
 foreach(preset default hardened low-latency pow2 small)
   add_native_library(heapsmith_${preset} ${native}/abi/forged_init.cc ${native}/abi/forged_region.cc
-    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
+    ${native}/abi/forged_statistics.cc ${native}/abi/knobs.cc ${native}/abi/leaks.cc ${native}/abi/libc_doors.cc
+    ${native}/abi/malloc.cc ${native}/abi/new.cc ${seen})
   target_include_directories(heapsmith_${preset} PRIVATE ${native}/presets/${preset})
 endforeach()
 function(add_native_program name)

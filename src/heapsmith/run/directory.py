@@ -155,7 +155,7 @@ def _find_problem(path: Path) -> str:
 def _file_system_of(path: Path) -> str:
     best, kind = "", ""
     try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
+        lines = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
     except OSError:
         return ""  # /proc is not there: nobody can tell
     for line in lines:

@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
 from heapsmith.native import library
-from heapsmith.wire.recording import RECORDER_FILE, RECORDING_HEADER, OnFull, StackMode
+from heapsmith.wire.recording import (
+    RECORDER_FILE,
+    RECORDING_HEADER,
+    TEXTS_OFFSET_BYTES,
+    OnFull,
+    StackMode,
+)
 
 DRAIN_LIBRARY: Final = "libheapsmith_drain.so"
 TICK_NS: Final = 1000
@@ -56,6 +63,12 @@ class ThreadLife(ctypes.Structure):
     ]
 
 
+class NamedMoment(ctypes.Structure):
+    """A moment that the program named; where the name lies in the texts."""
+
+    _fields_ = [("tick", ctypes.c_uint64), ("text_at", ctypes.c_uint32), ("text_bytes", ctypes.c_uint32)]
+
+
 @functools.cache
 def _native() -> ctypes.CDLL:
     native = ctypes.CDLL(str(library(DRAIN_LIBRARY)))
@@ -71,12 +84,15 @@ def _native() -> ctypes.CDLL:
     declare("hs_recorder_stop", None, pointer)
     declare("hs_recorder_close", None, pointer)
     declare("hs_recorder_run", None, pointer, ctypes.POINTER(pointer), u32, u64)
-    declare("hs_process_open", pointer, ctypes.c_char_p)
+    declare("hs_process_open", pointer, pointer, ctypes.c_char_p)
     declare("hs_process_close", None, pointer)
     declare("hs_process_finish", u64, pointer, pointer)
     declare("hs_process_header", pointer, pointer)
+    declare("hs_process_at", pointer, pointer, u64)
+    declare("hs_process_number_stacks", u32, pointer, u32, ctypes.POINTER(u32), u32)
     declare("hs_process_tell", None, pointer, ctypes.POINTER(Totals))
     declare("hs_process_threads", u32, pointer, ctypes.POINTER(ThreadLife), u32)
+    declare("hs_process_marks", u32, pointer, ctypes.POINTER(NamedMoment), u32)
     declare("hs_process_batch_events", u32, pointer)
     declare(
         "hs_process_take_batch",
@@ -93,15 +109,16 @@ class DrainedProcess:
     """One process image whose rings are read.
 
     Args:
+        recorder: The native recorder.
         path: Its file in the run directory.
 
     Raises:
         RunError: The file is not a recording, or there is no memory.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, recorder: int, path: Path) -> None:
         self._native = _native()
-        self.handle: int | None = self._native.hs_process_open(bytes(path))
+        self.handle: int | None = self._native.hs_process_open(recorder, bytes(path))
         if not self.handle:
             raise RunError(f"{path} cannot be read", "it is no recording of this version")
 
@@ -116,6 +133,22 @@ class DrainedProcess:
         return np.frombuffer(
             ctypes.string_at(address, RECORDING_HEADER.size_bytes), RECORDING_HEADER.dtype()
         )[0]
+
+    def read(self, offset_bytes: int, count_bytes: int) -> bytes:
+        """A copy of what lies in the file at an offset."""
+        return ctypes.string_at(self._native.hs_process_at(self.handle, offset_bytes), count_bytes)
+
+    def number_stacks(self, first: int, numbers: NDArray[np.uint32]) -> None:
+        """Say what numbers stacks have in the trace file.
+
+        Args:
+            first: Node of the first of them.
+            numbers: Shape (n,), by node.
+        """
+        numbers = np.ascontiguousarray(numbers, np.uint32)
+        pointer = numbers.ctypes.data_as(ctypes.POINTER(ctypes.c_uint32))
+        if not self._native.hs_process_number_stacks(self.handle, first, pointer, len(numbers)):
+            raise RunError("the recorder has no memory left")
 
     def totals(self) -> Totals:
         """What is known so far."""
@@ -132,6 +165,18 @@ class DrainedProcess:
             found += lives[:count]
             if count < _THREADS_AT_ONCE:
                 return found
+
+    def take_marks(self) -> list[tuple[int, str]]:
+        """Answer the moments named since the last call: nanoseconds since the start of the trace, and the name."""
+        moments = (NamedMoment * _THREADS_AT_ONCE)()
+        count = self._native.hs_process_marks(self.handle, moments, _THREADS_AT_ONCE)
+        return [
+            (
+                moment.tick * TICK_NS,
+                self.read(TEXTS_OFFSET_BYTES + moment.text_at, moment.text_bytes).decode(errors="replace"),
+            )
+            for moment in moments[:count]
+        ]
 
     def batch_events(self) -> int:
         """Events that wait to be taken."""
@@ -182,6 +227,14 @@ class Drain:
         if not self._handle:
             raise RunError(f"{path} cannot be made", "no room in memory", "free some room in /dev/shm")
         self.start_ns = int(self._native.hs_recorder_start_ns(self._handle))
+
+    def open(self, path: Path) -> DrainedProcess:
+        """Begin to read a process image.
+
+        Raises:
+            RunError: The file is not a recording, or not yet.
+        """
+        return DrainedProcess(self._handle or 0, path)
 
     def run(self, processes: Sequence[DrainedProcess], longest_ns: int) -> None:
         """Read until the time is over, a batch is full, or a process image has appeared."""

@@ -41,6 +41,7 @@ COST_RATIO = 100  # at most 1 % of a processor goes into looking
 LOOKS_FOR_LIBRARY = 40
 FEWEST_SAMPLES = 3
 LINGER_S = 0.5
+GROUP_PREFIX = "heapsmith-trial-"
 
 
 def read(path: str) -> bytes:
@@ -132,7 +133,8 @@ class Group:
                     return
 
     def _make(self, home: str, parent: str, peak_file: str) -> bool:
-        path = f"{parent}/heapsmith-trial-{os.getpid()}"
+        self._sweep(parent)
+        path = f"{parent}/{GROUP_PREFIX}{os.getpid()}"
         try:
             os.mkdir(path)  # noqa: PTH102
         except OSError as error:
@@ -144,6 +146,16 @@ class Group:
             return False
         self.home, self.path, self.peak_file = home, path, peak_file
         return True
+
+    @staticmethod
+    def _sweep(parent: str) -> None:
+        """Remove the groups of keepers that were killed."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(parent):  # noqa: PTH208
+                pid = name.removeprefix(GROUP_PREFIX)
+                if pid != name and not os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
+                    with contextlib.suppress(OSError):
+                        os.rmdir(f"{parent}/{name}")  # noqa: PTH106
 
     def enter(self) -> None:
         """Go in, so that whoever is started now is in it from its first page."""
@@ -262,6 +274,7 @@ class Keeper:
             ready = select.select(watched, [], [], max(0.0, until - now))[0]
             if sys.stdin.fileno() in ready:
                 self._kill_all()
+                self.group.close()
                 os._exit(1)
             if self.root_fd in ready:
                 self._reap_root()
@@ -312,7 +325,7 @@ class Keeper:
         os.chdir(request["directory"])
         self.started = time.monotonic()
         self.deadline = None if request["timeout_s"] is None else self.started + request["timeout_s"]
-        group = Group()
+        self.group = group = Group()
         group.enter()
         try:
             self.root, self.root_fd = self._spawn(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_STAT_STATE, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 7, 9, 19
+_STAT_STATE, _STAT_PARENT, _STAT_MINOR_FAULTS, _STAT_MAJOR_FAULTS, _STAT_START = 0, 1, 7, 9, 19
 _STAT_RESIDENT: Final = 21
 """Fields of /proc/PID/stat counted from the one after the name (proc(5))."""
 _AT_RANDOM: Final = 25
@@ -26,19 +26,20 @@ class KernelView:
     minor_faults: int | None
     major_faults: int | None
     start_ticks: int
+    parent_pid: int
 
 
 def look_at(pid: int) -> KernelView | None:
     """Look at a process; None if it is gone, or dead and not yet reaped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     if fields[_STAT_STATE] in "ZX":
         return None
     resident, peak = None, None
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 peak = int(line.split()[1]) * 1024
             elif line.startswith("VmRSS:"):
@@ -49,6 +50,7 @@ def look_at(pid: int) -> KernelView | None:
         minor_faults=int(fields[_STAT_MINOR_FAULTS]),
         major_faults=int(fields[_STAT_MAJOR_FAULTS]),
         start_ticks=int(fields[_STAT_START]),
+        parent_pid=int(fields[_STAT_PARENT]),
     )
 
 
@@ -70,6 +72,38 @@ def is_hidden(pid: int) -> bool:
     return False
 
 
+def pid_namespace(pid: int | None = None) -> int | None:
+    """The namespace that a process's id holds in (this process's when left out); None where the kernel would not say."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid or 'self'}/ns/pid").stat().st_ino
+    return None
+
+
+def find_in_namespace(pid: int, namespace: int) -> int | None:
+    """Find the process that has an id in a namespace below this one; None if there is none any more.
+
+    Args:
+        pid: Its id there.
+        namespace: As `pid_namespace` answers.
+
+    Returns:
+        Its id here.
+    """
+    for candidate in own_processes():
+        if inner_pid(candidate) == pid and pid_namespace(candidate) == namespace:
+            return candidate
+    return None
+
+
+def inner_pid(pid: int) -> int | None:
+    """The id that a process has in its own namespace; None if it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return None
+
+
 def image_mark(pid: int) -> int | None:
     """A number that changes with each program executed in a process; None where the kernel would not say."""
     with contextlib.suppress(OSError):
@@ -82,7 +116,7 @@ def image_mark(pid: int) -> int | None:
 def read_life(pid: int) -> tuple[int | None, int | None]:
     """When a process started, in ticks, and its resident bytes: one file; None if it is gone or dead."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None, None
     if fields[_STAT_STATE] in "ZX":
@@ -96,7 +130,7 @@ def thread_names(pid: int) -> dict[int, str]:
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/task"):
             with contextlib.suppress(OSError):
-                names[int(entry.name)] = Path(entry.path, "comm").read_text().rstrip("\n")
+                names[int(entry.name)] = Path(entry.path, "comm").read_text(errors="replace").rstrip("\n")
     return names
 
 
@@ -136,7 +170,7 @@ def own_processes() -> list[int]:
 def count_oom_kills() -> int | None:
     """How often the kernel killed for memory in this process's cgroup; None where nobody counts."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in Path("/proc/self/cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
                 files = (Path("/sys/fs/cgroup") / path.lstrip("/") / "memory.events",)
@@ -147,7 +181,7 @@ def count_oom_kills() -> int | None:
                 continue
             for file in files:
                 with contextlib.suppress(OSError):
-                    for entry in file.read_text().splitlines():
+                    for entry in file.read_text(errors="replace").splitlines():
                         key, _, value = entry.partition(" ")
                         if key == "oom_kill":
                             return int(value)

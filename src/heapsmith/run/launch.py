@@ -13,6 +13,7 @@ from heapsmith.errors import RunError
 from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.launched import Launched, judge_command
+from heapsmith.run.program import Watchability
 from heapsmith.run.values import RUN_SCHEMA, Event, Exit, Process, RunResult
 from heapsmith.run.watch import Watcher
 from heapsmith.wire.region import RUN_VARIABLE
@@ -31,6 +32,7 @@ class Wishes:
         python_objects: Count CPython's own objects.
         heap: The library of the heap that the program runs on; None is its own.
         environment: Further variables of the program.
+        counted_by_heap: The heap counts for itself, and wants to see who calls it: nothing is put before it.
     """
 
     limit_bytes: int | None = None
@@ -38,6 +40,7 @@ class Wishes:
     python_objects: bool = True
     heap: Path | None = None
     environment: dict[str, str] = field(default_factory=dict[str, str])
+    counted_by_heap: bool = False
 
 
 class Run:
@@ -64,6 +67,9 @@ class Run:
         self.notes = list[str]()
         self._wishes = wishes or Wishes()
         watchability = judge_command(self.command)
+        keeper = _who_has_a_heap(self.command, watchability) if self._wishes.heap is not None else ""
+        if keeper:
+            self.notes.append(f"{self.command[0]} keeps its own heap: {keeper}")
         if watchability.problem:
             self.notes.append(f"{self.command[0]} cannot be watched: {watchability.problem}")
         self.directory: RunDirectory = create_run_directory()
@@ -81,7 +87,7 @@ class Run:
         try:
             self._launched = Launched(
                 self.command,
-                self._preload() if watchability.preload else [],
+                self._preload(keeps_its_heap=bool(keeper)) if watchability.preload else [],
                 self.directory.path,
                 self._wishes.environment | {RUN_VARIABLE: str(self.directory.path)},
             )
@@ -168,9 +174,10 @@ class Run:
             self.wait()
         self.close()
 
-    def _preload(self) -> list[Path]:
-        heap = self._wishes.heap
-        return [library(WATCH_LIBRARY), *([] if heap is None else [heap])]
+    def _preload(self, *, keeps_its_heap: bool) -> list[Path]:
+        heap = None if keeps_its_heap else self._wishes.heap
+        watch = [] if heap is not None and self._wishes.counted_by_heap else [library(WATCH_LIBRARY)]
+        return [*watch, *([] if heap is None else [heap])]
 
     def _report(self, found: list[Process], on_event: Callable[[Process, Event], None]) -> None:
         for process in found:
@@ -180,6 +187,17 @@ class Run:
                 if event.sequence > seen:
                     on_event(process, event)
                     self._seen_events[key] = event.sequence
+
+
+_TOOLS_WITH_A_HEAP: Final = frozenset({"valgrind"})
+
+
+def _who_has_a_heap(command: Sequence[str], watchability: Watchability) -> str:
+    """Say why a program must keep the heap it has, where another one would end it or be passed over; else nothing."""
+    tool = Path(command[0]).name
+    if tool in _TOOLS_WITH_A_HEAP:
+        return f"{tool} has one that it looks into"
+    return "" if watchability.preload else watchability.problem
 
 
 def watch(

@@ -327,7 +327,7 @@ class MemoryGroup:
 def memory_groups(pid: int | str, machine: Machine = _MACHINE) -> Iterator[MemoryGroup]:
     """Yield the cgroups that bound a process's memory, its own first, then every ancestor that can be seen."""
     try:
-        lines = (machine.proc / str(pid) / "cgroup").read_text().splitlines()
+        lines = (machine.proc / str(pid) / "cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
@@ -379,7 +379,7 @@ def _read_table(path: Path) -> dict[str, int]:
     """A file of ``Key:   number kB`` lines, as bytes."""
     table = dict[str, int]()
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             words = value.split()
             if len(words) == 2 and words[1] == "kB" and words[0].isdigit():
@@ -390,7 +390,7 @@ def _read_table(path: Path) -> dict[str, int]:
 def _read_pairs(path: Path) -> dict[str, int]:
     pairs = dict[str, int]()
     with contextlib.suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors="replace").splitlines():
             key, _, value = line.partition(" ")
             if value.strip().isdigit():
                 pairs[key] = int(value)

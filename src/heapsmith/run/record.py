@@ -26,11 +26,13 @@ from heapsmith.native import library
 from heapsmith.run.directory import RunDirectory, create_run_directory
 from heapsmith.run.drain import TICK_NS, Drain, DrainedProcess, ThreadLife
 from heapsmith.run.launched import Launched, judge_command
+from heapsmith.run.stacks import FileTables, StackTables
 from heapsmith.run.values import Exit
 from heapsmith.trace import (
     Drops,
     End,
     Manifest,
+    Mark,
     ProcessEnd,
     ProcessStart,
     ThreadRecord,
@@ -48,6 +50,7 @@ WRITE_AFTER_S: Final = 1.0
 MEMORY_EVERY_S: Final = 0.05
 _MEMORY_COST: Final = 100
 """At most one hundredth of a processor goes into looking at the program's memory."""
+_REST_S: Final = 0.5
 _FULL_BATCH: Final = (1 << 18) * 3 // 4
 STACKS: Final[dict[StackMode, Literal["none", "sampled", "all"]]] = {
     StackMode.NONE: "none",
@@ -113,6 +116,7 @@ class _Image:
     pid: int
     image: int
     drained: DrainedProcess
+    stacks: StackTables
     index: int
     start_ns: int
     pidfd: int | None
@@ -154,6 +158,7 @@ class Recorder:
             started_unix_ns=started_unix_ns,
             tick_ns=TICK_NS,
             stacks=STACKS[wishes.stacks],
+            sample_every_bytes=wishes.sample_every_bytes if wishes.stacks is StackMode.SAMPLED else None,
             python_objects=wishes.python_objects,
             heapsmith=heapsmith.__version__,
             machine=_describe_machine(),
@@ -163,6 +168,7 @@ class Recorder:
         except OSError as error:
             self._drain.close()
             raise RunError(f"{output} cannot be written", error.strerror or str(error)) from error
+        self._tables = FileTables(self._writer)
         self._images = dict[tuple[int, int], _Image]()
         self._index_of = dict[int, int]()
         self._poll = select.poll()
@@ -170,6 +176,18 @@ class Recorder:
         self._processes = self._threads = self._unknown = self._dropped = self._waited_ns = self._peak = 0
         self._next_memory_s = 0.0
         _raise_file_limit()
+
+    @property
+    def live_bytes(self) -> int:
+        """Of all processes that are being read; estimated from the samples where not every event is recorded."""
+        return sum(image.drained.totals().live_bytes for image in self._images.values())
+
+    def mark(self, name: str) -> None:
+        """Name this moment, in the first process that is being read; what came before it is in the file."""
+        for number, image in enumerate(self._images.values()):
+            self._write(image)
+            if number == 0:
+                self._put(self._writer.write_marks, image.index, [Mark(time_ns=self.now_ns(), name=name)])
 
     @property
     def is_over(self) -> bool:
@@ -202,22 +220,43 @@ class Recorder:
             spent_s = time.monotonic() - now_s
             self._next_memory_s = now_s + max(MEMORY_EVERY_S, _MEMORY_COST * spent_s)
 
-    def finish(self) -> None:
-        """Read what is left, and close the file; processes that still run go on unrecorded."""
+    def finish(self, *, tell_running: bool = True) -> None:
+        """Read what is left, and close the file; processes that still run go on unrecorded.
+
+        Args:
+            tell_running: Whether a note should say that some do.
+        """
         self._discover()
         self._find_ended()
         self._drain.stop()
-        if self._images:
+        running = len(self._images)
+        if running and tell_running:
             self.notes.append(
-                f"{len(self._images)} process{'es' * (len(self._images) > 1)} of the run still ran when the recording ended"
+                f"{running} process{'es' * (running > 1)} of the run still ran when the recording ended"
             )
-            # Threads that are in the middle of a record finish it.
-            self._drain.run([image.drained for image in self._images.values()], 2_000_000)
+        if running:
+            self._read_rest()
         for image in list(self._images.values()):
             self._close_image(image, None, still_runs=True)
         self._put(self._writer.write_end, End(ended_ns=self.now_ns(), events=self._writer.events))
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file and of the programs, whatever has been read."""
         self._writer.close()
         self._drain.close()
+
+    def _read_rest(self) -> None:
+        """Read what processes that still run have written; threads in the middle of a record finish it."""
+        until_s = time.monotonic() + _REST_S
+        while True:
+            self._drain.run([image.drained for image in self._images.values()], 2_000_000)
+            for image in self._images.values():
+                if image.drained.batch_events() >= _FULL_BATCH:
+                    self._write(image)
+            busy = any(image.drained.totals().rings_busy for image in self._images.values())
+            if not busy or time.monotonic() > until_s:
+                return
 
     def result(self, exit: Exit | None) -> RecordResult:
         """What it came to."""
@@ -246,7 +285,7 @@ class Recorder:
                 self._begin_image(Path(entry.path), *key)
 
     def _begin_image(self, path: Path, pid: int, number: int) -> None:
-        drained = DrainedProcess(path)
+        drained = self._drain.open(path)
         header = drained.header()
         before = self._images.get((pid, number - 1))
         if before:
@@ -273,7 +312,16 @@ class Recorder:
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
         self._images[pid, number] = _Image(
-            path, pid, number, drained, index, start_ns, pidfd, time.monotonic(), lost_since_ns=start_ns
+            path,
+            pid,
+            number,
+            drained,
+            StackTables(self._tables, drained),
+            index,
+            start_ns,
+            pidfd,
+            time.monotonic(),
+            lost_since_ns=start_ns,
         )
         self._processes += 1
         if header["is_blind"]:
@@ -325,6 +373,7 @@ class Recorder:
     def _write(self, image: _Image) -> None:
         image.batch_since_s = time.monotonic()
         threads = image.drained.take_threads()
+        self._put(image.stacks.write_new)
         batch = image.drained.take_batch()
         if threads:
             self._put(self._writer.write_threads, image.index, [_thread_record(life) for life in threads])
@@ -332,6 +381,13 @@ class Recorder:
             before = self._writer.events
             self._put(self._writer.write_encoded_events, image.index, *batch)
             self._dropped += batch[1] - (self._writer.events - before)
+        marks = image.drained.take_marks()
+        if marks:
+            self._put(
+                self._writer.write_marks,
+                image.index,
+                [Mark(time_ns=time_ns, name=name) for time_ns, name in marks],
+            )
         self._write_drops(image)
         if image.samples:
             self._put(self._writer.write_memory, image.index, np.array(image.samples, MEMORY_SAMPLE))
@@ -378,7 +434,7 @@ class Recorder:
 
 
 class Recording:
-    """A program being recorded; leaving the context ends the recording.
+    """A program being recorded.
 
     Args:
         command: The program and its arguments.
@@ -420,6 +476,7 @@ class Recording:
             raise
 
         self.recorder.exit_of = self._exit_of
+        self._is_given_up = False
 
     def _exit_of(self, pid: int) -> Exit | None:
         return self._launched.wait(1.0) if pid == self._launched.pid else None
@@ -428,6 +485,10 @@ class Recording:
         """Pass a signal on to the launched process, if it still runs."""
         self._launched.send_signal(number)
 
+    def give_up(self) -> None:
+        """End the recording; the program goes on without."""
+        self._is_given_up = True
+
     def wait(self, on_look: Callable[[Recorder], None] | None = None) -> RecordResult:
         """Record until the launched process ends.
 
@@ -435,12 +496,15 @@ class Recording:
             on_look: Called a few times a second.
         """
         try:
-            while self._launched.wait(0) is None:
+            while self._launched.wait(0) is None and not self._is_given_up:
                 self.recorder.look()
                 if on_look:
                     on_look(self.recorder)
-        finally:
             self.recorder.finish()
+            while self._launched.wait(1.0) is None:
+                pass
+        finally:
+            self.recorder.close()
             self._launched.close()
             self._directory.remove()
         return self.recorder.result(self._launched.exit)

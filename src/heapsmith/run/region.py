@@ -120,6 +120,10 @@ class Region:
         if int(header["slot_bytes"]) != SLOT.size_bytes or int(header["python_state"]) not in _PYTHON_STATES:
             raise RunError(f"{path} cannot be read", "it is damaged")
         self._image_mark = int(header["image_mark"])
+        self.pid = int(header["pid"])
+        """Of the process, in its namespace."""
+        self.pid_namespace = int(header["pid_namespace"]) or None
+        """Of the process; None is unknown."""
 
     @property
     def buffer(self) -> mmap.mmap:

@@ -38,6 +38,8 @@ class _Watched:
     view: kernel.KernelView | None = None
     class_peaks: dict[int | None, int] = field(default_factory=dict[int | None, int])
     ended: Process | None = None
+    is_gone: bool = False
+    """It was over when its region was found, and its id means another process here."""
 
 
 class Watcher:
@@ -56,6 +58,9 @@ class Watcher:
     def __init__(self, directory: Path | None = None, pids: Sequence[int] | None = None) -> None:
         self._directory = directory
         self._pids = None if pids is None else frozenset(pids)
+        # In a namespace of its own a process has another id, and its files are named after that.
+        self._file_pids = None if pids is None else {*pids, *(kernel.inner_pid(pid) for pid in pids)}
+        self._pid_namespace = kernel.pid_namespace()
         self._watched = dict[Path, _Watched]()
         self._known_memory_files = set[tuple[int, int]]()
         self._searched_s = -_SEARCH_S
@@ -126,7 +131,9 @@ class Watcher:
         directories: Iterable[Path] = [self._directory] if self._directory else run_directories()
         for directory in directories:
             for file in region_files(directory):
-                if file.path not in self._watched and (self._pids is None or file.pid in self._pids):
+                if file.path not in self._watched and (
+                    self._file_pids is None or file.pid in self._file_pids
+                ):
                     self._open(file.path, file.pid, file.image, file.control_path)
         now_s = time.monotonic()
         if now_s - self._searched_s >= _SEARCH_S:
@@ -154,9 +161,11 @@ class Watcher:
                 continue
             self._known_memory_files.add(key)
             image = 1 + sum(watched.pid == pid for watched in self._watched.values())
-            self._open(regions[0], pid, image, controls[0])
+            self._open(regions[0], pid, image, controls[0], is_pid_here=True)
 
-    def _open(self, path: Path, pid: int, image: int, control_path: Path) -> None:
+    def _open(
+        self, path: Path, pid: int, image: int, control_path: Path, *, is_pid_here: bool = False
+    ) -> None:
         try:
             region = Region(path)
         except RunError as error:
@@ -165,19 +174,31 @@ class Watcher:
         except OSError:
             return  # gone again, or another user's
         self._problems.pop(path, None)
-        view = kernel.look_at(pid)
-        self._watched[path] = _Watched(region, pid, image, control_path, view.start_ticks if view else None)
+        is_gone = False
+        if not is_pid_here and region.pid_namespace not in (None, self._pid_namespace):
+            here = kernel.find_in_namespace(pid, region.pid_namespace)
+            pid, is_gone = here or pid, here is None
+        view = None if is_gone else kernel.look_at(pid)
+        if self._pids is not None and pid not in self._pids:
+            region.close()
+            return
+        self._watched[path] = _Watched(
+            region, pid, image, control_path, view.start_ticks if view else None, is_gone=is_gone
+        )
 
     def _look(self, watched: _Watched) -> Process:
         if watched.ended is not None:
             return watched.ended
         # The kernel first: a process that is alive now has its counters read after it, so none of its last are missed.
-        view = kernel.look_at(watched.pid)
+        view = None if watched.is_gone else kernel.look_at(watched.pid)
         is_same = view is not None and (
             watched.start_ticks is None or view.start_ticks == watched.start_ticks
         )
         is_superseded = any(
-            other.pid == watched.pid and other.image > watched.image for other in self._watched.values()
+            other.pid == watched.pid
+            and other.image > watched.image
+            and other.region.pid_namespace == watched.region.pid_namespace
+            for other in self._watched.values()
         ) or (is_same and watched.region.is_of_another_image(kernel.image_mark(watched.pid)))
         alive = is_same and not is_superseded
         if alive:
@@ -210,10 +231,12 @@ class Watcher:
         view = watched.view
         now_ns = number("exit_ns") if exit_known else time.monotonic_ns()
         command = snapshot.command
-        main_thread = next((thread.name for thread in threads if thread.tid == watched.pid), "")
+        main_thread = next((thread.name for thread in threads if thread.tid == watched.region.pid), "")
         return Process(
             pid=watched.pid,
-            ppid=number("parent_pid"),
+            ppid=number("parent_pid")
+            if view is None or watched.pid == watched.region.pid
+            else view.parent_pid,
             image=watched.image,
             name=main_thread or (Path(command[0]).name if command else str(watched.pid)),
             command=command,

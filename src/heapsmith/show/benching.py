@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from heapsmith.lab.bench import Case, Ratio, Suite
+from heapsmith.lab.bench import Case, Progress, Ratio, Suite
 from heapsmith.units import UNKNOWN, format_bytes, format_seconds
 
 
@@ -43,13 +43,27 @@ def render_case(cases: Sequence[Case]) -> Text:
     return text
 
 
+def render_progress(progress: Progress) -> str:
+    """Make the line that is shown while it runs.
+
+    Example:
+        >>> render_progress(Progress(10))
+        ' (run 1 of 10)'
+    """
+    left = progress.left_s()
+    return f"{progress.what} (run {progress.done + 1} of {progress.runs})" + (
+        "" if left is None else f", about {format_seconds(left)} left"
+    )
+
+
 def _cell(case: Case | None) -> Text:
     if case is None:
         return Text(UNKNOWN)
     if case.failed:
         return Text(case.failed, style="bold red")
     good = case.time_ratio.high is not None and case.time_ratio.high < 1
-    text = Text(_short(case.time_ratio), style="green" if good else "")
+    text = Text("~" if case.too_noisy else "")
+    text.append(_short(case.time_ratio), style="green" if good else "")
     text.append(f" {_interval(case.time_ratio)} / {_short(case.resident_ratio)}", style="dim")
     text.append(f" {format_bytes(case.resident_bytes_peak.median)}", style="dim")
     return text

@@ -37,7 +37,7 @@ def render_leaks(report: Report, left: LeftBlocks, fail_above_bytes: int | None)
         line.append(f"  {format_count(site.live_blocks_at_exit)} blocks  ", style="default")
         line.append(name_site(site.label), style="bold default")
         if site.growing:
-            line.append("  grew over the whole run", style="red")
+            line.append("  grew step by step", style="red")
         if several:
             line.append(f"  {name_process(report.processes[site.process])}", style="dim")
         parts.append(line)

@@ -284,12 +284,13 @@
   }
   const num = (title, index, show, help) => ({ title, help, value: (r) => r[index], cell: (r) => r[index] == null ? "" : show(r[index]) });
   const withError = (title, index, error) => ({ title, value: (r) => r[index], cell: (r) => bytes(r[index]) + (r[error] ? ` ± ${bytes(r[error])}` : "") });
-  const siteColumns = [withError("at peak", 7, 13), withError("at the end", 8, 14), num("allocated", 9, bytes), num("allocations", 10, thousands),
-    num("temporary", 11, thousands, "freed before their thread allocated again"), num("mean lifetime", 12, seconds, "of those that were freed"),
+  const siteColumns = [
     { title: "place", text: true, value: (r) => r[0], cell: (r) => `<button class="find" title="${escapeText(r[2])}">${escapeText(r[0])} <span class="where">${escapeText(r[1])}</span></button>`
-      + (r[6] ? '<span class="tag growing">growing</span>' : "") + (r[5] ? `<span class="tag">${escapeText(r[5])}</span>` : "") + (r[4] ? '<span class="tag">mapping</span>' : "") + (r[15] === 1 ? '<span class="tag">library</span>' : "") }];
+      + (r[6] ? '<span class="tag growing">growing</span>' : "") + (r[5] ? `<span class="tag">${escapeText(r[5])}</span>` : "") + (r[4] ? '<span class="tag">mapping</span>' : "") + (r[15] === 1 ? '<span class="tag">library</span>' : "") },
+    withError("at peak", 7, 13), withError("at the end", 8, 14), num("allocated", 9, bytes), num("allocations", 10, thousands),
+    num("temporary", 11, thousands, "freed before their thread allocated again"), num("mean lifetime", 12, seconds, "of those that were freed")];
   if (data.processes.length > 1) siteColumns.push({ title: "process", text: true, value: (r) => data.names[r[3]] || "", cell: (r) => escapeText(data.names[r[3]] || "") });
-  const places = sortable($("sites"), siteColumns, () => { const test = matcher($("filter").value.trim()); return data.sites.filter((r) => (!test || test(`${r[0]} ${r[1]} ${r[2]} ${r[5]}`)) && !($("no-caches").checked && r[5])); });
+  const places = sortable($("sites"), siteColumns, () => { const test = matcher($("filter").value.trim()); return data.sites.filter((r) => (!test || test(`${r[0]} ${r[1]} ${r[2]} ${r[5]}`)) && !($("no-caches").checked && r[5])); }, { most: 25, start: 1 });
   function renderPlaces() {
     const total = places.render(), shown = Math.min(total, places.state.shown);
     $("more").innerHTML = (shown < total ? `${thousands(shown)} of ${thousands(total)} places. <button id="show-more">show more</button>` : `${thousands(total)} places`) + (data.sites_left_out ? ` (${thousands(data.sites_left_out)} smaller ones are not in this page)` : "");
@@ -311,7 +312,10 @@
     table.innerHTML = `<tr>${head.map((h) => `<th>${h}</th>`).join("")}<th></th></tr>` + list.map((r) => `<tr>${r.slice(0, -1).map((c) => `<td>${c}</td>`).join("")}<td><i style="width:${100 * r[r.length - 1] / high}%"></i></td></tr>`).join(""); };
   function doublings(counts, held, name) {
     const used = counts.map((c, i) => c > 0 ? i : -1).filter((i) => i >= 0); if (!used.length) return [];
-    const rows = []; for (let i = used[0]; i <= used[used.length - 1]; i++) rows.push([name(i), thousands(counts[i]), bytes(held[i]), counts[i]]);
+    const rows = [];
+    // Nothing can be told apart below a tick.
+    if (name(0).startsWith("one tick") && used[0] === 0) { rows.push([name(0), thousands(counts[0]), bytes(held[0]), counts[0]]); used.shift(); if (!used.length) return rows; }
+    for (let i = used[0]; i <= used[used.length - 1]; i++) rows.push([name(i), thousands(counts[i]), bytes(held[i]), counts[i]]);
     return rows;
   }
   function details() {

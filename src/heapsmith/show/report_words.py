@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 from heapsmith.trace.places import Label
 from heapsmith.trace.report import Finding, Report, ReportedProcess, Site
-from heapsmith.units import format_bytes, format_count, format_seconds
+from heapsmith.units import KiB, format_bytes, format_count, format_seconds
 
 MOST_PROCESSES: Final = 5
 _LONGEST_NAME: Final = 90
+_NEXT_TO_NOTHING: Final = 64 * KiB
 
 
 class Sentence(NamedTuple):
@@ -178,12 +179,17 @@ def _leak(report: Report, finding: Finding) -> Sentence:
     when = "at exit" if process.ended else "at the end of the recording"
     if not f["bytes"]:
         return Sentence("clean", f"Nothing was still live {when}{cached}.", [], "")
+    if f["bytes"] < _NEXT_TO_NOTHING and f["share"] < 0.01:
+        return Sentence(
+            "clean", f"Next to nothing ({format_bytes(f['bytes'])}) was still live {when}{cached}.", [], ""
+        )
     advice = ""
     growing = [site for site in finding.sites if site.growing]
     if growing:
+        rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
         advice = (
-            f"{name_site(growing[0].label)} kept adding to what stays: that is a leak; "
-            "free what it holds, or bound it."
+            f"{name_site(growing[0].label)} kept adding to what stays, {format_bytes(rate)} a second: "
+            "that is a leak; free what it holds, or bound it."
         )
     elif finding.sites and f["share"] > 0.1:
         advice = f"Look at {name_site(finding.sites[0].label)} first: is it meant to stay?"
@@ -200,7 +206,7 @@ def _growth(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
     return Sentence(
         "growth",
-        f"Live bytes of {name_site(finding.sites[0].label)} grew over the whole run, to {format_bytes(f['bytes'])}, "
+        f"Live bytes of {name_site(finding.sites[0].label)} grew step by step to {format_bytes(f['bytes'])}, "
         f"by {format_bytes(f['bytes_per_s'])} a second.",
         [
             (_where(report, site), f"up to {format_bytes(float(site.course.max(initial=0.0)))}")
@@ -223,7 +229,7 @@ def _spike(report: Report, finding: Finding) -> Sentence:
 
 def _churn(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
-    if f["share"] >= 0.25:
+    if f["share"]:
         return Sentence(
             "churn",
             f"{format_count(f['temporary_allocations'])} allocations ({100 * f['share']:.0f} %) were temporary: freed "

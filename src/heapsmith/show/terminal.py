@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from rich.console import Console, RenderableType
@@ -28,8 +28,31 @@ def encode_text(view: RenderableType) -> bytes:
 
 
 def encode_json(document: Any) -> bytes:
-    """Write one JSON document, for people to read as well."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    r"""Write one JSON document, for people to read as well.
+
+    Example:
+        >>> encode_json(["plain", "no UTF-8: \udcff"]).decode().split()
+        ['[', '"plain",', '"no', 'UTF-8:', '�"', ']']
+    """
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_without_bare_bytes(msgspec.to_builtins(document)))
+    return msgspec.json.format(encoded, indent=2) + b"\n"
+
+
+def _without_bare_bytes(value: Any) -> Any:
+    """Put the replacement sign for each byte of a name or argument that was no text."""
+    match value:
+        case str():
+            return value.encode(errors="surrogateescape").decode(errors="replace")
+        case list():
+            return [_without_bare_bytes(item) for item in cast("list[Any]", value)]
+        case dict():
+            items = cast("dict[str, Any]", value).items()
+            return {_without_bare_bytes(key): _without_bare_bytes(item) for key, item in items}
+        case _:
+            return value
 
 
 def print_json(document: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -36,6 +36,7 @@ _GOOD = "green"
 _BAD = "bold red"
 _WARN = "yellow"
 _UNTIL: Final = 60
+_SHORTEST_COMMAND: Final = 8
 
 
 def render_run_summary(result: RunResult) -> RenderableType:
@@ -55,11 +56,7 @@ def render_run_summary(result: RunResult) -> RenderableType:
         <BLANKLINE>
           No process could be watched, so nothing was counted.
     """
-    title = Text("heapsmith: ", style=_LABEL)
-    title.append(_shorten(" ".join(result.command), _UNTIL), style=_LABEL)
-    title.append(f" {exit_label(result.exit)}", style=_exit_style(result.exit))
-    title.append(f" after {format_seconds(result.duration_s)}", style=_QUIET)
-    parts: list[RenderableType] = [Rule(title, align="left", style=_QUIET), Text()]
+    parts: list[RenderableType] = [_Heading(result), Text()]
     if not result.processes:
         parts.append(Text("  No process could be watched, so nothing was counted."))
         return Group(*parts)
@@ -71,6 +68,27 @@ def render_run_summary(result: RunResult) -> RenderableType:
     parts += _tables(heaviest, SUMMARY_CLASSES, SUMMARY_THREADS)
     parts += _notes(result.processes)
     return Group(*parts)
+
+
+class _Heading:
+    """How it ended is said in full, whatever the width: the command gives way."""
+
+    def __init__(self, result: RunResult) -> None:
+        self._command = " ".join(result.command)
+        self._ended = Text(f" {exit_label(result.exit)}", style=_exit_style(result.exit))
+        self._time = Text(f" after {format_seconds(result.duration_s)}", style=_QUIET)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        title = Text("heapsmith: ", style=_LABEL)
+        room = options.max_width - title.cell_len - self._ended.cell_len - len(" ─")
+        has_time = room - self._time.cell_len >= _SHORTEST_COMMAND
+        if has_time:
+            room -= self._time.cell_len
+        title.append(_shorten(self._command, max(_SHORTEST_COMMAND, min(room, _UNTIL))), style=_LABEL)
+        title.append_text(self._ended)
+        if has_time:
+            title.append_text(self._time)
+        yield Rule(title, align="left", style=_QUIET)
 
 
 def render_processes(processes: Sequence[Process]) -> RenderableType:

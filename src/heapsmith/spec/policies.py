@@ -590,6 +590,26 @@ class EncodedLinks(HardeningPolicy, frozen=True):
         return "two more instructions per malloc and free; a forged link ends the program"
 
 
+class MatchedDeallocation(HardeningPolicy, frozen=True):
+    """What operator new made goes to its own operator delete, what malloc made to free, in its own size."""
+
+    header: ClassVar[str] = "policy/hardening/matched_deallocation.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "delete for malloc, free for new, delete for new[] and a wrong size end the program"
+
+
+class RecordedOrigins(HardeningPolicy, frozen=True):
+    """Each block knows which thread made it, and from where: the leak file tells."""
+
+    header: ClassVar[str] = "policy/hardening/recorded_origins.h"
+
+    def cost(self) -> str:
+        """Say in a few words what this choice costs and gives."""
+        return "16 bytes for each block; the leak file tells thread and place"
+
+
 class RandomFreeLists(HardeningPolicy, frozen=True):
     """Blocks of a fresh page are handed out in an order that differs from run to run."""
 
@@ -651,7 +671,16 @@ CACHES: Final = (BoundedCache, FixedCache, NoCache)
 REMOTES: Final = (RemoteBatch, RemoteStack)
 PAGES: Final = (OsPages, HugePages, PurgeAfter, PurgeAtOnce, PurgeOnDemand, PurgeLazily, Prefault, Limit)
 LOCKS: Final = (FutexLock, SpinLock, NoLock)
-HARDENING: Final = (CheckedBlocks, Quarantine, ZeroOnFree, GuardPages, EncodedLinks, RandomFreeLists)
+HARDENING: Final = (
+    CheckedBlocks,
+    Quarantine,
+    ZeroOnFree,
+    GuardPages,
+    MatchedDeallocation,
+    RecordedOrigins,
+    EncodedLinks,
+    RandomFreeLists,
+)
 POLICIES: Final[tuple[type[Policy], ...]] = (
     *SIZES,
     *CACHES,

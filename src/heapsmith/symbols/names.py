@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from heapsmith.symbols.elf_symbols import SymbolTable, demangle
 from heapsmith.symbols.files import ModuleFiles, find_module_files
@@ -11,6 +12,9 @@ from heapsmith.symbols.lines import find_tool, read_lines
 from heapsmith.trace import FrameKind, Symbol, Trace
 from heapsmith.trace.layout import UNKNOWN_MODULE
 from heapsmith.trace.places import Label
+
+_OURS: Final = "libheapsmith"
+"""Frames of what records are no part of the program."""
 
 
 class FrameNames:
@@ -57,6 +61,8 @@ class FrameNames:
     ) -> dict[int, tuple[Label, ...]]:
         module = trace.modules[number]
         found: dict[int, tuple[Label, ...]] = {}
+        if module.path.rpartition("/")[2].startswith(_OURS):
+            return {frame: () for frame, _ in rows}
         unknown: list[tuple[int, int]] = []
         for frame, address in rows:
             recorded = trace.symbols.get(frame)

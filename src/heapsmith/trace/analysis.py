@@ -32,7 +32,10 @@ DOUBLINGS: Final = tuple(1 << power for power in range(4, 40))
 """Size classes where no others are given: one a doubling."""
 SEVERAL: Final = 1.959964
 """Standard errors on each side of a 95 % interval."""
+_LATEST_NS: Final = 1 << 62
+"""146 years: a later time is damage."""
 _LARGEST_THREADS: Final = 1 << 22
+_LARGEST_GAP: Final = 1 << 28
 _DISTINCT_SIZES: Final = 200_000
 _TASK_EVENTS: Final = 20_000_000
 _COLUMNS: Final = ("operations", "threads", "ticks", "ages", "shapes")
@@ -180,6 +183,13 @@ class ProcessFigures:
     usable_live_bytes_at_peak: float = 0.0
     usable_live_bytes_peak: float = 0.0
     live_bytes_at_exit: float = 0.0
+    """Of a Python program: before the interpreter took itself down."""
+    live_bytes_at_end: float = 0.0
+    """At its last event."""
+    exit_s: float = 0.0
+    """Since the start of the trace: the moment of what was live at exit."""
+    interpreter_ended: bool = False
+    """Whether that moment is the one at which CPython began to take itself down."""
     live_blocks_at_exit: float = 0.0
     usable_live_bytes_at_exit: float = 0.0
     malloc_bytes_at_peak: float = 0.0
@@ -233,15 +243,30 @@ class ProcessFigures:
 
 def end_of_events_ns(trace: Trace, process: int) -> int:
     """Answer the time of the last event of a process, in ns since the start of the trace; its start where it has none."""
-    payload = trace.first_payload(process, last=True)
-    if payload is None:
-        return trace.processes[process].start.started_ns
-    header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
-    offset = BATCH_HEADER.itemsize
-    for _ in range(2):
-        *_, offset = split_column(payload, offset)
-    ticks, _ = decode_column(payload, offset)
-    return (int(header["base_tick"]) + int(ticks.sum())) * trace.manifest.tick_ns
+    start_ns = trace.processes[process].start.started_ns
+    try:
+        payload = trace.first_payload(process, last=True)
+        if payload is None:
+            return start_ns
+        header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
+        offset = BATCH_HEADER.itemsize
+        for _ in range(2):
+            *_, offset = split_column(payload, offset)
+        ticks, _ = decode_column(payload, offset)
+    except ValueError:
+        return start_ns
+    end_ns = (int(header["base_tick"]) + int(ticks.sum())) * trace.manifest.tick_ns
+    return end_ns if end_ns < _LATEST_NS else start_ns
+
+
+def _start_of_events_ns(trace: Trace, process: TraceProcess) -> int:
+    try:
+        payload = trace.first_payload(process.index)
+        if payload is not None:
+            return int(np.frombuffer(payload, BATCH_HEADER, 1)[0]["base_tick"]) * trace.manifest.tick_ns
+    except ValueError:
+        pass
+    return process.start.started_ns
 
 
 def analyse_process(
@@ -251,6 +276,7 @@ def analyse_process(
     moments_ns: Sequence[int] = (),
     class_bytes: Sequence[int | None] = DOUBLINGS,
     bins: int = BINS,
+    ending_stacks: NDArray[np.bool_] | None = None,
     on_events: Progress | None = None,
 ) -> ProcessFigures:
     """Go once through the events of a process.
@@ -261,12 +287,14 @@ def analyse_process(
         moments_ns: Rising times since the start of the trace at which the live blocks are to be known by place.
         class_bytes: Largest usable bytes of each size class, rising; a None at the end is the open class.
         bins: Points of the time line.
+        ending_stacks: For each stack of the trace whether it says that the interpreter takes itself down. What is live when
+            the first of them allocates counts as live at exit: afterwards the interpreter frees what the program left.
         on_events: Called with the number of events gone through since the last call.
 
     Example:
         See `analyse`.
     """
-    return _Pass(trace, trace.processes[process], moments_ns, class_bytes, bins).run(on_events)
+    return _Pass(trace, trace.processes[process], moments_ns, class_bytes, bins, ending_stacks).run(on_events)
 
 
 def choose_moments(trace: Trace, count: int = MOMENTS) -> list[int]:
@@ -287,6 +315,7 @@ def analyse(
     executor: Executor | None = None,
     class_bytes: Sequence[int | None] = DOUBLINGS,
     moments: int = MOMENTS,
+    ending_stacks: Sequence[NDArray[np.bool_]] = (),
     on_events: Progress | None = None,
 ) -> list[list[ProcessFigures]]:
     """Analyse all processes of some traces.
@@ -298,6 +327,7 @@ def analyse(
             see the same files. None: here.
         class_bytes: As in `analyse_process`.
         moments: How many moments of the whole trace are kept by place.
+        ending_stacks: As in `analyse_process`, for each trace.
         on_events: Called with the number of events gone through since the last call.
 
     Returns:
@@ -323,21 +353,31 @@ def analyse(
         >>> figures.live_bytes_peak, figures.live_bytes_at_exit
         (150.0, 50.0)
     """
+    ending: list[NDArray[np.bool_] | None] = [*ending_stacks] if ending_stacks else [None] * len(traces)
     if executor is None:
         return [
             [
                 analyse_process(
-                    trace, process.index, moments_ns=times, class_bytes=class_bytes, on_events=on_events
+                    trace,
+                    process.index,
+                    moments_ns=times,
+                    class_bytes=class_bytes,
+                    ending_stacks=ending[place],
+                    on_events=on_events,
                 )
                 for process in trace.processes
             ]
-            for trace, times in ((trace, choose_moments(trace, moments)) for trace in traces)
+            for place, (trace, times) in enumerate(
+                (trace, choose_moments(trace, moments)) for trace in traces
+            )
         ]
     futures: list[tuple[int, list[int], Any]] = []
     for place, trace in enumerate(traces):
         times = choose_moments(trace, moments)
         for group in _groups(trace):
-            task = executor.submit(_analyse_group, str(trace.path), group, times, list(class_bytes))
+            task = executor.submit(
+                _analyse_group, str(trace.path), group, times, list(class_bytes), ending[place]
+            )
             futures.append((place, group, task))
     results: list[list[ProcessFigures]] = [[] for _ in traces]
     for place, _, future in futures:
@@ -362,10 +402,17 @@ def _groups(trace: Trace) -> Iterator[list[int]]:
 
 
 def _analyse_group(
-    path: str, group: list[int], times: list[int], class_bytes: list[int | None]
+    path: str,
+    group: list[int],
+    times: list[int],
+    class_bytes: list[int | None],
+    ending: NDArray[np.bool_] | None,
 ) -> list[ProcessFigures]:
     trace = open_trace(path)
-    return [analyse_process(trace, index, moments_ns=times, class_bytes=class_bytes) for index in group]
+    return [
+        analyse_process(trace, index, moments_ns=times, class_bytes=class_bytes, ending_stacks=ending)
+        for index in group
+    ]
 
 
 def stacks_are_sampled(trace: Trace) -> bool:
@@ -376,10 +423,15 @@ def stacks_are_sampled(trace: Trace) -> bool:
     if trace.manifest.sample_every_bytes is None:
         return False
     for process in trace.processes:
-        payload = trace.first_payload(process.index)
-        if payload is None:
+        try:
+            payload = trace.first_payload(process.index)
+            if payload is None:
+                continue
+            batch = decode_batch(
+                payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns
+            )
+        except ValueError:
             continue
-        batch = decode_batch(payload, process=process.index, first_event=0, tick_ns=trace.manifest.tick_ns)
         born = (batch.born >= 0) & (batch.operation & OPERATION_MASK != Operation.MAP)
         if born.any():
             return bool((batch.stack[born] == 0).any())
@@ -396,6 +448,7 @@ class _Pass:
         moments_ns: Sequence[int],
         class_bytes: Sequence[int | None],
         bins: int,
+        ending_stacks: NDArray[np.bool_] | None = None,
     ) -> None:
         from heapsmith.trace import kernel
 
@@ -409,11 +462,7 @@ class _Pass:
             self._class_bytes.append(None)
         self._bounds = np.array([size for size in self._class_bytes if size is not None], np.float64)
         end_ns = _end_ns(trace, process)
-        first = trace.first_payload(process.index)
-        first_tick = int(np.frombuffer(first, BATCH_HEADER, 1)[0]["base_tick"]) if first is not None else 0
-        self._start_ns = process.start.started_ns
-        if first is not None:
-            self._start_ns = min(self._start_ns, first_tick * self._tick_ns)
+        self._start_ns = min(process.start.started_ns, _start_of_events_ns(trace, process))
         self._end_ns = max(end_ns, self._start_ns)
         self._bins_end_ns = np.linspace(self._start_ns, self._end_ns, bins + 1)[1:]
         self._edges = np.ceil(self._bins_end_ns / self._tick_ns).astype(np.int64)
@@ -441,6 +490,10 @@ class _Pass:
         self._sizes: dict[tuple[int, int], int] = {}
         self._size_rows: list[NDArray[np.int64]] = []
         self._moment_rows: list[tuple[Integers, Floats]] = []
+        self._ending_stacks = ending_stacks if ending_stacks is not None else np.zeros(stacks, np.bool_)
+        self._watches_ending = bool(self._ending_stacks.any())
+        self._at_ending: tuple[Floats, Floats, Floats, Floats, float] | None = None
+        """Of keys, classes and threads what was live, the levels, and the time in s."""
 
     def run(self, on_events: Progress | None) -> ProcessFigures:
         k = self._k
@@ -482,6 +535,10 @@ class _Pass:
             raise ValueError("the columns of a batch do not fit each other")
         births = len(streams[4][0])
         first_object = int(header["first_object"])
+        if first_object > int(self.numbers[k.N_OBJECT]) + _LARGEST_GAP:
+            raise ValueError("objects are missing before it")
+        if int(header["base_tick"]) * self._tick_ns >= _LATEST_NS:
+            raise ValueError("its time is beyond all times")
         if first_object < int(self.numbers[k.N_OBJECT]):
             raise ValueError("objects are numbered twice")
         self.numbers[k.N_OBJECT] = first_object
@@ -495,6 +552,7 @@ class _Pass:
         shape_count = np.zeros(len(sizes), np.int64)
         heap_keys, mapped_keys = self._keys_of(stack_table, operations)
         without = np.flatnonzero(stack_table == 0) if len(stack_table) else np.zeros(1, np.int64)
+        ending_rows = self._ending_stacks[self._rows_of(stack_table)]
         no_stack_row = int(without[0]) if len(without) else -1
         while True:
             place = len(self._moment_rows)
@@ -506,13 +564,16 @@ class _Pass:
                 self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.free_slots,
                 self.page_of, self.pages, self.page_live, self.free_pages,
                 np.iinfo(np.int64).max if stop is None else -(-stop // self._tick_ns), self._tick_ns,
-                self._stacks_sampled,
+                self._stacks_sampled, ending_rows, self._watches_ending,
             )  # fmt: skip
             if result == k.DAMAGED:
                 raise ValueError("the columns of a batch do not fit each other")
             if result == k.DONE:
                 break
-            self._end_interval()
+            if result == k.ENDING:
+                self._note_ending()
+            else:
+                self._end_interval()
         self._note_sizes(sizes, slacks, shape_count)
         return count
 
@@ -535,8 +596,7 @@ class _Pass:
         self, table: NDArray[np.uint64], operations: NDArray[np.uint8]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         stacks = len(self._trace.stacks)
-        rows = table.astype(np.int64) if len(table) else np.zeros(1, np.int64)
-        rows[(rows < 0) | (rows >= stacks)] = 0
+        rows = self._rows_of(table)
         heap = self._number(rows)
         mapped = self._number(rows + stacks) if (operations & 0x3F == 6).any() else heap
         if self._key_count > len(self.keys):
@@ -544,6 +604,20 @@ class _Pass:
             self.keys = _grown(self.keys, room)
             self.dirty = _grown(self.dirty, room)
         return heap, mapped
+
+    def _rows_of(self, table: NDArray[np.uint64]) -> Integers:
+        rows = table.astype(np.int64) if len(table) else np.zeros(1, np.int64)
+        rows[(rows < 0) | (rows >= len(self._trace.stacks))] = 0
+        return rows
+
+    def _note_ending(self) -> None:
+        """Keep what was live when the interpreter began to take itself down."""
+        k = self._k
+        self._watches_ending = False
+        keys = self.keys[:, [k.K_LIVE_BYTES, k.K_LIVE_BLOCKS, k.K_LIVE_VARIANCE]].copy()
+        classes = self.classes[:, [k.C_LIVE_BLOCKS, k.C_LIVE_BYTES]].copy()
+        time_s = float(self.numbers[k.N_TICK]) * self._tick_ns * 1e-9
+        self._at_ending = keys, classes, self.threads[:, k.T_LIVE_BYTES].copy(), self.levels.copy(), time_s
 
     def _number(self, rows: Integers) -> Integers:
         new = np.unique(rows[self._key_of[rows] < 0])
@@ -608,6 +682,12 @@ class _Pass:
         self._finish_bins()
         levels, numbers = self.levels, self.numbers
         keys = self.keys[: self._key_count]
+        at_exit = keys[:, [k.K_LIVE_BYTES, k.K_LIVE_BLOCKS, k.K_LIVE_VARIANCE]]
+        exit_levels, exit_s = levels, self._end_ns * 1e-9
+        if self._at_ending is not None:
+            # Stacks that came later held nothing then.
+            at_exit = _grown(self._at_ending[0][: self._key_count], self._key_count)
+            exit_levels, exit_s = self._at_ending[3], self._at_ending[4]
         stale = keys[:, k.K_STAMP] != numbers[k.N_EPOCH]
         at_peak = np.where(stale, keys[:, k.K_LIVE_BYTES], keys[:, k.K_PEAK_BYTES])
         blocks_at_peak = np.where(stale, keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_PEAK_BLOCKS])
@@ -624,9 +704,9 @@ class _Pass:
 
         columns: Any = (
             origin % stacks, origin >= stacks, keys[:, k.K_ALLOCATIONS], keys[:, k.K_BYTES], at_peak, blocks_at_peak,
-            keys[:, k.K_LIVE_BYTES], keys[:, k.K_LIVE_BLOCKS], keys[:, k.K_TEMPORARY], keys[:, k.K_TEMPORARY_BYTES],
+            at_exit[:, 0], at_exit[:, 1], keys[:, k.K_TEMPORARY], keys[:, k.K_TEMPORARY_BYTES],
             keys[:, k.K_OWN_PEAK], lifetime_s, error(keys[:, k.K_VARIANCE]), error(variance_at_peak),
-            error(keys[:, k.K_LIVE_VARIANCE]),
+            error(at_exit[:, 2]),
         )  # fmt: skip
         places = Places(*(np.ascontiguousarray(column[used]) for column in columns))
         moments = Moments(
@@ -660,18 +740,21 @@ class _Pass:
             live_blocks_at_peak=float(levels[k.F_PEAK_BLOCKS]),
             usable_live_bytes_at_peak=float(levels[k.F_PEAK_USABLE]),
             usable_live_bytes_peak=float(levels[k.F_USABLE_PEAK]),
-            live_bytes_at_exit=float(levels[k.F_LIVE]),
-            live_blocks_at_exit=float(levels[k.F_BLOCKS]),
-            usable_live_bytes_at_exit=float(levels[k.F_USABLE]),
+            exit_s=exit_s,
+            interpreter_ended=self._at_ending is not None,
+            live_bytes_at_end=float(levels[k.F_LIVE]),
+            live_bytes_at_exit=float(exit_levels[k.F_LIVE]),
+            live_blocks_at_exit=float(exit_levels[k.F_BLOCKS]),
+            usable_live_bytes_at_exit=float(exit_levels[k.F_USABLE]),
             malloc_bytes_at_peak=float(levels[k.F_PEAK_MALLOC]),
             python_bytes_at_peak=float(levels[k.F_PEAK_PYTHON]),
-            python_bytes_at_exit=float(levels[k.F_PYTHON]),
+            python_bytes_at_exit=float(exit_levels[k.F_PYTHON]),
             mapped_bytes_at_peak=float(levels[k.F_PEAK_MAPPED]),
             mapped_bytes_peak=float(levels[k.F_MAPPED_PEAK]),
-            mapped_bytes_at_exit=float(levels[k.F_MAPPED]),
+            mapped_bytes_at_exit=float(exit_levels[k.F_MAPPED]),
             allocated_bytes_error=self._total_error(float(keys[:, k.K_VARIANCE].sum())),
             live_bytes_peak_error=self._total_error(float(levels[k.F_PEAK_VARIANCE])),
-            live_bytes_at_exit_error=self._total_error(float(levels[k.F_VARIANCE])),
+            live_bytes_at_exit_error=self._total_error(float(exit_levels[k.F_VARIANCE])),
             temporary_allocations=float(levels[k.F_TEMPORARY]),
             temporary_bytes=float(levels[k.F_TEMPORARY_BYTES]),
             remote_frees=float(self.threads[:, k.T_REMOTE_FREES].sum()),
@@ -715,6 +798,9 @@ class _Pass:
     def _thread_figures(self) -> list[ThreadFigures]:
         k = self._k
         found: list[ThreadFigures] = []
+        live = self.threads[:, k.T_LIVE_BYTES]
+        if self._at_ending is not None:
+            live = _grown(self._at_ending[2], len(self.threads))
         for index, row in enumerate(self.threads.tolist()):
             record = self._process.threads.get(index)
             if record is None and not any(row):
@@ -729,7 +815,7 @@ class _Pass:
                     frees=row[k.T_FREES],
                     remote_frees=row[k.T_REMOTE_FREES],
                     freed_by_others=row[k.T_FREED_BY_OTHERS],
-                    live_bytes_at_exit=row[k.T_LIVE_BYTES],
+                    live_bytes_at_exit=float(live[index]),
                     live_bytes_peak=row[k.T_LIVE_PEAK],
                     temporary_allocations=row[k.T_TEMPORARY],
                 )
@@ -741,6 +827,9 @@ class _Pass:
         stale = self.classes[:, k.C_STAMP] != self.numbers[k.N_EPOCH]
         blocks = np.where(stale, self.classes[:, k.C_LIVE_BLOCKS], self.classes[:, k.C_PEAK_BLOCKS])
         held = np.where(stale, self.classes[:, k.C_LIVE_BYTES], self.classes[:, k.C_PEAK_BYTES])
+        at_exit = self.classes[:, [k.C_LIVE_BLOCKS, k.C_LIVE_BYTES]]
+        if self._at_ending is not None:
+            at_exit = self._at_ending[1]
         return [
             SizeClassFigures(
                 class_bytes=size,
@@ -748,8 +837,8 @@ class _Pass:
                 allocated_bytes=row[k.C_BYTES],
                 live_blocks_at_peak=float(blocks[place]),
                 live_bytes_at_peak=float(held[place]),
-                live_blocks_at_exit=row[k.C_LIVE_BLOCKS],
-                live_bytes_at_exit=row[k.C_LIVE_BYTES],
+                live_blocks_at_exit=float(at_exit[place, 0]),
+                live_bytes_at_exit=float(at_exit[place, 1]),
             )
             for place, (size, row) in enumerate(zip(self._class_bytes, self.classes.tolist(), strict=True))
         ]

@@ -139,6 +139,12 @@ def decode_batch(payload: memoryview, *, process: int, first_event: int, tick_ns
     if len(age) != np.count_nonzero(is_died) or (len(stack_table) and len(stack_index) != births):
         raise ValueError("the columns of a batch do not fit each other")
 
+    if births and not (
+        len(sizes) == len(slacks) == len(alignments) > int(shape_index.max())
+        and (not len(stack_table) or int(stack_index.max()) < len(stack_table))
+    ):
+        raise ValueError("the columns of a batch do not fit each other")
+
     first_object = int(header["first_object"])
     born = np.full(count, NO_OBJECT, np.int64)
     born[is_born] = np.arange(first_object, first_object + births)

@@ -46,9 +46,8 @@ class CacheRules:
         TraceError: A pattern is no regular expression.
 
     Example:
-        >>> rules = CacheRules([], ignored=["warm_up"])
-        >>> rules.ignored_by([Label("warm_up", "app.py", 3, is_python=True)])
-        'warm_up'
+        >>> CacheRules(read_rules(), ignored=["warm_up"]).find(Forest(), 0) is None
+        True
     """
 
     def __init__(self, rules: Sequence[Rule], ignored: Sequence[str] = ()) -> None:
@@ -59,34 +58,46 @@ class CacheRules:
             )
             for rule in rules
         ]
+        self._forest: Forest | None = None
+        self._of_label: dict[int, Rule | None] = {}
+        self._of_node: list[Rule | None] = [None]
         self._ignored = [(text, _compile(text, "--ignore")) for text in ignored]
 
-    def ignored_by(self, path: Sequence[Label]) -> str | None:
-        """Answer the person's pattern that a stack matches; None where it matches none."""
-        for text, pattern in self._ignored:
-            if pattern and any(
-                pattern.search(label.text) or pattern.search(label.module or "") for label in path
-            ):
-                return text
-        return None
+    def ignored_by(self, forest: Forest, node: int) -> str | None:
+        """Answer the person's pattern that a stack matches with any of its frames; None where it matches none."""
+        if not self._ignored:
+            return None
+        path = forest.path(node)
+        return next((text for text, pattern in self._ignored if pattern and _matches(pattern, path)), None)
 
     def find(self, forest: Forest, node: int) -> Rule | None:
         """Answer the rule that a stack falls under, by its frames inside of the program's own code."""
-        at = node
-        while at:
+        if forest is not self._forest:
+            self._forest, self._of_label, self._of_node = forest, {}, [None]
+        found = self._of_node
+        for at in range(len(found), len(forest.parents)):
             number = forest.label_of[at]
-            label = forest.labels[number]
-            if forest.owner(number) == "own" and label.is_named:
-                return None
-            for rule, function, file, module in self._rules:
-                if (
-                    (function is None or function.search(label.function))
-                    and (file is None or file.search(label.file or ""))
-                    and (module is None or module.search(label.module or ""))
-                ):
-                    return rule
-            at = forest.parents[at]
+            if forest.owner(number) == "own" and forest.labels[number].is_named:
+                found.append(None)
+                continue
+            if number not in self._of_label:
+                self._of_label[number] = self._judge(forest.labels[number])
+            found.append(self._of_label[number] or found[forest.parents[at]])
+        return found[node]
+
+    def _judge(self, label: Label) -> Rule | None:
+        for rule, function, file, module in self._rules:
+            if (
+                (function is None or function.search(label.function))
+                and (file is None or file.search(label.file or ""))
+                and (module is None or module.search(label.module or ""))
+            ):
+                return rule
         return None
+
+
+def _matches(pattern: re.Pattern[str], path: Sequence[Label]) -> bool:
+    return any(pattern.search(label.text) or pattern.search(label.module or "") for label in path)
 
 
 def _compile(text: str | None, whose: str) -> re.Pattern[str] | None:

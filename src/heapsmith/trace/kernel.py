@@ -62,6 +62,7 @@ L_BLOCKS, L_BYTES, L_AGE_BLOCKS, L_AGE_BYTES, L_COUNT = range(5)
 DONE: Final = 0
 EDGE: Final = 1
 DAMAGED: Final = 2
+ENDING: Final = 3
 
 _BORN_MASK: Final = 0b0001110111
 _DIED_MASK: Final = 0b0010111000
@@ -157,7 +158,7 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     no_stack_row: int,
     numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
     edges: Any, dirty: Any, slots: Any, free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
-    stop_tick: int, tick_ns: int, stacks_sampled: bool,
+    stop_tick: int, tick_ns: int, stacks_sampled: bool, ending_rows: Any, watches_ending: bool,
 ) -> int:  # fmt: skip
     """Go through the events of a batch until its end or the first event at or behind `stop_tick`.
 
@@ -176,9 +177,11 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
         stop_tick: In ticks since the start of the trace.
         tick_ns: Length of a tick.
         stacks_sampled: All events are there, but only those with a stack stand for something among stacks.
+        ending_rows: (as heap_keys,) bool: whether a stack says that the interpreter takes itself down.
+        watches_ending: Leave behind the first such event.
 
     Returns:
-        `DONE`, `EDGE` or `DAMAGED`.
+        `DONE`, `EDGE`, `ENDING` or `DAMAGED`.
     """
     n = len(operations)
     has_stacks = len(stacks_codes) > 0
@@ -241,9 +244,6 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
             age = code if code < 253 else _wide(code, 2, numbers, ages_16, ages_32, ages_64)
             number = n_object - age
             is_free = operation == 3
-            if is_free:
-                threads[thread, T_FREES] += 1
-                bins[place_bin, B_FREES] += 1
             if age < 0 or number < 0:
                 result = DAMAGED
                 break
@@ -258,6 +258,9 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                     numbers[N_TWICE] += 1
                 elif operation != _UNMAP:
                     numbers[N_UNKNOWN] += 1
+                if is_free:
+                    threads[thread, T_FREES] += 1
+                    bins[place_bin, B_FREES] += 1
             else:
                 pages[page, number & (PAGE - 1)] = -1
                 page_live[page] -= 1
@@ -303,6 +306,9 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                     if birth_thread != thread:
                         threads[thread, T_REMOTE_FREES] += 1
                         threads[birth_thread, T_FREED_BY_OTHERS] += 1
+                    if is_free:
+                        threads[thread, T_FREES] += c
+                        bins[place_bin, B_FREES] += c
                     if is_free and birth_thread == thread and last_objects[thread] == number:
                         keys[key, K_TEMPORARY] += kc
                         keys[key, K_TEMPORARY_BYTES] += kw
@@ -338,6 +344,10 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                 if row < 0 or row >= len(heap_keys):
                     result = DAMAGED
                     break
+            if watches_ending and ending_rows[row]:
+                # This event is gone through to its end; its block is none of those that live at the moment.
+                watches_ending = False
+                result = ENDING
             shape_count[shape] += 1
             w = shape_values[shape, 0]
             c = shape_values[shape, 1]
@@ -439,6 +449,8 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
         highest = max(highest, live)
         lowest = min(lowest, live)
         i += 1
+        if result == ENDING:
+            break
     numbers[N_EVENT] = i
     numbers[N_TICK] = tick
     numbers[N_BIN] = place_bin

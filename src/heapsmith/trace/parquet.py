@@ -74,10 +74,13 @@ def _write(path: Path, frames: Iterator[pl.DataFrame]) -> None:
             yield frame if with_columns is None else frame.select(with_columns)
 
     lazy = register_io_source(source, schema=first.schema)
-    lazy.sink_parquet(
-        part, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP, maintain_order=True
-    )
-    part.replace(path)
+    try:
+        lazy.sink_parquet(
+            part, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP, maintain_order=True
+        )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _events(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:

@@ -114,6 +114,9 @@ class Forest:
     _label_numbers: dict[Label, int] = field(default_factory=dict[Label, int])
     _nodes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     _owners: dict[int, Owner] = field(default_factory=dict[int, Owner])
+    _own_of: list[int] = field(default_factory=lambda: [0])
+    """For each node the innermost of the program's own frames on its way to the root; 0: there is none."""
+    _library_of: list[int] = field(default_factory=lambda: [0])
 
     def add_trace(self, trace: Trace, stacks: Iterable[int], name_frames: NameFrames) -> NDArray[np.int64]:
         """Add stacks of a trace.
@@ -192,16 +195,13 @@ class Forest:
         Returns:
             A node on the way from `node` to the root.
         """
-        library = 0
-        at = node
-        while at:
-            owner = self.owner(self.label_of[at])
-            if owner == "own" and self.labels[self.label_of[at]].is_named:
-                return at
-            if owner == "library" and not library:
-                library = at
-            at = self.parents[at]
-        return library or node
+        own, library = self._own_of, self._library_of
+        for at in range(len(own), len(self.parents)):
+            parent, label = self.parents[at], self.label_of[at]
+            owner = self.owner(label)
+            own.append(at if owner == "own" and self.labels[label].is_named else own[parent])
+            library.append(at if owner == "library" else library[parent])
+        return own[node] or library[node] or node
 
     def include(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add to each node what the nodes below it hold.

@@ -147,15 +147,24 @@ class Trace:
             process: Index of the process; all of them when left out. Batches of one process are in order; those of
                 several overlap in time.
             first_event: Batches that begin before this event of their process are left out.
+
+        Raises:
+            TraceError: A batch has the right checksum and makes no sense.
         """
         for chunk in self._chunks:
             if process in (None, chunk.process) and chunk.first >= first_event:
-                yield decode_batch(
-                    self._payload(chunk),
-                    process=chunk.process,
-                    first_event=chunk.first,
-                    tick_ns=self.manifest.tick_ns,
-                )
+                try:
+                    batch = decode_batch(
+                        self._payload(chunk),
+                        process=chunk.process,
+                        first_event=chunk.first,
+                        tick_ns=self.manifest.tick_ns,
+                    )
+                except _DAMAGE as error:
+                    raise TraceError(
+                        f"cannot read the events of {self.path}", f"a batch is damaged: {error}"
+                    ) from error
+                yield batch
 
     def payloads(self, process: int) -> Iterator[memoryview]:
         """Yield the decompressed batches of one process as bytes, in order: what `decode_batch` takes."""
@@ -242,7 +251,10 @@ class Trace:
             return stored
         if chunk.codec != Codec.ZSTD or chunk.plain_bytes > LARGEST_PLAIN_BYTES:
             raise ValueError("its compression is unknown")
-        plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=chunk.plain_bytes)
+        try:
+            plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=chunk.plain_bytes)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"it cannot be decompressed: {error}") from error
         if len(plain) != chunk.plain_bytes:
             raise ValueError("it is not as long as it says")
         return memoryview(plain)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,8 @@ from heapsmith.trace.analysis import (
     stacks_are_sampled,
 )
 from heapsmith.trace.caches import CacheRules
-from heapsmith.trace.places import Forest, Label, NameFrames
+from heapsmith.trace.layout import FrameKind
+from heapsmith.trace.places import NO_STACK, Forest, Label, NameFrames
 from heapsmith.trace.reader import Damage, Trace
 from heapsmith.trace.records import Manifest
 from heapsmith.units import KiB, MiB
@@ -38,12 +38,16 @@ MEASURES: Final = (
     "temporary_allocations",
 )
 _TELLING_SHARE: Final = 0.05
+_TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
-_STORM_SHARE: Final = 0.5
+_STORM_SHARE: Final = 0.3
+_CHURN: Final = 20.0
 _STORM_ALLOCATIONS: Final = 10_000
+_STEPS: Final = 20
 _GROWTH_BYTES: Final = 256 * KiB
 _RESIDENT_RATIO: Final = 1.5
+_RESIDENT_SHARE: Final = 0.4
 _RESIDENT_BYTES: Final = 8 * MiB
 _SLACK_SHARE: Final = 0.2
 
@@ -176,7 +180,12 @@ def build_report(
     """
     check_readable(traces)
     analysed = analyse(
-        traces, executor=executor, class_bytes=class_bytes, moments=moments, on_events=on_events
+        traces,
+        executor=executor,
+        class_bytes=class_bytes,
+        moments=moments,
+        ending_stacks=[find_ending_stacks(trace, name_frames) for trace in traces],
+        on_events=on_events,
     )
     forest = Forest()
     processes: list[ReportedProcess] = []
@@ -214,44 +223,66 @@ def build_report(
     )
 
 
+def find_ending_stacks(trace: Trace, name_frames: NameFrames) -> NDArray[np.bool_]:
+    """Tell for each stack of a trace whether CPython is taking itself down in it.
+
+    Args:
+        trace: The open trace.
+        name_frames: Gives frames names; without names nothing is told.
+    """
+    frames = trace.frames
+    ending = np.zeros(len(trace.stacks), np.bool_)
+    if not (frames["kind"] == FrameKind.PYTHON).any():
+        return ending
+    native = np.flatnonzero(frames["kind"] == FrameKind.NATIVE).tolist()
+    names = name_frames(trace, native)
+    takes_down = np.zeros(len(frames) + 1, np.bool_)
+    for frame, labels in names.items():
+        takes_down[frame] = any(label.function.startswith(_TAKES_DOWN) for label in labels)
+    own = takes_down[np.minimum(trace.stacks["frame"], len(frames))]
+    parents: list[int] = trace.stacks["parent"].tolist()
+    for stack, (parent, is_own) in enumerate(zip(parents, own.tolist(), strict=True)):
+        ending[stack] = is_own or (parent < stack and bool(ending[parent]))
+    return ending
+
+
 def _find_sites(
     forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, rules: CacheRules
 ) -> list[Site]:
     places = figures.places
     assert places is not None
-    site_of: dict[int, int] = {}
-    cache_of: dict[int, str | None] = {}
-    sites: dict[tuple[int, bool, str | None], Site] = {}
-    of_row: list[Site] = []
-    heaviest: dict[int, float] = {}
-    columns: Any = zip(
-        nodes.tolist(), places.mapped.tolist(), places.allocations.tolist(), places.allocated_bytes.tolist(),
-        places.live_bytes_at_peak.tolist(), places.live_blocks_at_peak.tolist(), places.live_bytes_at_exit.tolist(),
-        places.live_blocks_at_exit.tolist(), places.temporary_allocations.tolist(), places.temporary_bytes.tolist(),
-        places.live_bytes_peak.tolist(), strict=True,
-    )  # fmt: skip
-    for node, mapped, *values in columns:
-        if node not in site_of:
-            site_of[node] = forest.label_of[forest.site(node)]
+    key_of: dict[int, tuple[int, str | None]] = {}
+    numbers: dict[tuple[int, bool, str | None], int] = {}
+    sites: list[Site] = []
+    row_site: list[int] = []
+    for node, mapped in zip(nodes.tolist(), places.mapped.tolist(), strict=True):
+        known = key_of.get(node)
+        if known is None:
             rule = rules.find(forest, node)
-            cache_of[node] = rule.name if rule else rules.ignored_by(forest.path(node))
-        key = site_of[node], mapped, cache_of[node]
-        site = sites.get(key)
-        if site is None:
-            site = sites[key] = Site(forest.labels[key[0]], mapped, node, process, cache=key[2])
-        of_row.append(site)
-        site.stacks += 1
-        for name, value in zip(_ADDED, values, strict=True):
-            setattr(site, name, getattr(site, name) + value)
-        weight = max(values[2], values[4], values[1] * 1e-6)
-        if weight > heaviest.get(id(site), -1.0):
-            heaviest[id(site)] = weight
-            site.node = node
-    _add_errors(places, of_row)
-    _add_courses(figures, of_row, list(sites.values()))
-    return sorted(
-        sites.values(), key=lambda s: (-max(s.live_bytes_at_peak, s.live_bytes_at_exit), -s.allocated_bytes)
-    )
+            cache = rule.name if rule else rules.ignored_by(forest, node)
+            known = key_of[node] = forest.label_of[forest.site(node)], cache
+        key = known[0], mapped, known[1]
+        number = numbers.get(key)
+        if number is None:
+            number = numbers[key] = len(sites)
+            sites.append(Site(forest.labels[key[0]], mapped, node, process, cache=key[2]))
+        row_site.append(number)
+    site_of_row = np.array(row_site, np.int64)
+    for name in _ADDED:
+        sums: list[float] = np.bincount(site_of_row, getattr(places, name), len(sites)).tolist()
+        for site, value in zip(sites, sums, strict=True):
+            setattr(site, name, value)
+    held = np.maximum(places.live_bytes_at_peak, places.live_bytes_at_exit)
+    order = np.argsort(np.maximum(held, places.allocated_bytes * 1e-6), kind="stable")
+    heaviest = np.zeros(len(sites), np.int64)
+    heaviest[site_of_row[order]] = order  # of several the last one stays: the heaviest
+    for site, row, stacks in zip(
+        sites, heaviest.tolist(), np.bincount(site_of_row, minlength=len(sites)).tolist(), strict=True
+    ):
+        site.node, site.stacks = int(nodes[row]), stacks
+    _add_errors(places, site_of_row, sites)
+    _add_courses(figures, site_of_row, sites)
+    return sorted(sites, key=lambda s: (-max(s.live_bytes_at_peak, s.live_bytes_at_exit), -s.allocated_bytes))
 
 
 _ADDED: Final = (
@@ -267,51 +298,63 @@ _ADDED: Final = (
 )
 
 
-def _add_errors(places: Places, of_row: list[Site]) -> None:
+def _add_errors(places: Places, site_of_row: Integers, sites: list[Site]) -> None:
     """Errors of independent estimates add up as squares; lifetimes as means weighed by blocks."""
-    lived: dict[int, tuple[float, float]] = {}
-    for row, site in enumerate(of_row):
-        for name in ("live_bytes_at_peak_error", "live_bytes_at_exit_error", "allocated_bytes_error"):
-            error = float(getattr(places, name)[row])
-            if error:
-                setattr(site, name, float(np.hypot(getattr(site, name), error)))
-        died = float(places.allocations[row] - places.live_blocks_at_exit[row])
-        if died > 0 and np.isfinite(places.lifetime_s[row]):
-            total, blocks = lived.get(id(site), (0.0, 0.0))
-            lived[id(site)] = total + float(places.lifetime_s[row]) * died, blocks + died
-            total, blocks = lived[id(site)]
-            site.lifetime_s = total / blocks
+    for name in ("live_bytes_at_peak_error", "live_bytes_at_exit_error", "allocated_bytes_error"):
+        squares: Floats = np.square(getattr(places, name))
+        if squares.any():
+            for site, square in zip(
+                sites, np.bincount(site_of_row, squares, len(sites)).tolist(), strict=True
+            ):
+                setattr(site, name, square**0.5)
+    died = np.where(np.isfinite(places.lifetime_s), places.allocations - places.live_blocks_at_exit, 0.0)
+    died = np.maximum(died, np.where(np.isfinite(places.lifetime_s), 1e-9, 0.0))
+    lived = np.where(died > 0, places.lifetime_s, 0.0) * died
+    blocks = np.bincount(site_of_row, died, len(sites))
+    totals = np.bincount(site_of_row, lived, len(sites))
+    for site, total, count in zip(sites, totals.tolist(), blocks.tolist(), strict=True):
+        site.lifetime_s = total / count if count > 0 else None
 
 
-def _add_courses(figures: ProcessFigures, of_row: list[Site], sites: list[Site]) -> None:
+def _add_courses(figures: ProcessFigures, site_of_row: Integers, sites: list[Site]) -> None:
     """What each place held over time, from the changes of its stacks; and whether it only ever grew."""
     moments = figures.moments
     if moments is None or not len(moments.times_s):
         return
-    number = {id(site): place for place, site in enumerate(sites)}
-    site_of_row = np.array([number[id(site)] for site in of_row], np.int64)
-    held = np.zeros(len(of_row))
+    held = np.zeros(len(site_of_row))
     by_site = np.zeros(len(sites))
     course = np.zeros((len(moments.times_s), len(sites)), np.float32)
     for moment, (rows, values) in enumerate(zip(moments.place, moments.live_bytes, strict=True)):
         np.add.at(by_site, site_of_row[rows], values - held[rows])
         held[rows] = values
         course[moment] = by_site
-    alive = (moments.times_s >= figures.start_s) & (moments.times_s <= figures.end_s)
+    alive = (moments.times_s >= figures.start_s) & (moments.times_s <= figures.exit_s)
     for place, site in enumerate(sites):
         site.course = course[:, place].astype(np.float64)
         site.growing = _is_growing(site.course[alive], figures)
 
 
 def _is_growing(course: Floats, figures: ProcessFigures) -> bool:
-    """It held more in each fifth of the run than in the one before, and the growth is a share of the peak that tells."""
-    if len(course) < 20:
+    """It grew step by step from its first block to its peak, for a part of the run that tells, and never fell far.
+
+    Steps are counted, not measured: a program that waits in between grows all the same.
+    """
+    held = np.flatnonzero(course > 0)
+    highest = int(np.argmax(course)) if len(course) else 0
+    if not len(held) or highest - held[0] < max(_STEPS, 0.15 * len(course)):
         return False
-    parts = [float(np.median(part)) for part in np.array_split(course[: max(20, int(len(course) * 0.97))], 5)]
-    rises = [later - earlier for earlier, later in itertools.pairwise(parts)]
-    total = parts[-1] - parts[0]
-    least = max(_GROWTH_BYTES, _TELLING_SHARE * figures.live_bytes_peak)
-    return total >= least and all(rise >= 0.08 * total for rise in rises) and max(rises) <= 0.6 * total
+    levels = np.array([float(part[-1]) for part in np.array_split(course[held[0] : highest + 1], _STEPS)])
+    rises = np.diff(levels, prepend=0.0)
+    total = float(levels[-1])
+    if total < max(_GROWTH_BYTES, 0.01 * figures.live_bytes_peak):
+        return False
+    steps = np.flatnonzero(rises > 0.01 * total)
+    return (
+        len(steps) >= _STEPS / 3
+        and int(steps[-1]) >= 0.8 * _STEPS
+        and float(rises.max()) <= 0.5 * total
+        and 0.15 <= float(levels[_STEPS // 2]) / total <= 0.85
+    )
 
 
 def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list[Finding]:
@@ -334,8 +377,11 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
             },
         )
     )
-    found += _find_leaks(place, figures, process.sites)
-    found += _find_growth(place, figures, process.sites)
+    leaks = _find_leaks(place, figures, process.sites)
+    found += leaks
+    # What grew and stayed is told as a leak, with its rate.
+    told = {id(site) for leak in leaks for site in leak.sites if site.growing}
+    found += _find_growth(place, figures, [site for site in process.sites if id(site) not in told])
     found += _find_spike(place, figures, process)
     found += _find_storm(place, figures, sites)
     found += _find_fragmentation(place, figures, process.sites)
@@ -344,7 +390,9 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
 
 def _heaviest(sites: Sequence[Site], name: str, whole: float, count: int = 3) -> list[Site]:
     ranked = sorted(sites, key=lambda site: -getattr(site, name))[:count]
-    return [site for site in ranked if getattr(site, name) > _TELLING_SHARE * whole]
+    return [
+        site for site in ranked if getattr(site, name) > _TELLING_SHARE * whole and site.label != NO_STACK
+    ]
 
 
 def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
@@ -363,6 +411,7 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
                 "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
                 "blocks": sum(site.live_blocks_at_exit for site in left),
                 "error_bytes": figures.live_bytes_at_exit_error,
+                "duration_s": figures.duration_s,
             },
         )
     ]
@@ -374,6 +423,8 @@ def _find_growth(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> 
     if not growing:
         return []
     highest = float(growing[0].course.max())
+    if growing[0].label == NO_STACK:
+        return []
     rate = highest / figures.duration_s if figures.duration_s > 0 else 0.0
     return [Finding("growth", place, growing[:3], {"bytes": highest, "bytes_per_s": rate})]
 
@@ -384,14 +435,19 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
         return []
     usual = float(np.median(line.live_bytes))
     high = float(np.mean(line.live_bytes_highest > (usual + figures.live_bytes_peak) / 2))
-    over = float(line.live_bytes_lowest[-1]) < (usual + figures.live_bytes_peak) / 2
+    # What is high until the program ends is no spike: what is left after it is only the taking down.
+    before_exit = (line.ends_s <= figures.exit_s) & (line.ends_s <= figures.end_s - 0.03 * figures.duration_s)
+    middle = (usual + figures.live_bytes_peak) / 2
+    over = bool(before_exit.any()) and float(line.live_bytes[before_exit][-1]) < middle
     if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
         return []
+    before = line.ends_s[(line.live_bytes_highest < middle) & (line.ends_s < figures.live_bytes_peak_at_s)]
+    since_s = float(before[-1]) if len(before) else figures.start_s
     times = figures.moments.times_s if figures.moments else np.zeros(0)
+    moment = int(np.searchsorted(times, since_s, side="right")) - 1
     sites = [site for site in process.sites if not site.mapped]
-    alive = (times >= figures.start_s) & (times <= figures.end_s)
     gained = {
-        id(site): site.live_bytes_at_peak - (float(np.median(site.course[alive])) if alive.any() else 0.0)
+        id(site): site.live_bytes_at_peak - (float(site.course[moment]) if moment >= 0 else 0.0)
         for site in sites
     }
     ranked = sorted(sites, key=lambda site: -gained[id(site)])[:3]
@@ -407,16 +463,22 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
 
 
 def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:
-    share = figures.temporary_allocations / figures.allocations
+    own = [site for site in sites if site.cache is None]
+    temporary = sum(site.temporary_allocations for site in own)
+    share = temporary / max(1.0, sum(site.allocations for site in own))
     churn = figures.churn or 0.0
-    if figures.temporary_allocations < _STORM_ALLOCATIONS or share < _STORM_SHARE / 2:
-        if churn < 20 or figures.allocations < _STORM_ALLOCATIONS:
+    told = _heaviest(own, "temporary_allocations", temporary)
+    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
+        if churn < _CHURN or figures.allocations < _STORM_ALLOCATIONS:
             return []
-        told = _heaviest(sites, "allocated_bytes", figures.allocated_bytes)
-    else:
-        told = _heaviest(sites, "temporary_allocations", figures.temporary_allocations)
-    said = {"temporary_allocations": figures.temporary_allocations, "share": share, "churn": churn,
-            "allocated_bytes": figures.allocated_bytes}  # fmt: skip
+        share = 0.0
+        told = _heaviest(own, "allocated_bytes", figures.allocated_bytes)
+    said = {
+        "temporary_allocations": temporary,
+        "share": share,
+        "churn": churn,
+        "allocated_bytes": figures.allocated_bytes,
+    }
     return [Finding("churn", place, told, said)]
 
 
@@ -425,12 +487,18 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
     held = external_fragmentation(figures)
     if held is not None and len(held):
         times_s, resident, explained = held.T
-        extra = resident - explained
+        # Only what was live before and is free now can be a matter of fragmentation; the rest is code, stacks and the like.
+        line = figures.time_line
+        assert line is not None
+        highest = np.maximum.accumulate(line.usable_live_bytes)
+        place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(highest) - 1)
+        extra = np.minimum(resident, highest[place_in_line]) - explained
         # The first look of all may be before anything was counted; what matters is what stays.
         later = times_s > figures.start_s + 0.1 * figures.duration_s
         if later.any():
             worst = int(np.argmax(np.where(later, extra, -np.inf)))
-            if extra[worst] > _RESIDENT_BYTES and resident[worst] > _RESIDENT_RATIO * explained[worst]:
+            least = max(_RESIDENT_BYTES, _RESIDENT_SHARE * figures.usable_live_bytes_peak)
+            if extra[worst] > least and resident[worst] > _RESIDENT_RATIO * explained[worst]:
                 moment_sites = _live_at(figures, sites, float(times_s[worst]))
                 found.append(
                     Finding(

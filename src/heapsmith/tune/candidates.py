@@ -47,7 +47,8 @@ def choose_pool(
     """Return everything worth trying on a program, the program as it is first.
 
     Each allocator of this machine takes part with its defaults and with the settings that its file says are worth it,
-    heaps of ours among them; what cannot reach the program, or needs another Python than it has, stays out. What is made for the other objective comes last, so that it is left out first where time is short.
+    heaps of ours among them; what cannot reach the program, or needs another Python than it has, stays out. What is
+    made for the other objective comes last, so that it is left out first where time is short.
 
     Args:
         rehearsal: What the program is made of.

@@ -33,6 +33,15 @@ ADDRESS_BITS: Final = 48
 REQUESTED_BITS: Final = 40
 """A birth's third word: requested bytes, and above them the number of the stack."""
 
+FRAME_MODULE_SHIFT: Final = 48
+"""A native frame: its return address, and above that the number of its module, from 1 (0: none is known)."""
+FRAME_PYTHON_BIT: Final = 1 << 63
+"""A frame of Python: the number of its code object above 32 bits, below them the offset of the instruction in bytes."""
+MODULE_CAPACITY: Final = 2048
+CODE_CAPACITY: Final = 1 << 16
+NODE_CAPACITY: Final = 1 << 21
+TEXT_CAPACITY_BYTES: Final = 32 << 20
+
 RING_CAPACITY: Final = 4096
 RING_BYTES_LARGEST: Final = 1 << 20
 RING_BYTES_FIRST: Final = 16 << 10
@@ -101,6 +110,48 @@ RING: Final = Struct(
     128,
 )
 
+MODULE: Final = Struct(
+    "Module",
+    "A shared object or program that frames lie in.",
+    (
+        Field("begin", "u64", "first address"),
+        Field("end", "u64", "address behind the last"),
+        Field("bias", "u64", "what to take from an address to have it as linked"),
+        Field("build_id", "u8", "as the linker noted it", 32),
+        Field("build_id_bytes", "u32", "0: it has none"),
+        Field("padding", "u32", ""),
+        Field("path", "text", "of the file", 448),
+    ),
+    512,
+)
+
+NODE: Final = Struct(
+    "Node",
+    "A stack: its innermost frame, and the stack of the caller.",
+    (
+        Field("frame", "u64", "FRAME_MODULE_SHIFT, FRAME_PYTHON_BIT"),
+        Field("parent", "u32", "a lower number; 0 is the empty stack"),
+        Field("padding", "u32", ""),
+    ),
+    16,
+)
+
+CODE: Final = Struct(
+    "Code",
+    "A code object of Python, copied when it was first seen; places are in the texts.",
+    (
+        Field("name_at", "u32", "qualified name, UTF-8"),
+        Field("name_bytes", "u32", ""),
+        Field("file_at", "u32", "file name, UTF-8"),
+        Field("file_bytes", "u32", ""),
+        Field("lines_at", "u32", "co_linetable"),
+        Field("lines_bytes", "u32", ""),
+        Field("first_line", "u32", "co_firstlineno"),
+        Field("padding", "u32", ""),
+    ),
+    32,
+)
+
 RECORDING_HEADER: Final = Struct(
     "RecordingHeader",
     "A process image that is being recorded.",
@@ -126,10 +177,12 @@ RECORDING_HEADER: Final = Struct(
         Field("stacks_lost", "u32", "stacks that found no room in the table"),
         Field("nodes_used", "u32", "of the tree of stacks; node 0 is the empty stack"),
         Field("codes_used", "u32", "Python's code objects"),
-        Field("texts_used_bytes", "u64", "of the texts"),
+        Field("texts_used_bytes", "u32", "of the texts"),
+        Field("modules_used", "u32", "modules that frames lie in"),
         Field("allocator_path", "text", "the object that answers malloc", 256),
+        Field("python_note", "text", "why CPython's objects are not recorded, for people", 96),
         Field("command_bytes", "u32", "of the command"),
-        Field("modules_changed", "u32", "raised whenever a shared object may have been loaded or unloaded"),
+        Field("stack_padding", "u32", ""),
         Field("command", "text", "arguments, each ended by zero", 2048),
     ),
     PAGE_BYTES,
@@ -161,8 +214,12 @@ RECORDER: Final = Struct(
     PAGE_BYTES,
 )
 
-STRUCTS: Final = (RING, RECORDING_HEADER, RECORDER)
+STRUCTS: Final = (RING, MODULE, NODE, CODE, RECORDING_HEADER, RECORDER)
 ENUMS: Final = (RecordOperation, RingState, OnFull, StackMode)
 RINGS_OFFSET_BYTES: Final = PAGE_BYTES
-DATA_OFFSET_BYTES: Final = RINGS_OFFSET_BYTES + RING_CAPACITY * RING.size_bytes
+MODULES_OFFSET_BYTES: Final = RINGS_OFFSET_BYTES + RING_CAPACITY * RING.size_bytes
+CODES_OFFSET_BYTES: Final = MODULES_OFFSET_BYTES + MODULE_CAPACITY * MODULE.size_bytes
+NODES_OFFSET_BYTES: Final = CODES_OFFSET_BYTES + CODE_CAPACITY * CODE.size_bytes
+TEXTS_OFFSET_BYTES: Final = NODES_OFFSET_BYTES + NODE_CAPACITY * NODE.size_bytes
+DATA_OFFSET_BYTES: Final = TEXTS_OFFSET_BYTES + TEXT_CAPACITY_BYTES
 RECORDING_BYTES: Final = DATA_OFFSET_BYTES + RING_CAPACITY * RING_BYTES_LARGEST

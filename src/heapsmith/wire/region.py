@@ -255,6 +255,11 @@ REGION_HEADER: Final = Struct(
         Field("counting", "u32", "Counting"),
         Field("spans_slot", "u32", "the slot that is a SpanTable, 0 is none"),
         Field("live_bytes_error_bound", "u64", "live bytes are off by at most this"),
+        Field(
+            "pid_namespace",
+            "u64",
+            "inode of the namespace that `pid` and the threads' ids hold in, 0 is unknown",
+        ),
     ),
     PAGE_BYTES,
 )

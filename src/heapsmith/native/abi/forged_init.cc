@@ -60,6 +60,9 @@ extern "C" {
 // apply.
 HS_EXPORT int malloc_trim(size_t) { return SpecHeap::recycle() > 0 ? 1 : 0; }
 
+// hs_recycle of heapsmith.h, for programs that have it from whoever is there.
+HS_EXPORT int hs_recycle(void) { return SpecHeap::recycle() > 0 ? 0 /* HS_OK */ : 1 /* HS_FAILURE */; }
+
 // The calling thread allocates from the heap that was forged for threads of this name; "" is everybody's.
 // Answers 0, or EINVAL where there is no such heap.
 HS_EXPORT int heapsmith_use_heap(const char* name) { return SpecHeap::use_heap(name) ? 0 : EINVAL; }

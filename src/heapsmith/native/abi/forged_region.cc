@@ -20,6 +20,8 @@
 #include "abi/shared_region.h"
 #include "base/atomic.h"
 #include "os/process.h"
+#include "os/say.h"
+#include "os/valgrind.h"
 #include "probe/account.h"
 #include "probe/batches.h"
 #include "probe/region.h"
@@ -213,6 +215,25 @@ bool is_ours(const char* name, const Dl_info& own, void*& found) {
   return found != nullptr && dladdr(found, &object) != 0 && object.dli_fbase == own.dli_fbase;
 }
 
+// Tools that have a heap of their own, to look into it, put it before ours. Whoever preloaded us should know.
+bool stand_aside(bool is_in_place) {
+  const char* preloaded = secure_getenv("LD_PRELOAD");
+  if (preloaded == nullptr || strstr(preloaded, own_path) == nullptr) return false;
+  if (os::is_under_valgrind()) {
+    say("Valgrind has a heap of its own, which it looks into: this one stands aside");
+    return true;
+  }
+  if (is_in_place) return false;
+  static constexpr const char* kSanitizers[] = {"__asan_init", "__tsan_init", "__msan_init", "__hwasan_init"};
+  for (const char* sanitizer : kSanitizers) {
+    if (dlsym(RTLD_DEFAULT, sanitizer) == nullptr) continue;
+    dlerror();
+    say("a sanitizer has a heap of its own, which it looks into: this one stands aside");
+    return true;
+  }
+  return false;
+}
+
 // What was handed out before this: the loader's blocks, and those of other libraries' constructors.
 void file_early_blocks() {
   const auto out = SpecHeap::count_out_blocks();
@@ -240,6 +261,7 @@ void open() {
   const bool is_first = is_ours(kRegionDoor, own, door);
   const bool is_in_place = is_ours("malloc", own, allocate);
   dlerror();
+  if (stand_aside(is_in_place)) return;
   // A library that is only loaded, beside the process's own malloc, has nothing to show.
   if (door == nullptr || (is_first && !is_in_place)) return;
   region_door = reinterpret_cast<RegionDoor>(door);

@@ -195,6 +195,11 @@ HS_API int hs_watch_end(uint32_t watch);
 typedef void (*hs_failure_fn)(size_t requested_bytes, int refused, void* argument);
 HS_API int hs_on_failure(hs_failure_fn callback, void* argument);
 
+/* The allocator gives its free pages back to the system, those of the calling thread's cache first: what a heap with
+ * deferred recycling waits for. HS_OK when something went back, as far as the allocator tells; HS_FAILURE when there was
+ * nothing; HS_UNSUPPORTED when it cannot be asked. May take milliseconds. */
+HS_API int hs_recycle(void);
+
 /* A private pool (an arena, a device, an enclave) joins the report: push with hs_pool_set, or give a function
  * that is asked by HS_EXACT. HS_POOL_IN_HEAP: its memory comes from malloc and is in current_bytes already.
  */

@@ -20,6 +20,7 @@
   F(watch_wait, (uint32_t a, uint64_t b, hs_crossing_t* c), (a, b, c))                               \
   F(watch_end, (uint32_t a), (a))                                                                    \
   F(on_failure, (hs_failure_fn a, void* b), (a, b))                                                  \
+  F(recycle, (void), ())                                                                             \
   F(pool_register, (const char* a, unsigned b, hs_pool_fn c, void* d, uint32_t* e), (a, b, c, d, e)) \
   F(pool_set, (uint32_t a, uint64_t b), (a, b))                                                      \
   F(pool_end, (uint32_t a), (a))

@@ -8,6 +8,7 @@
 #include <initializer_list>
 
 #include "abi/heap.h"
+#include "abi/ways.h"
 
 namespace std {
 struct nothrow_t;
@@ -68,13 +69,24 @@ HS_SLOW_PATH void* ask_program_aligned(const char* symbol, size_t bytes, std::al
   return ask(bytes, alignment);
 }
 
-HS_FAST_PATH void* allocate(size_t bytes) { return TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1); }
+using hs::Family;
+using hs::made;
 
-void* allocate_aligned(size_t bytes, std::align_val_t alignment) {
+// What is asked for as nothing is made as one byte, and given back as such.
+HS_FAST_PATH void give_back(Family family, void* block, bool is_aligned = false, size_t said_bytes = hs::unsaid_bytes) {
+  hs::give_back({family, is_aligned}, block, HS_LIKELY(said_bytes != 0) ? said_bytes : 1);
+}
+
+HS_FAST_PATH void* allocate(size_t bytes, Family family) {
+  return hs::for_caller(made(TheCounted::allocate(HS_LIKELY(bytes != 0) ? bytes : 1), {family, false}));
+}
+
+HS_FAST_PATH void* allocate_aligned(size_t bytes, std::align_val_t alignment, Family family) {
   void* block = nullptr;
   size_t at_least = static_cast<size_t>(alignment);
   if (at_least < sizeof(void*)) at_least = sizeof(void*);
-  return posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr;
+  return hs::for_caller(
+      made(posix_memalign(&block, at_least, bytes != 0 ? bytes : 1) == 0 ? block : nullptr, {family, true}));
 }
 
 HS_SLOW_PATH void* ask_program_nothrow(const char* symbol, size_t bytes, const std::nothrow_t& tag,
@@ -94,55 +106,74 @@ HS_SLOW_PATH void* ask_program_aligned_nothrow(const char* symbol, size_t bytes,
 #define HS_CALLER __builtin_return_address(0)
 
 HS_EXPORT void* operator new(size_t bytes) {
-  void* block = allocate(bytes);
-  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znwm", bytes, HS_CALLER);
+  void* block = allocate(bytes, Family::scalar_new);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program("_Znwm", bytes, HS_CALLER), {Family::scalar_new, false});
 }
 HS_EXPORT void* operator new[](size_t bytes) {
-  void* block = allocate(bytes);
-  return HS_LIKELY(block != nullptr) ? block : ask_program("_Znam", bytes, HS_CALLER);
+  void* block = allocate(bytes, Family::array_new);
+  return HS_LIKELY(block != nullptr) ? block : made(ask_program("_Znam", bytes, HS_CALLER), {Family::array_new, false});
 }
 HS_EXPORT void* operator new(size_t bytes, const std::nothrow_t& tag) noexcept {
-  void* block = allocate(bytes);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnwmRKSt9nothrow_t", bytes, tag, HS_CALLER);
+  void* block = allocate(bytes, Family::scalar_new);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : made(ask_program_nothrow("_ZnwmRKSt9nothrow_t", bytes, tag, HS_CALLER), {Family::scalar_new, false});
 }
 HS_EXPORT void* operator new[](size_t bytes, const std::nothrow_t& tag) noexcept {
-  void* block = allocate(bytes);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_nothrow("_ZnamRKSt9nothrow_t", bytes, tag, HS_CALLER);
+  void* block = allocate(bytes, Family::array_new);
+  return HS_LIKELY(block != nullptr)
+             ? block
+             : made(ask_program_nothrow("_ZnamRKSt9nothrow_t", bytes, tag, HS_CALLER), {Family::array_new, false});
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment) {
-  void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER);
+  void* block = allocate_aligned(bytes, alignment, Family::scalar_new);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program_aligned("_ZnwmSt11align_val_t", bytes, alignment, HS_CALLER),
+                                            {Family::scalar_new, true});
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment) {
-  void* block = allocate_aligned(bytes, alignment);
-  return HS_LIKELY(block != nullptr) ? block : ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER);
+  void* block = allocate_aligned(bytes, alignment, Family::array_new);
+  return HS_LIKELY(block != nullptr) ? block
+                                     : made(ask_program_aligned("_ZnamSt11align_val_t", bytes, alignment, HS_CALLER),
+                                            {Family::array_new, true});
 }
 HS_EXPORT void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
-  void* block = allocate_aligned(bytes, alignment);
+  void* block = allocate_aligned(bytes, alignment, Family::scalar_new);
   return HS_LIKELY(block != nullptr)
              ? block
-             : ask_program_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
+             : made(ask_program_aligned_nothrow("_ZnwmSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER),
+                    {Family::scalar_new, true});
 }
 HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const std::nothrow_t& tag) noexcept {
-  void* block = allocate_aligned(bytes, alignment);
+  void* block = allocate_aligned(bytes, alignment, Family::array_new);
   return HS_LIKELY(block != nullptr)
              ? block
-             : ask_program_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER);
+             : made(ask_program_aligned_nothrow("_ZnamSt11align_val_tRKSt9nothrow_t", bytes, alignment, tag, HS_CALLER),
+                    {Family::array_new, true});
 }
 
-HS_EXPORT void operator delete(void* block) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete[](void* block) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete(void* block, size_t) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete[](void* block, size_t) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete(void* block, const std::nothrow_t&) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete[](void* block, const std::nothrow_t&) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete(void* block, std::align_val_t) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete[](void* block, std::align_val_t) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete(void* block, size_t, std::align_val_t) noexcept { TheCounted::deallocate(block); }
-HS_EXPORT void operator delete[](void* block, size_t, std::align_val_t) noexcept { TheCounted::deallocate(block); }
+HS_EXPORT void operator delete(void* block) noexcept { give_back(Family::scalar_new, block); }
+HS_EXPORT void operator delete[](void* block) noexcept { give_back(Family::array_new, block); }
+HS_EXPORT void operator delete(void* block, size_t bytes) noexcept {
+  give_back(Family::scalar_new, block, false, bytes);
+}
+HS_EXPORT void operator delete[](void* block, size_t bytes) noexcept {
+  give_back(Family::array_new, block, false, bytes);
+}
+HS_EXPORT void operator delete(void* block, const std::nothrow_t&) noexcept { give_back(Family::scalar_new, block); }
+HS_EXPORT void operator delete[](void* block, const std::nothrow_t&) noexcept { give_back(Family::array_new, block); }
+HS_EXPORT void operator delete(void* block, std::align_val_t) noexcept { give_back(Family::scalar_new, block, true); }
+HS_EXPORT void operator delete[](void* block, std::align_val_t) noexcept { give_back(Family::array_new, block, true); }
+HS_EXPORT void operator delete(void* block, size_t bytes, std::align_val_t) noexcept {
+  give_back(Family::scalar_new, block, true, bytes);
+}
+HS_EXPORT void operator delete[](void* block, size_t bytes, std::align_val_t) noexcept {
+  give_back(Family::array_new, block, true, bytes);
+}
 HS_EXPORT void operator delete(void* block, std::align_val_t, const std::nothrow_t&) noexcept {
-  TheCounted::deallocate(block);
+  give_back(Family::scalar_new, block, true);
 }
 HS_EXPORT void operator delete[](void* block, std::align_val_t, const std::nothrow_t&) noexcept {
-  TheCounted::deallocate(block);
+  give_back(Family::array_new, block, true);
 }

@@ -2,17 +2,17 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "abi/heap.h"
 #include "base/atomic.h"
 #include "os/process.h"
+#include "probe/python.h"
+#include "record/entries.h"
 #include "record/ring.h"
+#include "record/unwind.h"
 
 extern "C" {
 int __register_atfork(void (*)(), void (*)(), void (*)(), void*) __attribute__((weak));
@@ -35,6 +35,7 @@ void describe_process() {
   header.is_blind = TheHeap::functions().is_blind ? 1 : 0;
   static_assert(sizeof header.allocator_path == sizeof TheHeap::functions().path);
   memcpy(header.allocator_path, TheHeap::functions().path, sizeof header.allocator_path);
+  hs::probe::describe_python();
 }
 
 void note_exit(int code) {
@@ -69,22 +70,12 @@ __attribute__((constructor(101))) void enter() {
     pthread_atfork(nullptr, nullptr, after_fork_in_child);
   }
   if (on_exit != nullptr) on_exit(at_exit, nullptr);
+  if (record::is_recording()) hs::probe::watch_python();
 }
 
 }  // namespace
 
 extern "C" {
-
-// A sandbox begins with one of these.
-HS_EXPORT int prctl(int option, ...) noexcept {
-  va_list arguments;
-  va_start(arguments, option);
-  unsigned long given[4];
-  for (unsigned long& argument : given) argument = va_arg(arguments, unsigned long);
-  va_end(arguments);
-  if (option == PR_SET_SECCOMP || option == PR_SET_NO_NEW_PRIVS) os::is_restricted = true;
-  return static_cast<int>(syscall(SYS_prctl, option, given[0], given[1], given[2], given[3]));
-}
 
 // The C library calls none of the handlers of fork around it.
 HS_EXPORT pid_t _Fork(void) noexcept {
@@ -95,6 +86,48 @@ HS_EXPORT pid_t _Fork(void) noexcept {
   const pid_t child = next_fork();
   if (child == 0) after_fork_in_child();
   return child;
+}
+
+// What lay in an object that goes may be something else later.
+HS_EXPORT int dlclose(void* object) noexcept {
+  static int (*next_dlclose)(void*) = nullptr;
+  if (next_dlclose == nullptr) next_dlclose = reinterpret_cast<int (*)(void*)>(dlsym(RTLD_NEXT, "dlclose"));
+  const int result = next_dlclose(object);
+  record::forget_rules();
+  return result;
+}
+
+// Begins to record this process, which was started without us (or has stopped before): 0, or why it cannot be: 1, it is
+// being recorded; 2, there is no recorder in the directory.
+HS_EXPORT int hs_record_start(const char* directory) {
+  const os::KeepErrno keep;
+  if (record::is_recording()) return 1;
+  record::set_directory(directory);
+  static bool is_redirected = false;
+  // Not called by the order of libraries: loaded into a process that runs already.
+  if (is_redirected || dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(malloc)) {
+    TheHeap::see_all();
+    if (!record::begin_again()) return 2;
+    if (!is_redirected) {
+      hs::probe::watch_running_python();
+      record::redirect_calls();
+    }
+    is_redirected = true;
+    return 0;
+  }
+  return record::begin_again() ? 0 : 2;
+}
+
+HS_EXPORT void hs_record_stop() {
+  const os::KeepErrno keep;
+  record::shut();
+}
+
+HS_EXPORT int hs_record_mark(const char* name) {
+  const os::KeepErrno keep;
+  if (!record::is_recording()) return 1;
+  record::put_mark(name);
+  return 0;
 }
 
 // Its handlers may still leave with another code.

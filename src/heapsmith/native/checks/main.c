@@ -9,9 +9,9 @@
 #include "check.h"
 
 extern const check size_checks[], content_checks[], error_checks[], thread_checks[], process_checks[], memory_checks[],
-    hardening_checks[], operator_checks[];
-static const check* const groups[] = {size_checks,    content_checks, error_checks,     thread_checks,
-                                      process_checks, memory_checks,  hardening_checks, operator_checks};
+    hardening_checks[], operator_checks[], mistake_checks[];
+static const check* const groups[] = {size_checks,   content_checks,   error_checks,    thread_checks, process_checks,
+                                      memory_checks, hardening_checks, operator_checks, mistake_checks};
 enum { group_count = sizeof groups / sizeof *groups, exit_broken = 1, exit_unsupported = 77 };
 
 static void say(const char* format, va_list arguments) {

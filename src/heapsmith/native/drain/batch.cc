@@ -168,12 +168,16 @@ uint8_t* Batch::put_column(uint8_t* to, const Value* values, uint32_t count) {
   return end;
 }
 
-const uint8_t* Batch::encode(uint64_t first_object, size_t& bytes) {
+const uint8_t* Batch::encode(uint64_t first_object, const uint32_t* file_stacks, uint32_t file_stack_count,
+                             size_t& bytes) {
   Ranking stack_ranking;
   if (has_stacks_ != 0) {
     if (!stack_ranking.open()) return nullptr;
     // In place: from here on a column of row numbers.
-    for (uint32_t at = 0; at < born_; ++at) stacks_[at] = stack_ranking.number({stacks_[at], 0, 0});
+    for (uint32_t at = 0; at < born_; ++at) {
+      const uint32_t stack = stacks_[at] < file_stack_count ? file_stacks[stacks_[at]] : 0;
+      stacks_[at] = stack_ranking.number({stack, 0, 0});
+    }
   }
   const size_t needed = sizeof(Header) + 10 * kCountsBytes + size_t{count_} * (9 + 5 + 9) + size_t{died_} * 9 +
                         size_t{born_} * 10 + size_t{shapes_.count} * 27 + size_t{stack_ranking.count} * 9;

@@ -97,7 +97,8 @@ class Batch {
   }
 
   // The payload of an events chunk; valid until the next call. Null where there is no memory.
-  const uint8_t* encode(uint64_t first_object, size_t& bytes);
+  // `file_stacks` says what number each of the process's stacks has in the file.
+  const uint8_t* encode(uint64_t first_object, const uint32_t* file_stacks, uint32_t file_stack_count, size_t& bytes);
   void clear();
 
  private:

@@ -20,6 +20,7 @@
 namespace {
 
 using hs::drain::Clock;
+using hs::drain::NamedMoment;
 using hs::drain::Process;
 using hs::drain::ThreadLife;
 using hs::drain::Totals;
@@ -146,11 +147,13 @@ HS_EXPORT void hs_recorder_run(Recorder* recorder, Process** processes, uint32_t
   }
 }
 
-HS_EXPORT Process* hs_process_open(const char* path) {
+HS_EXPORT Process* hs_process_open(Recorder* recorder, const char* path) {
+  tell_time(*recorder);
   void* memory = calloc(1, sizeof(Process));
   if (memory == nullptr) return nullptr;
   auto* process = new (memory) Process();
-  if (process->open(path)) return process;
+  const bool is_sampled = recorder->page->stack_mode == static_cast<uint32_t>(wire::StackMode::kSampled);
+  if (process->open(path, recorder->clock, is_sampled ? recorder->page->sample_every_bytes : 0)) return process;
   process->close();
   free(process);
   return nullptr;
@@ -169,10 +172,21 @@ HS_EXPORT uint64_t hs_process_finish(Process* process, Recorder* recorder) {
 
 HS_EXPORT const wire::RecordingHeader* hs_process_header(const Process* process) { return &process->header(); }
 
+// What lies in the process's file at an offset.
+HS_EXPORT const void* hs_process_at(const Process* process, uint64_t offset_bytes) { return process->at(offset_bytes); }
+
+HS_EXPORT uint32_t hs_process_number_stacks(Process* process, uint32_t first, const uint32_t* numbers, uint32_t count) {
+  return process->number_stacks(first, numbers, count) ? 1 : 0;
+}
+
 HS_EXPORT void hs_process_tell(const Process* process, Totals* totals) { process->tell(*totals); }
 
 HS_EXPORT uint32_t hs_process_threads(Process* process, ThreadLife* into, uint32_t capacity) {
   return process->take_threads(into, capacity);
+}
+
+HS_EXPORT uint32_t hs_process_marks(Process* process, NamedMoment* into, uint32_t capacity) {
+  return process->take_marks(into, capacity);
 }
 
 HS_EXPORT uint32_t hs_process_batch_events(Process* process) { return process->batch().count(); }
@@ -182,7 +196,7 @@ HS_EXPORT const uint8_t* hs_process_take_batch(Process* process, uint64_t* bytes
   *events = process->batch().count();
   *born = process->batch().born();
   size_t payload_bytes = 0;
-  const uint8_t* payload = *events == 0 ? nullptr : process->batch().encode(process->first_object(), payload_bytes);
+  const uint8_t* payload = *events == 0 ? nullptr : process->encode(payload_bytes);
   *bytes = payload_bytes;
   process->batch_taken();
   return payload;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,13 +33,19 @@ constexpr uint32_t kWords[32] = {2, 3, 3, 3, 2, 2, 3, 2, 2, 3, 3, 2, 2, 3, 2, 2,
 
 RecordOperation operation_of(uint64_t word) { return static_cast<RecordOperation>(word & wire::kOperationBits); }
 
+uint64_t tick_of(uint64_t stamp, const Clock& clock) {
+  const auto since_first = static_cast<int64_t>(stamp - clock.first_stamp);
+  return since_first < 0 ? 0 : static_cast<uint64_t>(static_cast<double>(since_first) * clock.ticks_per_stamp);
+}
+
 uint8_t with_flag(Operation operation, const Incoming& event) {
   return static_cast<uint8_t>(static_cast<uint8_t>(operation) | (event.is_python != 0 ? kPythonFlag : 0));
 }
 
 }  // namespace
 
-bool Process::open(const char* path) {
+bool Process::open(const char* path, const Clock& clock, uint64_t sample_every_bytes) {
+  sample_every_bytes_ = sample_every_bytes;
   const int file = ::open(path, O_RDWR | O_CLOEXEC);
   if (file < 0) return false;
   struct stat status = {};
@@ -55,8 +62,18 @@ bool Process::open(const char* path) {
   readings_ = static_cast<Reading*>(calloc(capacity, sizeof(Reading)));
   heap_ = static_cast<uint32_t*>(calloc(capacity, sizeof(uint32_t)));
   heap_stamps_ = static_cast<uint64_t*>(calloc(capacity, sizeof(uint64_t)));
-  return load_acquire(header_->magic) == wire::kRecordingMagic && capacity <= wire::kRingCapacity &&
-         readings_ != nullptr && heap_ != nullptr && heap_stamps_ != nullptr && table_.open() && batch_.open();
+  if (load_acquire(header_->magic) != wire::kRecordingMagic || capacity > wire::kRingCapacity || readings_ == nullptr ||
+      heap_ == nullptr || heap_stamps_ == nullptr || !table_.open() || !batch_.open()) {
+    return false;
+  }
+  // Threads of an earlier recording of this process go on in their rings.
+  const uint64_t tick = tick_of(header_->start_stamp, clock);
+  for (uint32_t at = 0; at < load_acquire(header_->rings_used); ++at) {
+    readings_[at].read = load_acquire(rings_[at].read_words);
+    const bool is_alive = load_acquire(rings_[at].state) == static_cast<uint32_t>(RingState::kAlive);
+    if (readings_[at].read > 0 && is_alive) begin_life(at, rings_[at].tid, tick);
+  }
+  return true;
 }
 
 void Process::close() {
@@ -66,6 +83,7 @@ void Process::close() {
   free(heap_stamps_);
   free(lives_);
   free(is_life_new_);
+  free(file_stacks_);
   table_.close();
   ranges_.close();
   batch_.close();
@@ -276,12 +294,21 @@ void Process::forget(const Incoming& event, uint32_t thread) {
   table_.remove(before);
 }
 
+uint64_t Process::weight_of(const Incoming& event) const {
+  const uint64_t usable_bytes = event.requested_bytes + event.slack_bytes;
+  if (sample_every_bytes_ == 0) return usable_bytes;
+  // A block of n bytes is sampled with the probability 1 - exp(-n/mean).
+  const double requested = event.requested_bytes == 0 ? 1 : static_cast<double>(event.requested_bytes);
+  const double probability = -expm1(-requested / static_cast<double>(sample_every_bytes_));
+  return static_cast<uint64_t>(static_cast<double>(usable_bytes) / probability);
+}
+
 void Process::apply(const Incoming& event) {
   Reading& reading = readings_[event.ring];
   const uint32_t thread = reading.thread;
   last_tick_ = event.tick > last_tick_ ? event.tick : last_tick_;
   const auto keep = [&]() {
-    const uint64_t usable_bytes = event.requested_bytes + event.slack_bytes;
+    const uint64_t usable_bytes = weight_of(event);
     if (!table_.insert({event.address, next_object_++, usable_bytes})) abort();
     live_bytes_ += usable_bytes;
     if (live_bytes_ > live_bytes_peak_) live_bytes_peak_ = live_bytes_;
@@ -360,17 +387,15 @@ void Process::apply(const Incoming& event) {
       if (!ranges_.insert({event.address, event.address + event.requested_bytes, next_object_++})) abort();
       return;
     }
-    case RecordOperation::kThreadStart: {
-      if (!open_lives(life_count_ + 1)) abort();
-      reading.thread = reading.life = life_count_;
-      ThreadLife& life = lives_[life_count_];
-      life = {life_count_, static_cast<uint32_t>(event.address), {}, event.tick, 0, 0, 0};
-      memcpy(life.name, rings_[event.ring].name, sizeof life.name);
-      is_life_new_[life_count_++] = 1;
-      batch_.add(static_cast<uint8_t>(Operation::kThreadStart), reading.thread, event.tick);
-      ++events_;
+    case RecordOperation::kThreadStart:
+      begin_life(event.ring, static_cast<uint32_t>(event.address), event.tick);
       return;
-    }
+    case RecordOperation::kMark:
+      if (mark_count_ < kMarkCapacity) {
+        marks_[mark_count_++] = {event.tick, static_cast<uint32_t>(event.address),
+                                 static_cast<uint32_t>(event.address >> 32)};
+      }
+      return;
     case RecordOperation::kThreadEnd: {
       ThreadLife& life = lives_[reading.life];
       life.end_tick = event.tick;
@@ -386,6 +411,25 @@ void Process::apply(const Incoming& event) {
   }
 }
 
+void Process::begin_life(uint32_t ring, uint32_t tid, uint64_t tick) {
+  if (!open_lives(life_count_ + 1)) abort();
+  Reading& reading = readings_[ring];
+  reading.thread = reading.life = life_count_;
+  ThreadLife& life = lives_[life_count_];
+  life = {life_count_, tid, {}, tick, 0, 0, 0};
+  memcpy(life.name, rings_[ring].name, sizeof life.name);
+  is_life_new_[life_count_++] = 1;
+  batch_.add(static_cast<uint8_t>(Operation::kThreadStart), reading.thread, tick);
+  ++events_;
+}
+
+uint32_t Process::take_marks(NamedMoment* into, uint32_t capacity) {
+  const uint32_t count = mark_count_ < capacity ? mark_count_ : capacity;
+  memcpy(into, marks_, count * sizeof *into);
+  mark_count_ = 0;
+  return count;
+}
+
 bool Process::open_lives(uint32_t capacity) {
   if (capacity <= life_capacity_) return true;
   const uint32_t wanted = capacity < 64 ? 64 : capacity * 2;
@@ -395,6 +439,19 @@ bool Process::open_lives(uint32_t capacity) {
   if (news != nullptr) is_life_new_ = news;
   if (lives == nullptr || news == nullptr) return false;
   life_capacity_ = wanted;
+  return true;
+}
+
+bool Process::number_stacks(uint32_t first, const uint32_t* numbers, uint32_t count) {
+  if (first + count > file_stack_capacity_) {
+    const uint32_t capacity = (first + count) * 2;
+    auto* more = static_cast<uint32_t*>(realloc(file_stacks_, capacity * sizeof(uint32_t)));
+    if (more == nullptr) return false;
+    file_stacks_ = more;
+    file_stack_capacity_ = capacity;
+  }
+  memcpy(file_stacks_ + first, numbers, count * sizeof(uint32_t));
+  file_stack_count_ = first + count;
   return true;
 }
 

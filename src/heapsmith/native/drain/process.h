@@ -29,6 +29,12 @@ struct ThreadLife {
   uint32_t padding;
 };
 
+struct NamedMoment {
+  uint64_t tick;
+  uint32_t text_at;
+  uint32_t text_bytes;
+};
+
 // What is told to the recorder's Python, as ctypes has it.
 struct Totals {
   uint64_t events;
@@ -60,7 +66,8 @@ struct Incoming {
 
 class Process {
  public:
-  bool open(const char* path);
+  // `sample_every_bytes` is 0 where every event is recorded.
+  bool open(const char* path, const Clock& clock, uint64_t sample_every_bytes);
   void close();
 
   // Reads what can be ordered; `is_dead` reads everything. Answers how many records that was.
@@ -72,7 +79,13 @@ class Process {
   void tell(Totals& totals) const;
   // Threads that began, ended or changed their names since the last call.
   uint32_t take_threads(ThreadLife* into, uint32_t capacity);
+  uint32_t take_marks(NamedMoment* into, uint32_t capacity);
   const wire::RecordingHeader& header() const { return *header_; }
+  // What lies in the file at an offset.
+  const void* at(size_t offset_bytes) const { return reinterpret_cast<const char*>(header_) + offset_bytes; }
+  // Says what numbers stacks have in the trace file, in the order of their nodes from `first` on.
+  bool number_stacks(uint32_t first, const uint32_t* numbers, uint32_t count);
+  const uint8_t* encode(size_t& bytes) { return batch_.encode(first_object_, file_stacks_, file_stack_count_, bytes); }
 
  private:
   static constexpr uint32_t kChunk = 256;
@@ -108,7 +121,10 @@ class Process {
   void die(uint8_t operation, const Incoming& event, uint32_t thread, bool is_known, const Live& block);
   void forget(const Incoming& event, uint32_t thread);
   void finish_ring(uint32_t ring);
+  void begin_life(uint32_t ring, uint32_t tid, uint64_t tick);
   bool open_lives(uint32_t capacity);
+  // How many live bytes a birth stands for.
+  uint64_t weight_of(const Incoming& event) const;
 
   wire::RecordingHeader* header_ = nullptr;
   wire::Ring* rings_ = nullptr;
@@ -120,6 +136,12 @@ class Process {
   uint8_t* is_life_new_ = nullptr;
   uint32_t life_count_ = 0;
   uint32_t life_capacity_ = 0;
+  uint32_t* file_stacks_ = nullptr;
+  uint32_t file_stack_count_ = 0;
+  uint32_t file_stack_capacity_ = 0;
+  static constexpr uint32_t kMarkCapacity = 256;
+  NamedMoment marks_[kMarkCapacity];
+  uint32_t mark_count_ = 0;
   LiveTable table_;
   Ranges ranges_;
   Batch batch_;
@@ -134,6 +156,7 @@ class Process {
   uint64_t live_bytes_peak_ = 0;
   uint64_t last_tick_ = 0;
   uint64_t stuck_since_stamp_ = 0;
+  uint64_t sample_every_bytes_ = 0;
 };
 
 }  // namespace hs::drain

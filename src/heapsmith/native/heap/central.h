@@ -256,7 +256,7 @@ class Central {
     // In one stretch, so that neighbours in the list are neighbours in memory; no more than is wanted: pages nobody
     // asked for stay untouched.
     const uintptr_t start = span->start + carved * class_bytes;
-    const uint32_t count = smaller_of(shape.span_blocks - carved, wanted - batch.count);
+    const auto count = static_cast<uint32_t>(smaller_of(shape.span_blocks - carved, wanted - batch.count));
     void* head = batch.head;
     if constexpr (Links::random_order) {
       // A stride without a common divisor visits every block once, from a random one on.

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "base/compiler.h"
+#include "heap/family.h"
 #include "os/linux.h"
 
 namespace hs {
@@ -44,6 +45,23 @@ class ForgedHeap {
     return HS_LIKELY(moved != nullptr) ? moved : out_of_memory();
   }
   static HS_FAST_PATH void deallocate(void* block) { Heap::deallocate(block); }
+  // Only of a heap that records origins.
+  static void note_origin(void* block, const void* caller)
+    requires requires { Heap::note_origin(nullptr, nullptr); }
+  {
+    Heap::note_origin(block, caller);
+  }
+  // Only of a heap that matches ways (heap/hardened.h).
+  static void mark(void* block, Way way)
+    requires requires { Heap::deallocate_by(Way{}, nullptr, size_t{}); }
+  {
+    Heap::mark(block, way);
+  }
+  static void deallocate_by(Way way, void* block, size_t said_bytes)
+    requires requires { Heap::deallocate_by(Way{}, nullptr, size_t{}); }
+  {
+    Heap::deallocate_by(way, block, said_bytes);
+  }
   static size_t usable_bytes(const void* block) { return Heap::usable_bytes(block); }
 
   static const ForgedFunctions& functions() {

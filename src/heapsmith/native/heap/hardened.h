@@ -13,12 +13,15 @@
 #include <string.h>
 
 #include "base/compiler.h"
+#include "heap/family.h"
 #include "heap/heap.h"
 #include "os/die.h"
 #include "os/secret.h"
 #include "policy/hardening/checked_blocks.h"
 #include "policy/hardening/guard_pages.h"
+#include "policy/hardening/matched_deallocation.h"
 #include "policy/hardening/quarantine.h"
+#include "policy/hardening/recorded_origins.h"
 #include "policy/hardening/zero_on_free.h"
 
 namespace hs {
@@ -54,6 +57,8 @@ class Hardened {
   using PageHeapType = typename Inner::PageHeapType;
   using OutBlocks = typename Inner::OutBlocks;
   static constexpr bool zeroes = detail::among<ZeroOnFree, Policies...>;
+  static constexpr bool records = detail::among<RecordedOrigins, Policies...>;
+  static constexpr bool matches = detail::among<MatchedDeallocation, Policies...>;
   static constexpr bool guards = detail::among<GuardPages, Policies...>;
   using Waiting = typename detail::FindQuarantine<Policies...>::Type;
   static_assert(detail::among<CheckedBlocks, Policies...>, "the other policies need the headers of CheckedBlocks");
@@ -85,9 +90,11 @@ class Hardened {
     if (listener.admits && !listener.admits(requested_bytes)) return nullptr;
     if (requested_bytes > Inner::largest_request_bytes - 16 || alignment > Inner::largest_request_bytes / 4)
       return nullptr;
-    const size_t needed = alignment + requested_bytes + 1;
+    const size_t lead = larger_of(alignment, sizeof(Header));
+    const size_t needed = lead + requested_bytes + 1;
     if (needed > Classes::largest_bytes || alignment > page_bytes) return allocate_large(alignment, requested_bytes);
     auto* start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
+    if (!start && drain()) start = static_cast<char*>(Inner::allocate_aligned(alignment, needed));
     if (!start) return nullptr;
     const size_t whole_bytes = Inner::usable_bytes(start);
     if (whole_bytes > Classes::largest_bytes) {  // no class keeps this alignment
@@ -96,20 +103,37 @@ class Hardened {
     }
     if constexpr (zeroes) {
       memset(start, 0, 16);  // the links of the inner heap stood here
-      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + alignment);
+      if (!is_zero(start + 16, whole_bytes - 16)) die("malloc()", "a freed block was written to", start + lead);
     }
-    return seal(start + alignment, requested_bytes, alignment, start + whole_bytes);
+    return seal(start + lead, requested_bytes, lead, start + whole_bytes);
   }
 
-  static void deallocate(void* block) {
+  static void deallocate(void* block) { deallocate_by({Family::malloc, false}, block, unsaid_bytes); }
+
+  // The block, as made by another function than malloc. What another allocator has made stays as it is.
+  static void mark(void* block, Way way) {
+    if constexpr (!matches) return;
+    if (!Inner::Map::span_of(address_of(block))) return;
+    Header* header = header_of(block);
+    if (HS_UNLIKELY(header->seal != seal_of(block, header->size_and_shift, live))) return;
+    // The runtime's operator new[] has asked operator new, which was ours.
+    header->size_and_shift = (header->size_and_shift & ~way_mask) | way_bits(way);
+    header->seal = seal_of(block, header->size_and_shift, live);
+  }
+  static void deallocate_by(Way way, void* block, size_t said_bytes) {
     if (!block) return;
-    const Place place = find_live(block, "free()");
+    const char* caller = name_of(way.family);
+    const Place place = find_live(block, caller);
+    check_way(place, way, block, caller);
+    if (matches && said_bytes != unsaid_bytes && said_bytes != place.requested_bytes)
+      refuse(caller, "a block that was made in another size", block);
     retire(block, place);
   }
 
   static void* reallocate(void* block, size_t requested_bytes) {
     if (!block) return allocate(requested_bytes);
     const Place place = find_live(block, "realloc()");
+    check_way(place, {Family::malloc, false}, block, "realloc()");
     if (requested_bytes == place.requested_bytes) return block;
     void* moved = allocate(requested_bytes);
     if (!moved) return nullptr;
@@ -123,6 +147,37 @@ class Hardened {
   // What was asked for: the rest of the block is the canary's.
   static size_t usable_bytes(const void* block) {
     return block ? find_live(const_cast<void*>(block), "malloc_usable_size()").requested_bytes : 0;
+  }
+
+  // Where a block was made, for the leak file.
+  struct Origin {
+    uint64_t caller;
+    uint64_t tid;
+  };
+  static void note_origin(void* block, const void* caller)
+    requires records
+  {
+    static_assert(sizeof(Header) == 32);
+    if (thread_id == 0) thread_id = static_cast<uint64_t>(system_call(SYS_gettid));
+    header_of(block)->origin[0] = address_of(caller);
+    header_of(block)->origin[1] = thread_id;
+  }
+  // Shows every live block to `visit(block, requested_bytes, origin)`. The visitor must not allocate.
+  template <class Visitor>
+  static void visit_live(Visitor visit)
+    requires records
+  {
+    PageHeapType::visit_spans([&](const Span& span) {
+      if (span.state == SpanState::blocks) {
+        const size_t class_bytes = Classes::bytes_of(span.class_index);
+        for (uint32_t i = 0; i < span.blocks.carved_blocks; i++)
+          visit_if_live(span.start + i * class_bytes, 0, class_bytes, visit);
+      } else if (span.state == SpanState::large && !span.listed) {
+        const size_t guard = guards ? page_bytes : 0;
+        if (!visit_if_live(span.start, guard, span.bytes() - guard, visit))
+          visit_if_live(span.start, 0, span.bytes() - guard, visit);
+      }
+    });
   }
 
   static bool use_heap(const char* name) { return Inner::use_heap(name); }
@@ -156,21 +211,61 @@ class Hardened {
   static void fork_child() {
     Inner::fork_child();
     for (Shard& shard : shards_) shard.lock.reset();
+    thread_id = 0;
   }
 
  private:
   struct Header {
     uint64_t size_and_shift;  // requested bytes, and in the top byte the binary logarithm of what stands
-                              // before the block
+                              // before the block; between them how it was made
     uint64_t seal;
+    uint64_t origin[records ? 2 : 0];  // who called, and the thread
   };
   struct Place {
     uintptr_t start;  // of what the inner heap handed out
     uintptr_t end;
     size_t requested_bytes;
     Span* large;
+    uint64_t way;
   };
+  static constexpr unsigned way_shift = 53;
+  static constexpr uint64_t way_mask = uint64_t{7} << way_shift;
+  static uint64_t way_bits(Way way) {
+    return (static_cast<uint64_t>(way.family) << 1 | (way.is_aligned ? 1 : 0)) << way_shift;
+  }
+  static const char* name_of(Family family) {
+    return family == Family::malloc ? "free()" : family == Family::scalar_new ? "operator delete" : "operator delete[]";
+  }
+  static void check_way(const Place& place, Way way, const void* block, const char* caller) {
+    if constexpr (!matches) return;
+    if (HS_LIKELY(place.way == way_bits(way))) return;
+    static constexpr const char* made[] = {"a block of malloc",
+                                           "",
+                                           "a block of operator new",
+                                           "a block of operator new with an alignment",
+                                           "a block of operator new[]",
+                                           "a block of operator new[] with an alignment",
+                                           "",
+                                           ""};
+    refuse(caller, made[place.way >> way_shift & 7], block);
+  }
   enum : uint64_t { live = 0x6C697665, freed = 0x66726565 };
+
+  static inline constinit thread_local uint64_t thread_id = 0;
+
+  // A block begins behind its header, at the next power of two: its seal tells which.
+  template <class Visitor>
+  static bool visit_if_live(uintptr_t start, size_t guard, size_t bytes, Visitor& visit) {
+    for (size_t lead = sizeof(Header); guard + lead < bytes; lead *= 2) {
+      const auto* block = pointer_to<char>(start + guard + lead);
+      const Header* header = header_of(block);
+      if (header->seal != seal_of(block, header->size_and_shift, live)) continue;
+      const size_t requested_bytes = header->size_and_shift & ((uint64_t{1} << way_shift) - 1);
+      visit(block, requested_bytes, Origin{header->origin[0], header->origin[1]});
+      return true;
+    }
+    return false;
+  }
 
   static Header* header_of(const void* block) { return pointer_to<Header>(address_of(block) - sizeof(Header)); }
   static uint64_t seal_of(const void* block, uint64_t size_and_shift, uint64_t state) {
@@ -190,9 +285,10 @@ class Hardened {
   static void* allocate_large(size_t alignment, size_t requested_bytes) {
     const size_t guard = guards ? page_bytes : 0;
     // Before the block: the guard, and room for a header that keeps the alignment.
-    const size_t lead = alignment > page_bytes ? alignment : guard + alignment;
+    const size_t lead = alignment > page_bytes ? alignment : guard + larger_of(alignment, sizeof(Header));
     const size_t bytes = round_up(lead + requested_bytes + 1, page_bytes) + guard;
     Span* span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
+    if (!span && drain()) span = PageHeapType::allocate(bytes >> page_shift, larger_of(alignment, page_bytes));
     if (!span) return nullptr;
     char* start = pointer_to<char>(span->start);
     if (guards) {
@@ -236,6 +332,7 @@ class Hardened {
       place.end = place.start + class_bytes;
       if (address - place.start < sizeof(Header)) refuse(caller, "not a block of this heap", block);
     } else if (span->state == SpanState::large) {
+      if (span->listed) refuse(caller, "a block that was freed before", block);
       place.start = span->start;
       place.end = span->end() - (guards ? page_bytes : 0);
       place.large = const_cast<Span*>(span);
@@ -247,7 +344,8 @@ class Hardened {
     if (header->seal == seal_of(block, size_and_shift, freed)) refuse(caller, "a block that was freed before", block);
     if (header->seal != seal_of(block, size_and_shift, live))
       refuse(caller, "no block begins here, or what stands before it was overwritten", block);
-    place.requested_bytes = size_and_shift & ((uint64_t{1} << 56) - 1);
+    place.requested_bytes = size_and_shift & ((uint64_t{1} << way_shift) - 1);
+    place.way = size_and_shift & way_mask;
     for (uintptr_t at = address + place.requested_bytes; at < place.end; at++)
       if (*pointer_to<unsigned char>(at) != canary())
         refuse(caller, "the bytes behind this block were overwritten", block);
@@ -267,7 +365,8 @@ class Hardened {
     header->seal = seal_of(block, header->size_and_shift, freed);
     auto* bytes = static_cast<char*>(block);
     if (place.large && guards) {
-      // Its pages go back at once; the addresses wait.
+      // Its pages go back at once; the addresses wait. Who frees it again would find no header.
+      place.large->listed = true;
       const uintptr_t first = place.large->start + page_bytes;
       Os::make_inaccessible(pointer_to(first), place.end - first);
       Os::purge(pointer_to(first), place.end - first);
@@ -320,9 +419,31 @@ class Hardened {
     for (unsigned i = 0; i < leaving_count; i++) give_back(leaving[i]);
   }
 
+  // Before memory is refused, nothing waits any more. False: nothing did.
+  static HS_SLOW_PATH bool drain() {
+    bool any = false;
+    for (Shard& shard : shards_) {
+      for (;;) {
+        Waiter leaving;
+        shard.lock.lock();
+        const bool is_empty = shard.count == 0;
+        if (!is_empty) {
+          leaving = shard.waiting[--shard.count];
+          shard.bytes -= resident_bytes(leaving);
+        }
+        shard.lock.unlock();
+        if (is_empty) break;
+        give_back(leaving);
+        any = true;
+      }
+    }
+    return any;
+  }
+
   static void give_back(const Waiter& waiter) {
     if (waiter.place.large) {
       if (guards) Os::make_accessible(pointer_to(waiter.place.start), waiter.place.large->bytes());
+      waiter.place.large->listed = false;
       Inner::Map::set_span(address_of(waiter.block), nullptr);
       Inner::Map::set_ends(waiter.place.large);
       PageHeapType::free(waiter.place.large);

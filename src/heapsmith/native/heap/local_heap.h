@@ -144,11 +144,18 @@ class LocalHeap {
     return before - charged_bytes_;
   }
 
-  // Gives large blocks back that nobody wanted for as long as the page policy keeps them.
+  // Gives large blocks back that nobody wanted for as long as the page policy keeps them; longer, while what was given
+  // back is missed: a program whose steps take seconds still uses its blocks again.
   void age() {
     if (!oldest_ || pages_.keep_ms() == ~uint64_t{0}) return;
     const uint64_t now_ms = Os::now_ms();
-    while (oldest_ && now_ms - oldest_->freed_ms > pages_.keep_ms()) drop(oldest_);
+    const uint64_t keep_ms = pages_.keep_ms() * patience_;
+    if (now_ms - oldest_->freed_ms <= keep_ms) return;
+    if (patience_ > 1) patience_ /= 2;
+    while (oldest_ && now_ms - oldest_->freed_ms > keep_ms) {
+      aged_bytes_ += oldest_->charged;
+      drop(oldest_);
+    }
   }
 
   size_t charged_bytes() const { return charged_bytes_; }
@@ -203,6 +210,7 @@ class LocalHeap {
   }());
   static constexpr unsigned own_mapping = medium_count;  // the last list of kept blocks
   static constexpr unsigned segments_looked_at = 8;
+  static constexpr size_t most_patience = 16;
 
   // A freed large block, described in itself.
   struct Kept {
@@ -365,6 +373,10 @@ class LocalHeap {
     enter_own(segment);
     pages_.touch(segment, used_bytes);
     fresh_mappings_++;
+    if (aged_bytes_ >= used_bytes) {
+      aged_bytes_ = 0;
+      patience_ = smaller_of(4 * patience_, most_patience);
+    }
     return segment;
   }
 
@@ -626,6 +638,8 @@ class LocalHeap {
   size_t kept_bytes_ = 0;
   size_t large_live_bytes_ = 0;
   size_t large_peak_bytes_ = 0;
+  size_t aged_bytes_ = 0;  // given back by age and not missed yet
+  size_t patience_ = 1;    // how many times longer than the page policy says
   unsigned long long fresh_mappings_ = 0;
   [[no_unique_address]] PagesType pages_{};
 };

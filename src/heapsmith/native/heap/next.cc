@@ -259,6 +259,13 @@ void NextHeap::learn_whether_it_comes_back() {
   Framed<&NextFunctions::pvalloc>::put_before(next);
 }
 
+void NextHeap::see_all() {
+  make_ready();
+  next.is_blind = false;
+  next.has_glibc_headers = is_glibc(next);
+  probe::has_fast_sizes = next.has_glibc_headers;
+}
+
 bool NextHeap::is_early(const void* block) {
   const auto* at = static_cast<const char*>(block);
   return at >= early_blocks && at < early_blocks + kEarlyBytes;

@@ -73,6 +73,8 @@ class NextHeap {
     return !make_found() || found_functions.code.holds(address) || found_functions.more_code.holds(address);
   }
   static bool is_blind() { return next.is_blind; }
+  // Calls come here by another way than the order of libraries: all blocks are ours to see.
+  static void see_all();
   // The allocator is at work for a call of ours, and comes back to the exported names for what it needs: its calloc
   // calls malloc, its realloc calls malloc and free. Such a call is a part of the one that is being counted.
   static HS_SLOW_PATH bool is_nested();

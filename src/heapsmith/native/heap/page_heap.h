@@ -434,14 +434,13 @@ class PageHeap {
       if (!pages_.take(taken_bytes)) return nullptr;
     }
     const size_t bytes = page_count << page_shift;
-    const bool sparse = bytes >= sparse_from_bytes && bytes > dense_bytes();
-    if (!sparse && bytes >= huge_page_bytes) alignment = larger_of(alignment, huge_page_bytes);
-    const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
-    Span* run = sparse ? nullptr : find(fresh, searched_pages);
-    if (!run) run = find(clean, searched_pages);
-    if (!run) run = map_segment(searched_pages, bytes < sparse_from_bytes);
-    Span* span = run ? carve(run, page_count, alignment) : nullptr;
-    if (span && !sparse && bytes >= huge_page_bytes) make_huge(span);
+    const bool sparse = bytes >= sparse_from_bytes && !(PagePolicy::makes_huge && bytes <= dense_bytes());
+    Span* span = nullptr;
+    if (!sparse && bytes >= huge_page_bytes) {
+      span = carve_unused(page_count, larger_of(alignment, huge_page_bytes), sparse);
+      if (span) make_huge(span);
+    }
+    if (!span) span = carve_unused(page_count, alignment, sparse);
     if (span && span->page_count > page_count) {
       const size_t more = (span->page_count - page_count) << page_shift;
       if (pages_.take(more)) return span;
@@ -452,6 +451,14 @@ class PageHeap {
     return span;
   }
 
+  static Span* carve_unused(size_t page_count, size_t alignment, bool sparse) {
+    const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
+    Span* run = sparse ? nullptr : find(fresh, searched_pages);
+    if (!run) run = find(clean, searched_pages);
+    if (!run) run = map_segment(searched_pages, !sparse);
+    return run ? carve(run, page_count, alignment) : nullptr;
+  }
+
   // A large block that will be filled takes one fault for each 2 MiB. It is aligned to that, and nothing beyond it
   // becomes resident.
   static void make_huge(Span* span) {
@@ -460,9 +467,9 @@ class PageHeap {
     Map::set_huge(span->start, bytes);
   }
 
-  // Up to which size a large block is expected to be written in full: a few times what was seen to be, or what hardly
-  // matters if it is not. Anything larger may be a table that stays empty for the most part.
-  static size_t dense_bytes() { return larger_of(4 * seen_dense_bytes_, live_pages_ << page_shift >> 4); }
+  // Up to which size a large block is expected to be written in full: a few times what was seen to be. Anything larger
+  // may be a table that stays empty for the most part.
+  static size_t dense_bytes() { return 8 * seen_dense_bytes_; }
   // Whether a large block seems to have been written from one end to the other, as far as a few words tell.
   static bool is_filled(const Span* span) {
     constexpr size_t probes = 8;
@@ -484,7 +491,8 @@ class PageHeap {
   }
 
   static Span* map_segment(size_t page_count, bool for_blocks) {
-    const size_t needed = page_count << page_shift;
+    size_t needed = page_count << page_shift;
+    if (for_blocks && needed >= huge_page_bytes) needed = round_up(needed, huge_page_bytes);
     const size_t least_bytes = reserved_pages_ < (4_MiB >> page_shift) ? first_segment_bytes : huge_page_bytes;
     size_t bytes = larger_of(least_bytes, round_down(reserved_pages_ << (page_shift - 3), huge_page_bytes));
     bytes = larger_of(needed, smaller_of(bytes, largest_segment_bytes));
@@ -544,7 +552,7 @@ class PageHeap {
     }
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
-    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 8);
+    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 4);
     if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0})
       purge_locked(smaller_of(page_count, dirty_pages_ - slack));
     peak_pages_ = larger_of(peak_pages_, live_pages_ + dirty_pages_);

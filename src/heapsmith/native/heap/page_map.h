@@ -84,8 +84,7 @@ class PageMap {
   }
   // Of whole huge pages.
   static void set_huge(uintptr_t start, size_t bytes) {
-    for (uintptr_t at = start; at < start + bytes; at += huge_page_bytes)
-      leaf_of(at)->huge[huge_page_of(at)] = true;
+    for (uintptr_t at = start; at < start + bytes; at += huge_page_bytes) leaf_of(at)->huge[huge_page_of(at)] = true;
   }
   // Whether any huge page was advised that lies in the range as a whole.
   static bool holds_huge(uintptr_t start, size_t bytes) {

@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 #include "probe/thread.h"
-#include "record/ring.h"
+#include "record/events.h"
 
 namespace hs {
 
@@ -32,7 +32,7 @@ class Recorded {
     uint32_t index;
     if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) &&
         HS_LIKELY(Heap::read_small(block, usable_bytes, index))) {
-      record::put_death(record::head_of(wire::RecordOperation::kFree, 0, false), block);
+      record::died(false, block);
       return Heap::deallocate(block);
     }
     deallocate_slowly(block);
@@ -41,16 +41,19 @@ class Recorded {
   static HS_SLOW_PATH void* reallocate(void* block, size_t bytes) {
     if (block == nullptr) return allocate(bytes);
     if (Heap::is_early(block)) return move_early(block, bytes);
-    record::put_death(record::head_of(wire::RecordOperation::kMoveBegins, 0, false), block);
+    if (Heap::is_blind()) return Heap::reallocate(block, bytes);
+    const record::Move move(false, block);
     void* moved = Heap::reallocate(block, bytes);
-    if (HS_LIKELY(moved != nullptr)) return born(wire::RecordOperation::kMoved, moved, bytes, 0);
     const int errno_after = errno;
-    // Asked for nothing, the heap has freed the block.
-    record::put_death(
-        record::head_of(bytes == 0 ? wire::RecordOperation::kMovedAway : wire::RecordOperation::kMoveFailed, 0, false),
-        block);
+    if (HS_LIKELY(moved != nullptr)) {
+      move.moved(moved, bytes, Heap::usable_bytes(moved));
+    } else if (bytes == 0) {  // freed, as the heap has it
+      move.gone();
+    } else {
+      move.failed(Heap::usable_bytes(block));
+    }
     errno = errno_after;
-    return nullptr;
+    return moved;
   }
 
   static size_t usable_bytes(void* block) { return block == nullptr ? 0 : Heap::usable_bytes(block); }
@@ -70,7 +73,7 @@ class Recorded {
     uint32_t index;
     if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) &&
         HS_LIKELY(Heap::read_small(block, usable_bytes, index))) {
-      record::put_birth(record::head_of(operation, alignment_bits, false), block, bytes, usable_bytes, 0);
+      record::born(operation, false, alignment_bits, block, bytes, usable_bytes);
       return block;
     }
     return born_slowly(operation, block, bytes, alignment_bits);
@@ -79,7 +82,7 @@ class Recorded {
   static HS_SLOW_PATH void* born_slowly(wire::RecordOperation operation, void* block, size_t bytes,
                                         uint32_t alignment_bits) {
     if (block == nullptr || Heap::is_early(block) || Heap::is_blind()) return block;
-    record::put_birth(record::head_of(operation, alignment_bits, false), block, bytes, Heap::usable_bytes(block), 0);
+    record::born(operation, false, alignment_bits, block, bytes, Heap::usable_bytes(block));
     return block;
   }
 
@@ -87,7 +90,7 @@ class Recorded {
   static HS_SLOW_PATH void deallocate_slowly(void* block) {
     if (block != nullptr) {
       if (Heap::is_early(block)) return;
-      if (!Heap::is_blind()) record::put_death(record::head_of(wire::RecordOperation::kFree, 0, false), block);
+      if (!Heap::is_blind()) record::died(false, block);
     }
     Heap::deallocate(block);
   }

@@ -46,12 +46,14 @@ struct ThreadCache {
   bool busy;  // in a slow path: the lists may be between two states
   unsigned victim;
   uint32_t visits;
+  uint32_t visits_before;  // when this thread began
   size_t granted_bytes;
   uint64_t maintained_ms;
   ThreadCache* next;
   ThreadCache* previous;
 
   static constexpr uint64_t maintenance_ms = 200;
+  static constexpr uint32_t brief_visits = 64;
 
   // The cache of this thread. Before its first block and after its end this is a cache without room, so that
   // the hot path need not ask.
@@ -143,12 +145,14 @@ struct ThreadCache {
     ThreadCache* cache = current;
     if (!cache->attached) return;
     current = &ended;
-    cache->flush();
+    // The next one of many brief threads finds what this one leaves.
+    const bool was_brief = cache->visits - cache->visits_before < brief_visits;
+    cache->flush(!was_brief);
     registry_lock_.lock();
     cache->unregister();
     const bool last_but_one = !registered_ || !registered_->next;
     registry_lock_.unlock();
-    if (last_but_one) {
+    if (last_but_one && !was_brief) {
       CentralType::recycle(true);
       PageHeapType::settle();
     }
@@ -241,6 +245,7 @@ struct ThreadCache {
       cache->class_set = 0;
       cache->set_by_call = false;
       cache->maintained_ms = Os::now_ms();
+      cache->visits_before = cache->visits;
       cache->previous = nullptr;
       cache->next = registered_;
       if (registered_) registered_->previous = cache;
@@ -360,9 +365,10 @@ struct ThreadCache {
   void tell_all() {
     for (unsigned index = 1; index < Classes::index_count; index++) tell(index, 0);
   }
-  void flush() {
+  void flush(bool to_spans = true) {
     busy = true;
-    for (unsigned index = 1; index < Classes::index_count; index++) flush_class(index, true);
+    for (unsigned index = 1; index < Classes::index_count; index++)
+      if (lists[index].head || spares[index].count > 0) flush_class(index, to_spans);
     leave(this);
   }
   void forget_all() {

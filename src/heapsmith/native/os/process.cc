@@ -6,6 +6,7 @@
 #include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,6 +52,10 @@ KeepErrno::~KeepErrno() { errno = value_; }
 
 uint32_t process_id() { return static_cast<uint32_t>(syscall(SYS_getpid)); }
 uint32_t parent_process_id() { return static_cast<uint32_t>(syscall(SYS_getppid)); }
+uint64_t pid_namespace() {
+  struct statx file = {};
+  return syscall(SYS_statx, AT_FDCWD, "/proc/self/ns/pid", 0, STATX_INO, &file) == 0 ? file.stx_ino : 0;
+}
 uint32_t thread_id() { return static_cast<uint32_t>(syscall(SYS_gettid)); }
 void thread_name(char (&name)[16]) { syscall(SYS_prctl, PR_GET_NAME, name, 0, 0, 0); }
 void name_of_thread(uint32_t tid, char (&name)[16]) {

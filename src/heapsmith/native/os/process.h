@@ -31,6 +31,8 @@ class KeepErrno {
 uint32_t process_id();
 uint32_t parent_process_id();
 uint32_t thread_id();
+// The inode of the PID namespace that these ids hold in; 0 where the kernel would not say.
+uint64_t pid_namespace();
 void thread_name(char (&name)[16]);
 // Of any thread of this process; left as it is where the kernel would not say.
 void name_of_thread(uint32_t tid, char (&name)[16]);

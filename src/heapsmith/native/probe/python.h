@@ -9,6 +9,8 @@ namespace hs::probe {
 
 // Wraps the allocators of an interpreter that is linked into the program (or is the program).
 void watch_python();
+// The same for one that runs already: its arenas are not known, its pools are learned as blocks come from them.
+void watch_running_python();
 
 // An anonymous mapping of an arena's size may be the first sign of an interpreter that was loaded later, or that has
 // chosen its allocators anew.

@@ -200,6 +200,7 @@ void open_region(bool forked) {
   wire::RegionHeader& header = *region.header;
   header.pid = os::process_id();
   header.parent_pid = os::parent_process_id();
+  header.pid_namespace = os::is_restricted ? 0 : os::pid_namespace();
   header.start_realtime_ns = os::realtime_ns();
   header.start_ns = os::monotonic_ns();
   header.image_mark = os::image_mark();

@@ -26,6 +26,10 @@ void set_directory(const char* directory);
 // not executed anything.
 bool open_recording(bool forked);
 
+// A file in another directory takes the place of the one before, at its addresses and with its tables and rings: what other
+// threads know of those stays true. Nobody may be writing.
+bool reopen_recording();
+
 // In a forked child: the parent's file is not ours to write.
 void forget_recording();
 

@@ -9,11 +9,17 @@
 #include "base/bounded_lock.h"
 #include "os/process.h"
 #include "os/system_call.h"
+#include "record/modules.h"
+#include "record/python_frames.h"
+#include "record/stacks.h"
+#include "record/texts.h"
 
 namespace hs::record {
 
 __thread ThreadRing this_ring;
 uint32_t is_threaded = 0;
+uint32_t mode = kUnknown;
+uint64_t sample_every_bytes = 0;
 void (*on_recording_open)() = nullptr;
 
 namespace {
@@ -33,6 +39,13 @@ __thread intptr_t rounds_seen;
 
 constexpr uint64_t kWaitOnceNs = 2'000'000;
 constexpr uint64_t kWaitAtMostNs = 5'000'000'000;
+
+void begin_recording() {
+  sample_every_bytes = recording.recorder->sample_every_bytes;
+  constexpr Mode kModes[] = {kEvery, kSamples, kEveryWithStack};
+  store_relaxed(mode, kModes[recording.recorder->stack_mode % 3]);
+  if (on_recording_open != nullptr) on_recording_open();
+}
 
 wire::Ring* take_ring(uint32_t& index) {
   wire::RecordingHeader& header = *recording.header;
@@ -57,6 +70,7 @@ void thread_ends(void* value) {
   os::thread_name(thread.ring->name);
   Record end = {{head_of(wire::RecordOperation::kThreadEnd, 0, false), 0}, 2};
   put_slowly(end, 0);
+  drop_stack_memory();
   wire::Ring* ring = thread.ring;
   thread = {};
   thread.is_lost = true;
@@ -130,7 +144,12 @@ bool attach() {
   if (compare_exchange_acquire(state, seen, uint32_t{kOpening})) {
     const bool is_open = open_recording(is_forked);
     if (is_open && !has_key) has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
-    if (is_open && on_recording_open != nullptr) on_recording_open();
+    if (is_open) {
+      write_modules();
+      begin_recording();
+    } else {
+      store_relaxed(mode, kNothing);
+    }
     store_release(state, is_open ? uint32_t{kOpen} : uint32_t{kShut});
   }
   while ((seen = load_acquire(state)) == kOpening) os::yield_processor();
@@ -184,23 +203,53 @@ void put_slowly(Record& record, uint32_t stamped) {
   store_release(ring.written_words, thread.at);
 }
 
-void shut() { store_relaxed(state, uint32_t{kShut}); }
-
-void open_again() {
-  uint32_t shut_state = kShut;
-  if (recording.header == nullptr) compare_exchange_acquire(state, shut_state, uint32_t{kNotOpen});
-  this_ring.is_lost = false;
+void shut() {
+  store_relaxed(mode, kNothing);
+  store_relaxed(state, uint32_t{kShut});
 }
+
+bool begin_again() {
+  ThreadRing& thread = this_ring;
+  if (recording.header == nullptr) {
+    store_relaxed(state, uint32_t{kNotOpen});
+    store_relaxed(mode, kUnknown);
+    thread.is_lost = false;
+    return attach();
+  }
+  if (!reopen_recording()) return false;
+  begin_recording();
+  store_release(state, uint32_t{kOpen});
+  return thread.ring != nullptr || attach();
+}
+
+bool is_recording() { return load_relaxed(state) == kOpen && load_relaxed(mode) != kNothing; }
+
+void put_mark(const char* name) {
+  if (load_relaxed(state) != kOpen) return;
+  const auto bytes = static_cast<uint32_t>(strlen(name));
+  const uint32_t at = put_text(name, bytes);
+  if (at == UINT32_MAX) return;
+  Record mark = {{head_of(wire::RecordOperation::kMark, 0, false), at | uint64_t{bytes} << 32}, 2};
+  put_slowly(mark, 0);
+}
+
+void leave_out_thread() { this_ring.is_lost = true; }
 
 void fork_child() {
   if (state == kNotOpen) return;
   rings_lock.reset();
   forget_recording();
   this_ring = {};
+  forget_stacks();
+  forget_codes();
+  texts_fork_child();
+  sampled_fork_child();
   is_threaded = 0;
   is_forked = true;
   // The child's own file is made at its first record, so that one that only executes pays nothing.
-  state = recording.recorder == nullptr ? uint32_t{kShut} : uint32_t{kNotOpen};
+  const bool goes_on = recording.recorder != nullptr && mode != kNothing;
+  state = goes_on ? uint32_t{kNotOpen} : uint32_t{kShut};
+  mode = goes_on ? kUnknown : kNothing;
 }
 
 void refresh_names() {

@@ -17,6 +17,7 @@
 #include "base/atomic.h"
 #include "base/compiler.h"
 #include "record/recording.h"
+#include "record/sampled.h"
 #include "wire/recording.h"
 
 namespace hs::record {
@@ -31,12 +32,18 @@ struct ThreadRing {
   uint32_t index;
   // No ring now: being attached, past its end, or none left.
   bool is_lost;
+  Countdown countdown;
   // The last wait was in vain: until the recorder has read again, nobody waits.
   uint64_t gave_up_at;
 };
 
 // Initial-exec and trivially constructed: reading it never calls anything.
 extern __thread ThreadRing this_ring;
+
+// What is recorded. Values up to kEveryWithStack record every death.
+enum Mode : uint32_t { kEvery, kEveryWithStack, kSamples, kUnknown, kNothing };
+extern uint32_t mode;
+extern uint64_t sample_every_bytes;
 
 // More than one thread has attached: then stamps have to be in step with what other processors see.
 extern uint32_t is_threaded;
@@ -124,8 +131,13 @@ void fork_child();
 void refresh_names();
 // Nothing more is recorded in this process.
 void shut();
-// Begins anew in a process where nothing was recorded so far.
-void open_again();
+// Begins, or begins again, in a process where nothing is being recorded; answers whether it is now.
+bool begin_again();
+bool is_recording();
+// Names this moment.
+void put_mark(const char* name);
+// This thread's doings are not the program's.
+void leave_out_thread();
 
 extern void (*on_recording_open)();
 

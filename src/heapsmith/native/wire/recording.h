@@ -15,12 +15,22 @@ inline constexpr uint64_t kPythonBit = 32;
 inline constexpr uint64_t kOperationBits = 31;
 inline constexpr uint32_t kAddressBits = 48;
 inline constexpr uint32_t kRequestedBits = 40;
+inline constexpr uint32_t kFrameModuleShift = 48;
+inline constexpr uint64_t kFramePythonBit = 0x8000000000000000;
+inline constexpr uint32_t kModuleCapacity = 2048;
+inline constexpr uint32_t kCodeCapacity = 65536;
+inline constexpr uint32_t kNodeCapacity = 2097152;
+inline constexpr uint32_t kTextCapacityBytes = 33554432;
+inline constexpr size_t kModulesOffsetBytes = 528384;
+inline constexpr size_t kCodesOffsetBytes = 1576960;
+inline constexpr size_t kNodesOffsetBytes = 3674112;
+inline constexpr size_t kTextsOffsetBytes = 37228544;
 inline constexpr uint32_t kRingCapacity = 4096;
 inline constexpr size_t kRingBytesLargest = 1048576;
 inline constexpr size_t kRingBytesFirst = 16384;
 inline constexpr size_t kRingsOffsetBytes = 4096;
-inline constexpr size_t kDataOffsetBytes = 528384;
-inline constexpr size_t kRecordingBytes = 4295495680;
+inline constexpr size_t kDataOffsetBytes = 70782976;
+inline constexpr size_t kRecordingBytes = 4365750272;
 inline constexpr char kRecordVariable[] = "HEAPSMITH_RECORD";
 inline constexpr char kRecorderFile[] = "recorder";
 inline constexpr char kRecordingSuffix[] = ".recording";
@@ -62,6 +72,57 @@ static_assert(offsetof(Ring, room_sequence) == 72);
 static_assert(offsetof(Ring, is_waiting) == 76);
 static_assert(offsetof(Ring, reader_padding) == 80);
 
+// A shared object or program that frames lie in.
+struct Module {
+  uint64_t begin;  // first address
+  uint64_t end;  // address behind the last
+  uint64_t bias;  // what to take from an address to have it as linked
+  uint8_t build_id[32];  // as the linker noted it
+  uint32_t build_id_bytes;  // 0: it has none
+  uint32_t padding;  // 
+  char path[448];  // of the file
+};
+static_assert(sizeof(Module) == 512);
+static_assert(offsetof(Module, begin) == 0);
+static_assert(offsetof(Module, end) == 8);
+static_assert(offsetof(Module, bias) == 16);
+static_assert(offsetof(Module, build_id) == 24);
+static_assert(offsetof(Module, build_id_bytes) == 56);
+static_assert(offsetof(Module, padding) == 60);
+static_assert(offsetof(Module, path) == 64);
+
+// A stack: its innermost frame, and the stack of the caller.
+struct Node {
+  uint64_t frame;  // FRAME_MODULE_SHIFT, FRAME_PYTHON_BIT
+  uint32_t parent;  // a lower number; 0 is the empty stack
+  uint32_t padding;  // 
+};
+static_assert(sizeof(Node) == 16);
+static_assert(offsetof(Node, frame) == 0);
+static_assert(offsetof(Node, parent) == 8);
+static_assert(offsetof(Node, padding) == 12);
+
+// A code object of Python, copied when it was first seen; places are in the texts.
+struct Code {
+  uint32_t name_at;  // qualified name, UTF-8
+  uint32_t name_bytes;  // 
+  uint32_t file_at;  // file name, UTF-8
+  uint32_t file_bytes;  // 
+  uint32_t lines_at;  // co_linetable
+  uint32_t lines_bytes;  // 
+  uint32_t first_line;  // co_firstlineno
+  uint32_t padding;  // 
+};
+static_assert(sizeof(Code) == 32);
+static_assert(offsetof(Code, name_at) == 0);
+static_assert(offsetof(Code, name_bytes) == 4);
+static_assert(offsetof(Code, file_at) == 8);
+static_assert(offsetof(Code, file_bytes) == 12);
+static_assert(offsetof(Code, lines_at) == 16);
+static_assert(offsetof(Code, lines_bytes) == 20);
+static_assert(offsetof(Code, first_line) == 24);
+static_assert(offsetof(Code, padding) == 28);
+
 // A process image that is being recorded.
 struct RecordingHeader {
   uint64_t magic;  // RECORDING_MAGIC, written last
@@ -85,12 +146,14 @@ struct RecordingHeader {
   uint32_t stacks_lost;  // stacks that found no room in the table
   uint32_t nodes_used;  // of the tree of stacks; node 0 is the empty stack
   uint32_t codes_used;  // Python's code objects
-  uint64_t texts_used_bytes;  // of the texts
+  uint32_t texts_used_bytes;  // of the texts
+  uint32_t modules_used;  // modules that frames lie in
   char allocator_path[256];  // the object that answers malloc
+  char python_note[96];  // why CPython's objects are not recorded, for people
   uint32_t command_bytes;  // of the command
-  uint32_t modules_changed;  // raised whenever a shared object may have been loaded or unloaded
+  uint32_t stack_padding;  // 
   char command[2048];  // arguments, each ended by zero
-  uint8_t padding[1664];
+  uint8_t padding[1568];
 };
 static_assert(sizeof(RecordingHeader) == 4096);
 static_assert(offsetof(RecordingHeader, magic) == 0);
@@ -115,10 +178,12 @@ static_assert(offsetof(RecordingHeader, stacks_lost) == 100);
 static_assert(offsetof(RecordingHeader, nodes_used) == 104);
 static_assert(offsetof(RecordingHeader, codes_used) == 108);
 static_assert(offsetof(RecordingHeader, texts_used_bytes) == 112);
+static_assert(offsetof(RecordingHeader, modules_used) == 116);
 static_assert(offsetof(RecordingHeader, allocator_path) == 120);
-static_assert(offsetof(RecordingHeader, command_bytes) == 376);
-static_assert(offsetof(RecordingHeader, modules_changed) == 380);
-static_assert(offsetof(RecordingHeader, command) == 384);
+static_assert(offsetof(RecordingHeader, python_note) == 376);
+static_assert(offsetof(RecordingHeader, command_bytes) == 472);
+static_assert(offsetof(RecordingHeader, stack_padding) == 476);
+static_assert(offsetof(RecordingHeader, command) == 480);
 
 // What the recorder wants of every process, and whether it is alive.
 struct RecorderPage {

@@ -204,7 +204,8 @@ struct RegionHeader {
   uint32_t counting;  // Counting
   uint32_t spans_slot;  // the slot that is a SpanTable, 0 is none
   uint64_t live_bytes_error_bound;  // live bytes are off by at most this
-  uint8_t padding[560];
+  uint64_t pid_namespace;  // inode of the namespace that `pid` and the threads' ids hold in, 0 is unknown
+  uint8_t padding[552];
 };
 static_assert(sizeof(RegionHeader) == 4096);
 static_assert(offsetof(RegionHeader, magic) == 0);
@@ -266,6 +267,7 @@ static_assert(offsetof(RegionHeader, overflowed) == 3512);
 static_assert(offsetof(RegionHeader, counting) == 3520);
 static_assert(offsetof(RegionHeader, spans_slot) == 3524);
 static_assert(offsetof(RegionHeader, live_bytes_error_bound) == 3528);
+static_assert(offsetof(RegionHeader, pid_namespace) == 3536);
 
 // The spans of one size class of a forged heap, or all runs of pages in one state.
 struct SpanRow {

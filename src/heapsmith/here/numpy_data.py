@@ -38,6 +38,10 @@ _SET_HANDLER: Final = 304
 """Place of ``PyDataMem_SetHandler`` in NumPy's table of functions, fixed by its binary interface since 1.22."""
 
 
+_BEFORE: Final[ContextVar[tuple[object, ...]]] = ContextVar("heapsmith.numpy_heap", default=())
+"""What was in force before each heap that this context has entered, the innermost last."""
+
+
 class NumpyHeap:
     """A heap for the data of NumPy's arrays; `numpy_heap` makes one.
 
@@ -53,7 +57,6 @@ class NumpyHeap:
         self._handler = make_capsule(
             self._library.hs_local_numpy_handler(self._heap), _CAPSULE_NAME, "hs_local_numpy_ended"
         )
-        self._before: ContextVar[tuple[object, ...]] = ContextVar("handlers before", default=())
 
     def install(self) -> None:
         """Let arrays of this thread (or task) come from this heap from now on.
@@ -84,15 +87,21 @@ class NumpyHeap:
         return self._library.hs_local_trim(self._heap)
 
     def __enter__(self) -> Self:
-        self._before.set((*self._before.get(), _set_handler(self._handler)))
+        _BEFORE.set((*_BEFORE.get(), _set_handler(self._handler)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        *outer, before = self._before.get()
-        _set_handler(before)
-        self._before.set(tuple(outer))
+        entered = _BEFORE.get()
+        if not entered:
+            raise HeapsmithError(
+                "this NumPy heap cannot be left here",
+                "it was entered in another thread or context",
+                "leave it where it was entered",
+            )
+        _set_handler(entered[-1])
+        _BEFORE.set(entered[:-1])
         self.trim()
 
     def __repr__(self) -> str:
@@ -140,9 +149,19 @@ def numpy_heap(
         limit_bytes=NO_LIMIT if limit is None else read_bytes(limit, "a limit", least=1),
         retain_bytes=NO_LIMIT if retain is None else read_bytes(retain, "to retain a piece"),
         retain_ms=_read_milliseconds(retain_for),
-        huge_pages={None: HUGE_LARGE, True: HUGE_ALWAYS, False: HUGE_NEVER}[huge_pages],
+        huge_pages=_read_huge_pages(huge_pages),
     )
     return NumpyHeap(options)
+
+
+def _read_huge_pages(wanted: object) -> int:
+    if wanted is None:
+        return HUGE_LARGE
+    if not isinstance(wanted, bool):
+        raise HeapsmithError(
+            f"huge pages cannot be {wanted!r}", hint="give True, False, or None for large arrays only"
+        )
+    return HUGE_ALWAYS if wanted else HUGE_NEVER
 
 
 def _read_milliseconds(duration: float | str) -> int:

@@ -1,0 +1,89 @@
+"""Tests are measured and held to their limits, by a pytest that starts itself under the watch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import heapsmith
+from heapsmith.notebook import InlineReport
+
+TESTS = """
+import pytest
+
+kept = []
+
+@pytest.mark.heap(limit="8MiB", leaks="1MiB")
+def test_small():
+    assert len(bytearray(1 << 20)) == 1 << 20
+
+@pytest.mark.heap(limit="4MiB")
+def test_too_high():
+    bytearray(32 << 20)
+
+@pytest.mark.heap(leaks="1MiB")
+def test_leaking():
+    kept.append(bytearray(3 << 20))
+
+def test_unmarked():
+    bytearray(16 << 20)
+"""
+
+
+def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_it.py").write_text(TESTS)
+    environment = {
+        name: value for name, value in os.environ.items()
+        if name not in ("LD_PRELOAD", "HEAPSMITH_PYTEST", "HEAPSMITH_RUN") and not name.startswith("PYTEST")
+    }  # fmt: skip
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    plugin = "heapsmith.pytest_plugin"
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", "-q", "test_it.py", *words],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+
+
+def test_marked_tests_are_held_to_their_limits_without_any_option(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 failed, 2 passed" in done.stdout
+    assert "the test's live bytes rose by 32.0 MiB, its limit is 4.00 MiB" in done.stdout
+    assert "the test left 3.0" in done.stdout
+    assert done.stdout.count("2 failed") == 1  # one session's output, not that of the one before it
+
+
+def test_the_option_shows_the_tests_by_peak(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "--heap", "--heap-top", "3")
+    table = done.stdout[done.stdout.index("= heap =") :]
+    rows = [line for line in table.splitlines() if "test_it.py::" in line and "MiB" in line]
+    assert [row.split("::")[1] for row in rows[:3]] == ["test_too_high", "test_unmarked", "test_leaking"]
+    assert "1 more" in table
+    assert rows[0].split()[:2] == ["32.0", "MiB"]
+
+
+class Shell:
+    """What the magic needs of IPython."""
+
+    def __init__(self) -> None:
+        self.user_ns = {"In": ["", "size = 5 << 20", "%%heap --after-cells"]}
+        self.magics = {}
+
+    def register_magic_function(self, function: object, magic_kind: str, magic_name: str) -> None:
+        self.magics[magic_kind, magic_name] = function
+
+
+def test_the_notebook_magic_records_a_cell_and_shows_its_report(capsys) -> None:
+    shell = Shell()
+    heapsmith.load_ipython_extension(shell)
+    magic = shell.magics["cell", "heap"]
+    shown = magic("--after-cells", "block = bytearray(size)\nprint(len(block))\n")
+    assert isinstance(shown, InlineReport)
+    assert capsys.readouterr().out == f"{5 << 20}\n"
+    assert "<cell>:1" in shown.text
+    assert "process of its own" in repr(shown)
+    assert "<iframe srcdoc" in shown._repr_html_()
+    assert magic("--nonsense", "1") is None
+    assert "--nonsense" in capsys.readouterr().err

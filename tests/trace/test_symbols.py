@@ -1,0 +1,143 @@
+"""Native frames get their names by build-id, afterwards, here or elsewhere; what has none gets an honest one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heapsmith.symbols import FrameNames
+from heapsmith.symbols.files import find_module_files
+from heapsmith.trace import Manifest, ModuleRecord, Symbol, Trace, TraceWriter, open_trace
+from heapsmith.trace.layout import FRAME, UNKNOWN_MODULE
+from heapsmith.trace.records import FrameSymbols
+
+SOURCE = """
+#include <cstdlib>
+namespace demo {
+static inline __attribute__((always_inline)) void* inner(int n) { return std::malloc(n); }
+__attribute__((noinline)) void* outer(int n) {
+  void* block = inner(n);
+  return block;
+}
+}
+int main(int n, char**) { return demo::outer(n) == nullptr; }
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("symbols")
+    (folder / "demo.cc").write_text(SOURCE)
+    subprocess.run(
+        ["c++", "-g", "-O1", "-fno-optimize-sibling-calls", "-Wl,--build-id", "-o", "demo", "demo.cc"],
+        cwd=folder,
+        check=True,
+    )
+    return folder / "demo"
+
+
+def build_id(path: Path) -> str:
+    text = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"Build ID: (\w+)", text)[0]
+
+
+def return_address(path: Path) -> int:
+    """The address behind the call of malloc in demo::outer."""
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True
+    ).stdout
+    body = text[text.index("<_ZN4demo5outerEi>:") :].splitlines()
+    place = next(at for at, line in enumerate(body) if "malloc" in line)
+    return int(body[place + 1].split(":")[0], 16)
+
+
+def write_frames(
+    path: Path, modules: list[ModuleRecord], rows: list[tuple[int, int, int, int]], symbols=()
+) -> Trace:
+    with TraceWriter(path, Manifest(command=["demo"], started_unix_ns=0, heapsmith="0")) as writer:
+        writer.write_modules(modules)
+        writer.write_frames(np.array(rows, FRAME))
+        writer.write_symbols(symbols)
+    return open_trace(path)
+
+
+def texts(trace: Trace, names: FrameNames, frame: int = 1) -> list[str]:
+    return [label.text for label in names(trace, [frame])[frame]]
+
+
+def test_inlined_functions_and_lines_come_out_of_debug_information(program: Path, tmp_path: Path) -> None:
+    trace = write_frames(
+        tmp_path / "x.heap",
+        [ModuleRecord(path=str(program), build_id=build_id(program))],
+        [(1, 0, return_address(program), 0)],
+    )
+    inner, outer = texts(trace, FrameNames())
+    assert re.fullmatch(r"(demo::)?inner(\(int\))? \(.*demo\.cc:4\)", inner)
+    assert re.fullmatch(r"demo::outer\(int\) \(.*demo\.cc:6\)", outer)
+
+
+def test_a_stripped_program_is_named_by_its_debug_file_wherever_that_is(
+    program: Path, tmp_path: Path
+) -> None:
+    identity, address = build_id(program), return_address(program)
+    elsewhere = tmp_path / "elsewhere"
+    debug = elsewhere / ".build-id" / identity[:2] / f"{identity[2:]}.debug"
+    debug.parent.mkdir(parents=True)
+    subprocess.run(["objcopy", "--only-keep-debug", program, debug], check=True)
+    stripped = tmp_path / "demo"
+    subprocess.run(["strip", "-o", stripped, program], check=True)
+    trace = write_frames(
+        tmp_path / "x.heap", [ModuleRecord(path=str(stripped), build_id=identity)], [(1, 0, address, 0)]
+    )
+    names = FrameNames()
+    assert texts(trace, names) == [f"demo+{address:#x}"]
+    assert texts(trace, FrameNames([elsewhere]))[-1].startswith("demo::outer(int) (")
+    # On another machine the program is not there at all, and a plain folder of files does as well.
+    gone = write_frames(
+        tmp_path / "y.heap", [ModuleRecord(path="/srv/demo", build_id=identity)], [(1, 0, address, 0)]
+    )
+    assert texts(gone, FrameNames([program.parent]))[-1].startswith("demo::outer(int) (")
+    names = FrameNames()
+    assert texts(gone, names) == [f"demo+{address:#x}"]
+    assert "neither" in names.problems["/srv/demo"]
+
+
+def test_another_build_of_the_same_name_is_never_taken(program: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "demo"
+    shutil.copy(program, copied)
+    module = ModuleRecord(path=str(copied), build_id="ab" * 20)
+    assert find_module_files(module).symbols == ()
+    names = FrameNames()
+    trace = write_frames(tmp_path / "x.heap", [module], [(1, 0, 0x1234, 0)])
+    assert texts(trace, names) == ["demo+0x1234"]
+    assert names.problems == {str(copied): "the file on this machine is another version"}
+
+
+def test_without_debug_information_the_symbol_table_tells_the_function(program: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "demo"
+    subprocess.run(["strip", "--strip-debug", "-o", plain, program], check=True)
+    trace = write_frames(
+        tmp_path / "x.heap",
+        [ModuleRecord(path=str(plain), build_id=build_id(program))],
+        [(1, 0, return_address(program), 0)],
+    )
+    assert texts(trace, FrameNames()) == ["demo::outer(int) (demo)"]
+
+
+def test_generated_code_deleted_files_and_names_in_the_trace(tmp_path: Path) -> None:
+    trace = write_frames(
+        tmp_path / "x.heap",
+        [ModuleRecord(path="/srv/gone.so", build_id=None)],
+        [(1, UNKNOWN_MODULE, 0x7F00DEADBEEF, 0), (1, 0, 0x44, 0), (1, 0, 0x55, 0), (9, 0, 0, 0)],
+        [FrameSymbols(3, [Symbol("_ZN4demo4growEi", "grow.cc", 7)])],
+    )
+    names = FrameNames()
+    assert texts(trace, names, 1) == ["0x7f00deadbeef (in no file: generated code)"]
+    assert texts(trace, names, 2) == ["gone.so+0x44"]
+    assert texts(trace, names, 3) == ["demo::grow(int) (grow.cc:7)"]
+    assert texts(trace, names, 4) == ["?"]
