@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heapsmith.errors import HeapsmithError
+from heapsmith.cli import main
+from heapsmith.errors import ForgeError, HeapsmithError
 from heapsmith.forge import preset_library
 from heapsmith.lab.replay.plan import make_plan
 from heapsmith.lab.replay.player import as_replay, play
@@ -143,14 +144,16 @@ def test_bad_input_is_one_line(tmp_path: Path, trace_path: Path) -> None:
         assert said in done.stderr or not words
 
 
-def test_tuning_gives_a_spec_with_reasons_and_a_verdict(tmp_path: Path, trace_path: Path) -> None:
+def test_without_a_compiler_presets_and_knobs_are_tuned_all_the_same(
+    tmp_path: Path, trace_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise ForgeError("there is no C++ compiler", "none is here", "install one")
+
+    monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", refuse)
     spec = tmp_path / "x.toml"
-    environment = os.environ | {"CXX": "no-such-compiler", "PATH": "/nowhere"}
-    done = subprocess.run(
-        [sys.executable, "-m", "heapsmith", "tune", str(trace_path), "-o", str(spec), "--budget", "10s", "--json"],
-        capture_output=True, text=True, timeout=110, env=environment, check=True,
-    )  # fmt: skip
-    document = json.loads(done.stdout)
+    assert main(["tune", str(trace_path), "-o", str(spec), "--budget", "10s", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "heapsmith.tune/1"
     assert document["verdict"] in {"tailored", "allocator", "nothing"}
     assert any("no C++ compiler" in note for note in document["notes"])

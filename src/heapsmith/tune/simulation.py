@@ -116,7 +116,7 @@ class Central(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Footprint:
+class Holding:
     """What a heap would hold.
 
     Attributes:
@@ -677,7 +677,7 @@ def _metadata_bytes(central: Central, pages: Pages) -> int:
     )
 
 
-def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Footprint:
+def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Holding:
     """Predict what a forged heap would hold over a program's life.
 
     Args:
@@ -711,7 +711,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
     duration = max(1, int(clock[-1] - clock[0])) if clock[-1] > clock[0] else len(life)
     samples = samples[:taken]
     samples[:, 1] = samples[:, 1] * PAGE_BYTES + metadata
-    return Footprint(
+    return Holding(
         resident_bytes_peak=int(pages.now[RESIDENT_PEAK]) * PAGE_BYTES + metadata,
         resident_bytes_mean=area / duration * PAGE_BYTES + metadata,
         resident_bytes_end=int(pages.now[RESIDENT]) * PAGE_BYTES + metadata,
