@@ -48,7 +48,8 @@ def tune(
 ) -> int:
     """Design a heap for recorded programs, race it against every allocator and its knobs, verify it, and say what to use.
 
-    One recording is always held out of the search. What follows `--` is the real program, on which the answer has to hold too.
+    The last of several recordings is held out of the search. What follows `--` is the real program: the answer has to
+    hold on it too.
 
     Example: heapsmith tune program.heap -o program.toml --objective memory --budget 5m
     """

@@ -33,7 +33,7 @@ def describe_life(answer: Tailored) -> list[str]:
     small = float(life.at_peak[1].sum())
     share = small / max(1, life.live_bytes_peak)
     return [
-        f"{format_count(len(life))} calls by {format_count(life.thread_count)} threads in {format_seconds(life.duration_s)}",
+        f"{format_count(len(life))} calls by {life.thread_count} threads in {format_seconds(life.duration_s)}",
         f"at most {format_bytes(life.live_bytes_peak)} requested and live, {format_bytes(life.live_bytes_mean)} on average",
         f"{share:.0%} of the peak in blocks of up to 32 KiB, {format_bytes(life.large_bytes_at_peak)} in larger ones",
     ]

@@ -86,14 +86,10 @@ def _trial(trial: Trying, answer: Tailored) -> str:
     rows: list[str] = []
     seconds = "cpu_s" if trial.comparison.workload.replay is None else "cpu_s_per_call"
     for result in trial.comparison.results:
-        cells = "".join(
-            f"<td>{format_quantity(result.spreads[name].median, unit)}</td>"
-            for name, unit in (
-                (seconds, "seconds"),
-                ("resident_bytes_peak", "bytes"),
-                ("resident_bytes_mean", "bytes"),
-            )
-        )
+        spreads = result.spreads
+        cells = f"<td>{format_quantity(spreads[seconds].median, 'seconds')}</td>"
+        for name in ("resident_bytes_peak", "resident_bytes_mean"):
+            cells += f"<td>{format_quantity(spreads[name].median, 'bytes')}</td>"
         out = "" if result.failed is None else f" <span class='bad'>out: {_escape(result.failed)}</span>"
         rows.append(f"<tr><td>{_escape(result.candidate.label)}{out}</td><td>{result.runs}</td>{cells}</tr>")
     verdict = ""

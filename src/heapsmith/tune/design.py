@@ -25,7 +25,7 @@ from heapsmith.spec.size_classes import PAGE_BYTES, geometric_classes
 from heapsmith.tune.capacities import choose_capacities, count_misses
 from heapsmith.tune.life import Life
 from heapsmith.tune.objective import WEIGHT_OF_RESIDENT, Objective
-from heapsmith.tune.simulation import Footprint, simulate
+from heapsmith.tune.simulation import Holding, simulate
 from heapsmith.tune.size_classes import SMALL_BYTES, candidate_bytes, propose, unite, waste_bytes
 from heapsmith.units import KiB, MiB, format_bytes
 
@@ -163,7 +163,7 @@ class Drawing:
     def _pages_to_begin_with(self) -> PagePipe:
         if self._objective == "memory":
             return OsPages() | PurgeAfter(delay_ms=100, keep_bytes=MiB, keep_share=16)
-        return OsPages() | PurgeAfter()
+        return HeapSpec().pages
 
     def _best_classes(
         self, sets: Sequence[tuple[int, Sequence[int]]], pages: PagePipe, weights: NDArray[np.float64]
@@ -297,7 +297,7 @@ def _pages_near(class_bytes: int, span_bytes: int) -> int:
     return min(best, 64)
 
 
-def _estimate_s(found: Footprint, life: Life) -> float:
+def _estimate_s(found: Holding, life: Life) -> float:
     misses = float(found.missed.sum())
     total_ns = (
         _CALL_NS * len(life) + _MISS_NS * misses + _FAULT_NS * found.page_faults + _PURGE_NS * found.purges

@@ -195,7 +195,7 @@ def _weigh(
                         average[1, grain] += held * size
                 size_of[place] = 0
     small = at_peak[1].sum()
-    return peak, peak_step, area, np.int64(peak - small)
+    return int(peak), peak_step, float(area), int(peak - small)
 
 
 def read_life(

@@ -6,24 +6,26 @@ the moment something on it is written until the kernel is told that it may go.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from heapsmith.tune.geometry import constants
 
-compiled = numba.njit(cache=True, _nrt=False)
+_OPTIONS: Final[dict[str, Any]] = {"cache": True, "_nrt": False}
+compiled: Any = numba.njit(**_OPTIONS)
 """Compiled without reference counts: these functions make no arrays, and counting would cost more than their work."""
 
 PAGE_BYTES: Final = 4096
 NOBODY: Final = -1
 # What a run is.
-GONE, USED, DIRTY, CLEAN = 0, 1, 2, 3
+GONE, USED, DIRTY, CLEAN, FRESH = 0, 1, 2, 3, 4
 _BINS: Final = 64 + 4 * 36
 _EXACT: Final = 64
 _BUFFER_PAGES: Final = 64
+_SPARSE_PAGES: Final = 128
+_HUGE_PAGES: Final = 512
 
 # Places in `Pages.now`.
 MAPPED, LIVE, DIRTY_PAGES, PEAK, RESIDENT, RESIDENT_PEAK = 0, 1, 2, 3, 4, 5
@@ -31,36 +33,38 @@ OLDEST, NEWEST, NEXT_MAINTENANCE, MISSED, MISSED_MS, PURGED, PURGED_MS, NOW_MS =
 FULL, PURGES, FAULTS, STEP, PEAK_STEP = 14, 15, 16, 17, 18
 # What the spec says, there too.
 KEEP_BYTES, KEEP_SHARE, KEEP_MS, REST_BYTES, REST_SHARE = 20, 21, 22, 23, 24
-FIRST_SEGMENT, LARGEST_SEGMENT = 25, 26
-# And the bins of dirty, then of clean runs: first pages.
+FIRST_SEGMENT, LARGEST_SEGMENT, HUGE_AFTER = 25, 26, 27
+# And the bins of dirty, of clean and of fresh runs: first pages.
 HEADS: Final = 32
 NEVER: Final = 1 << 60
 
 # Columns of `Pages.runs`, by the first page of a run: what it is, its length, the neighbours in its bin, those in the
-# order of their freeing, and when it was freed. FIRST is by first and last page of a run, IS_RESIDENT by every page.
-STATE, COUNT, FIRST, FOLLOWING, BEFORE, OLDER, NEWER, FREED_MS, IS_RESIDENT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+# order of their freeing, and when it was freed. FIRST is by first and last page of a run, IS_RESIDENT
+# and IS_HUGE (it was advised to become part of a huge page) by every page.
+STATE, COUNT, FIRST, FOLLOWING, BEFORE, OLDER, NEWER, FREED_MS, IS_RESIDENT, IS_HUGE = range(10)
 
 
 class Pages(NamedTuple):
     """The state of a page heap: few arrays, for each costs every call of a compiled function.
 
     Attributes:
-        runs: ``(pages, 9)``; see the names of the columns.
+        runs: ``(pages, 10)``; see the names of the columns.
         now: Counts, rules and bins; see the names above.
     """
 
-    runs: NDArray[np.int32]
-    now: NDArray[np.int64]
+    runs: Any
+    now: Any
 
 
 def make_pages(page_count: int) -> Pages:
     """Make the state of an empty page heap that may come to so many pages of addresses."""
-    now = np.zeros(HEADS + 2 * _BINS, np.int64)
+    now = np.zeros(HEADS + 3 * _BINS, np.int64)
     now[OLDEST] = now[NEWEST] = NOBODY
     now[HEADS:] = NOBODY
     now[FIRST_SEGMENT] = constants().first_segment_bytes // PAGE_BYTES
+    now[HUGE_AFTER] = NEVER
     now[LARGEST_SEGMENT] = constants().largest_segment_bytes // PAGE_BYTES
-    runs = np.zeros((page_count + 2, 9), np.int32)
+    runs = np.zeros((page_count + 2, 10), np.int32)
     runs[:, FIRST : NEWER + 1] = NOBODY
     return Pages(runs, now)
 
@@ -197,15 +201,23 @@ def _carve(p: Pages, run: int, pages: int) -> None:
 
 @compiled
 def write_pages(p: Pages, first: int, behind: int) -> None:
-    """Make pages resident."""
-    added = 0
+    """Make pages resident; the first of a huge page brings all of it."""
+    added = faults = 0
     for page in range(first, behind):
         if p.runs[page, IS_RESIDENT] == 0:
+            faults += 1
             p.runs[page, IS_RESIDENT] = 1
             added += 1
+            if p.runs[page, IS_HUGE] == 1:
+                begin = page // _HUGE_PAGES * _HUGE_PAGES
+                for other in range(begin, min(begin + _HUGE_PAGES, p.now[MAPPED])):
+                    # Once given back, its pages come one by one.
+                    p.runs[other, IS_HUGE] = 2
+                    added += 1 - p.runs[other, IS_RESIDENT]
+                    p.runs[other, IS_RESIDENT] = 1
     if added:
         p.now[RESIDENT] += added
-        p.now[FAULTS] += added
+        p.now[FAULTS] += faults
         if p.now[RESIDENT] > p.now[RESIDENT_PEAK]:
             p.now[RESIDENT_PEAK] = p.now[RESIDENT]
             p.now[PEAK_STEP] = p.now[STEP]
@@ -320,9 +332,16 @@ def settle(p: Pages) -> None:
 
 
 @compiled
-def _map_segment(p: Pages, pages: int) -> int:
+def _map_segment(p: Pages, pages: int, for_blocks: bool) -> int:
     segment = max(p.now[FIRST_SEGMENT], (p.now[MAPPED] // 8) // 512 * 512)
     segment = max(pages, min(segment, p.now[LARGEST_SEGMENT]))
+    huge = for_blocks and p.now[MAPPED] >= p.now[HUGE_AFTER] and segment >= _HUGE_PAGES
+    if huge:
+        gap = -p.now[MAPPED] % _HUGE_PAGES
+        if p.now[MAPPED] + gap + segment + 2 <= len(p.runs):
+            p.now[MAPPED] += gap
+        else:
+            huge = False
     start = p.now[MAPPED]
     if start + segment + 2 > len(p.runs):
         segment = pages
@@ -331,8 +350,13 @@ def _map_segment(p: Pages, pages: int) -> int:
             return NOBODY
     p.now[MAPPED] += segment
     p.runs[start, COUNT] = segment
-    start = _join(p, start, CLEAN)
-    _insert(p, start, CLEAN)
+    state = CLEAN
+    if huge:
+        state = FRESH
+        for page in range(start, start + segment // _HUGE_PAGES * _HUGE_PAGES):
+            p.runs[page, IS_HUGE] = 1
+    start = _join(p, start, state)
+    _insert(p, start, state)
     return start
 
 
@@ -388,9 +412,12 @@ def allocate_run(p: Pages, pages: int) -> int:
         if run != NOBODY:
             maintain(p)
             return run
-    run = _find(p, CLEAN, pages)
+    sparse = pages >= _SPARSE_PAGES
+    run = NOBODY if sparse else _find(p, FRESH, pages)
     if run == NOBODY:
-        run = _map_segment(p, pages)
+        run = _find(p, CLEAN, pages)
+    if run == NOBODY:
+        run = _map_segment(p, pages, not sparse)
         if run == NOBODY:
             return NOBODY
     _carve(p, run, pages)
@@ -449,7 +476,7 @@ def resize_run(p: Pages, run: int, pages: int) -> int:
         return run
     moved = _find(p, CLEAN, pages)
     if moved == NOBODY:
-        moved = _map_segment(p, pages)
+        moved = _map_segment(p, pages, False)
         if moved == NOBODY:
             return NOBODY
     _carve(p, moved, pages)

@@ -15,13 +15,12 @@ import msgspec
 import numpy as np
 
 from heapsmith.errors import RunError
-from heapsmith.lab.replay import compiling
 from heapsmith.lab.replay.plan import Part, choose_process, read_calls
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.record import Recording, RecordResult, RecordWishes
 from heapsmith.spec import HeapSpec
-from heapsmith.trace import EventBatch, Operation, Trace, open_trace
-from heapsmith.tune.simulation import Walker
+from heapsmith.trace import Trace, open_trace
+from heapsmith.tune.simulation import Walker, warm_up
 
 _FOLLOW_EVERY_S: Final = 1.0
 _PAGES: Final = 1 << 20
@@ -98,7 +97,7 @@ def run_in_shadow(
     """
     shadow = Shadow(spec)
     # Compiled before the program starts: it must not wait for us.
-    Walker(spec, 1 << 10).walk(*_nothing())
+    warm_up()
     with tempfile.TemporaryDirectory(prefix="heapsmith-shadow-") as folder:
         path = Path(folder, "shadow.heap")
         recording = Recording(command, path, RecordWishes(python_objects=False))
@@ -150,22 +149,3 @@ def _result(shadow: Shadow, spec: HeapSpec, trace: Trace, result: RecordResult) 
         complete=not walker.outgrown and process.dropped_events == 0,
         exit_code=code,
     )
-
-
-def _nothing() -> tuple[EventBatch, np.ndarray[tuple[int], np.dtype[np.uint8]]]:
-    """A batch of one block, so that everything is compiled."""
-    operation = np.array([Operation.ALLOCATE, Operation.FREE], np.uint8)
-    batch = EventBatch(
-        process=0,
-        first_event=0,
-        operation=operation,
-        thread=np.zeros(2, np.uint32),
-        time_ns=np.array([0, 1], np.int64),
-        size_bytes=np.array([16, 0], np.uint64),
-        usable_bytes=np.array([16, 0], np.uint64),
-        alignment=np.zeros(2, np.uint8),
-        born=np.array([0, -1], np.int64),
-        died=np.array([-1, 0], np.int64),
-        stack=np.zeros(2, np.uint32),
-    )
-    return batch, np.array([compiling.ALLOCATE, compiling.FREE], np.uint8)

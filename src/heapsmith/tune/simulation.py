@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from heapsmith.lab.replay import compiling
 from heapsmith.spec import (
     BoundedCache,
     FixedCache,
     HeapSpec,
+    HugePages,
     NoCache,
     PurgeAfter,
     PurgeAtOnce,
@@ -39,6 +41,7 @@ from heapsmith.tune.life import (
 from heapsmith.tune.page_simulation import (
     FAULTS,
     FULL,
+    HUGE_AFTER,
     KEEP_BYTES,
     KEEP_MS,
     KEEP_SHARE,
@@ -102,18 +105,18 @@ class Central(NamedTuple):
         now: Counts and rules; see the names above.
     """
 
-    spans: NDArray[np.int32]
-    classes: NDArray[np.int64]
-    lists: NDArray[np.int32]
-    stack: NDArray[np.int32]
-    waiting: NDArray[np.int32]
-    threads: NDArray[np.int64]
-    class_of: NDArray[np.uint8]
-    now: NDArray[np.int64]
+    spans: Any
+    classes: Any
+    lists: Any
+    stack: Any
+    waiting: Any
+    threads: Any
+    class_of: Any
+    now: Any
 
 
 @dataclass(frozen=True)
-class Footprint:
+class Holding:
     """What a heap would hold.
 
     Attributes:
@@ -537,15 +540,15 @@ def _change(c: Central, p: Pages, t: int, span: int, size: int) -> int:
 
 @compiled
 def _walk(
-    steps: NDArray[np.uint32],
-    sizes: NDArray[np.uint32],
-    threads: NDArray[np.uint16],
-    clock_ms: NDArray[np.int64],
+    steps: Any,
+    sizes: Any,
+    threads: Any,
+    clock_ms: Any,
     c: Central,
     p: Pages,
-    where: NDArray[np.int32],
+    where: Any,
     every: int,
-    samples: NDArray[np.int64],
+    samples: Any,
 ) -> tuple[int, float, int]:
     """Walk over a life; answers how far it came, the area under the resident pages over time, and the samples taken."""
     area = 0.0
@@ -649,7 +652,9 @@ def _apply_pages(spec: HeapSpec, pages: Pages) -> None:
     rules = pages.now
     rules[KEEP_BYTES] = rules[KEEP_MS] = rules[REST_BYTES] = NEVER
     for stage in spec.pages.stages:
-        if isinstance(stage, PurgeAfter):
+        if isinstance(stage, HugePages):
+            rules[HUGE_AFTER] = stage.after_bytes // PAGE_BYTES
+        elif isinstance(stage, PurgeAfter):
             rules[KEEP_BYTES], rules[KEEP_SHARE], rules[KEEP_MS] = (
                 stage.keep_bytes,
                 stage.keep_share,
@@ -672,7 +677,7 @@ def _metadata_bytes(central: Central, pages: Pages) -> int:
     )
 
 
-def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Footprint:
+def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) -> Holding:
     """Predict what a forged heap would hold over a program's life.
 
     Args:
@@ -706,7 +711,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
     duration = max(1, int(clock[-1] - clock[0])) if clock[-1] > clock[0] else len(life)
     samples = samples[:taken]
     samples[:, 1] = samples[:, 1] * PAGE_BYTES + metadata
-    return Footprint(
+    return Holding(
         resident_bytes_peak=int(pages.now[RESIDENT_PEAK]) * PAGE_BYTES + metadata,
         resident_bytes_mean=area / duration * PAGE_BYTES + metadata,
         resident_bytes_end=int(pages.now[RESIDENT]) * PAGE_BYTES + metadata,
@@ -792,3 +797,22 @@ def _longer(column: NDArray[Any], length: int, fill: int) -> NDArray[Any]:
     if length <= len(column):
         return column
     return np.concatenate([column, np.full(max(length, 2 * len(column)) - len(column), fill, column.dtype)])
+
+
+def warm_up() -> None:
+    """Compile the simulator, which takes a minute where it was never used; afterwards nothing."""
+    operation = np.array([Operation.ALLOCATE, Operation.FREE], np.uint8)
+    batch = EventBatch(
+        process=0,
+        first_event=0,
+        operation=operation,
+        thread=np.zeros(2, np.uint32),
+        time_ns=np.array([0, 1], np.int64),
+        size_bytes=np.array([16, 0], np.uint64),
+        usable_bytes=np.array([16, 0], np.uint64),
+        alignment=np.zeros(2, np.uint8),
+        born=np.array([0, -1], np.int64),
+        died=np.array([-1, 0], np.int64),
+        stack=np.zeros(2, np.uint32),
+    )
+    Walker(HeapSpec(), 1 << 10).walk(batch, np.array([compiling.ALLOCATE, compiling.FREE], np.uint8))

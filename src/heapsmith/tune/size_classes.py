@@ -69,12 +69,8 @@ def histogram(
     place = np.maximum((size_bytes[small].astype(np.int64) + MALLOC_ALIGNMENT - 1) // MALLOC_ALIGNMENT, 1) - 1
     weights = np.ones(len(place)) if weight is None else weight[small]
     count = len(candidate_bytes())
-    return np.stack(
-        [
-            np.bincount(place, weights, minlength=count),
-            np.bincount(place, weights * size_bytes[small], minlength=count),
-        ]
-    )
+    rows = [np.bincount(place, each, minlength=count) for each in (weights, weights * size_bytes[small])]
+    return np.stack(rows).astype(np.float64)
 
 
 @numba.njit(cache=True)
@@ -153,7 +149,7 @@ def propose(
     sizes = candidate_bytes()
     takes, instead = bytes_per_block()
     pages, _ = compute_shapes(sizes.tolist())
-    having = heaps * having_share * pages[instead] * float(PAGE_BYTES)
+    having = (heaps * having_share * PAGE_BYTES * pages[instead]).astype(np.float64)
     numbers, requested = (np.concatenate([[0.0], np.cumsum(row)]) for row in weights)
     _, begins = solve_all(takes, having, numbers, requested, MOST_CLASSES)
     proposals: dict[int, list[int]] = {}

@@ -38,6 +38,7 @@ from heapsmith.tune.heaps import candidate_of
 from heapsmith.tune.life import Life, read_life
 from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_resident, compute_time
 from heapsmith.tune.race import Race, Standing
+from heapsmith.tune.simulation import warm_up
 
 Verdict = Literal["tailored", "allocator", "nothing"]
 TOLERATED: Final = 0.02
@@ -51,6 +52,8 @@ _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
 _SHARE_OF_RACE: Final = 0.75
+_LEAST_OF_RACE: Final = 0.3
+"""So much of the budget the race gets, however long the drawing took."""
 
 
 class Trying(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +168,9 @@ class Tailor:
         answer = Tailored("nothing", self._objective, "nothing was measured yet", HeapSpec(name="tailored"))
         answer.notes = self._notes
         try:
+            self._say("compiling the simulator (at its first use here)")
+            warm_up()
+            self._began = time.monotonic()
             self._make(answer)
         except KeyboardInterrupt:
             answer.interrupted = True
@@ -210,8 +216,8 @@ class Tailor:
             answer.held_out = f"{self._traces[-1].path.name} was held out of the search"
             return self._traces[:-1], self._traces[-1], 0.0
         answer.held_out = (
-            f"there is one recording: the heap was designed on it, and judged on it with {_PERTURBED:.0%} of its blocks given"
-            " other sizes, as on another day"
+            f"there is one recording: the heap was designed on it, and judged on it with {_PERTURBED:.0%} of its blocks"
+            " given other sizes, as on another day"
             + (" and on fresh runs of the program" if self._real is not None else "")
             + "; a second recording would judge better"
         )
@@ -292,7 +298,13 @@ class Tailor:
         )
         pool = choose_pool(stage.rehearsal, stage.workload.environment, self._objective)
         pool[1:1] = [candidate for _, candidate, _, _ in ours.values()]
-        race = Race(laboratory, pool, self._objective, self._began + _SHARE_OF_RACE * self._budget_s)
+        race = Race(
+            laboratory,
+            pool,
+            self._objective,
+            time.monotonic()
+            + max(_SHARE_OF_RACE * self._budget_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s),
+        )
         try:
             race.run()
         finally:
@@ -440,7 +452,10 @@ def _shortfall(answer: Tailored, trial: Trying) -> str | None:
     ]
     if goal.ratio is None or goal.ratio > 1 - WORTH:
         found = "unknown" if goal.ratio is None else f"{goal.ratio:.2f} times"
-        return f"on {trial.where} the tailored heap's {goal_name} is {found} that of {answer.rival.label}, at most {1 - WORTH:.2f} is wanted"
+        return (
+            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {answer.rival.label},"
+            f" at most {1 - WORTH:.2f} is wanted"
+        )
     for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
         if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
             return f"on {trial.where} the tailored heap's {name} is {other.ratio:.2f} times that of {answer.rival.label}"

@@ -28,6 +28,7 @@ NOTHING: Final = 15
 MOST_WORDS: Final = 8
 """Of one event."""
 _SYNC_CALLS: Final = 32
+_LARGE_BYTES: Final = 64 * 1024
 SYNC_EVENTS: Final = 1024
 """A thread tells its place at least this often, in events; the window has to be larger."""
 _SHARED: Final = np.uint32(1 << 31)
@@ -185,6 +186,9 @@ def write_words(
                 at += 1
             slot = _take_slot(state, freed_at, following, heads, t, (owners[born[i]] & _SHARED) != 0, order)
             slot_of[born[i]] = slot
+            if size >= _LARGE_BYTES:
+                # The next call tells its place, and so has the resident bytes looked at.
+                calls_since[t] = _SYNC_CALLS
             words[at] = np.uint64(slot) << np.uint64(32) | low << np.uint64(4) | np.uint64(kind)
             at += 1
         cursor[t] = at

@@ -104,8 +104,8 @@ def set_stage(
 
         def made(python_objects: bool) -> Plan:
             plan = make_plan(
-                trace, speed=speed, pid=pid, part=part, perturbed_share=perturbed_share, python_objects=python_objects, folder=folder,
-                progress=progress,
+                trace, speed=speed, pid=pid, part=part, perturbed_share=perturbed_share, python_objects=python_objects,
+                folder=folder, progress=progress,
             )  # fmt: skip
             stack.callback(plan.remove)
             return plan

@@ -112,4 +112,4 @@ def _arena_bytes(
 
 def _recorded_on(trace: Trace) -> Candidate:
     name = trace.manifest.allocator
-    return read_candidate(name if name in register() else "glibc")
+    return read_candidate(name if name is not None and name in register() else "glibc")

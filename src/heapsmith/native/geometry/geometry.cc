@@ -17,7 +17,9 @@ using hs::AnyHeap;
 extern "C" {
 
 // Pages of a span of a class, where the spec does not say.
-HS_EXPORT uint32_t heapsmith_span_pages(uint32_t class_bytes) { return Classes::shape_of_class(class_bytes).span_pages; }
+HS_EXPORT uint32_t heapsmith_span_pages(uint32_t class_bytes) {
+  return Classes::shape_of_class(class_bytes).span_pages;
+}
 // Blocks of such a span: 1 where every block has a span for itself.
 HS_EXPORT uint32_t heapsmith_span_blocks(uint32_t class_bytes) {
   return Classes::shape_of_class(class_bytes).span_blocks;

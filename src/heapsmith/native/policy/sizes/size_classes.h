@@ -125,7 +125,8 @@ struct SizeClasses {
   };
   static constexpr Shapes shapes = [] {
     Shapes made{};
-    for (unsigned i = 0; i < count; i++) made.of[i + 1] = shape_of_class(Policy::classes.bytes[i], Policy::classes.span_pages[i]);
+    for (unsigned i = 0; i < count; i++)
+      made.of[i + 1] = shape_of_class(Policy::classes.bytes[i], Policy::classes.span_pages[i]);
     unsigned index = count + 1;
     Sets::visit([&](const auto& classes) {
       for (unsigned i = 0; i < classes.class_count; i++) made.of[index++] = shape_of_class(classes.bytes[i]);
