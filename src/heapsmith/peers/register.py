@@ -60,7 +60,7 @@ def register() -> Mapping[str, Allocator]:
 
     Example:
         >>> sorted(register())[:3]
-        ['dlmalloc', 'glibc', 'jemalloc']
+        ['default', 'dlmalloc', 'glibc']
     """
     found: list[Allocator] = []
     for module in pkgutil.iter_modules(allocators.__path__):

@@ -144,6 +144,8 @@ def write_document(spec: HeapSpec) -> str:
 
 
 def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, bool):
