@@ -37,7 +37,9 @@ class Handler(BaseHTTPRequestHandler):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--requests", type=int, default=1500, help="asked by the program itself; 0: serve for ever")
+    parser.add_argument(
+        "--requests", type=int, default=1500, help="asked by the program itself; 0: serve for ever"
+    )
     parser.add_argument("--bound", type=int, default=0, help="answers to keep at most")
     options = parser.parse_args()
     Handler.bound = options.bound
