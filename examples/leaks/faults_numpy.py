@@ -39,7 +39,7 @@ def fragmentation(blocks=20_000):
     for place in range(blocks):
         if place % 8:
             live[place] = None
-    for number in range(600):
+    for number in range(3000):
         np.sort(np.arange(20_000) % (number + 7))
     return len(live)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from told_lives import MadeProcess, write_made
+
 from heapsmith.trace import Drops, Mark
-from made_traces import MadeProcess, write_made
 
 PLACES = (
     ("main", "/srv/app/service.py", 60),

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import told_lives
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told_lives import MICROSECOND, MadeProcess, make_random, write_made
 
-import made_traces
 from heapsmith.trace import IS_BORN, IS_DIED, Operation, Trace, open_trace
 from heapsmith.trace.analysis import ProcessFigures, analyse, analyse_process, choose_moments
 from heapsmith.trace.layout import OPERATION_MASK
-from made_traces import MICROSECOND, MadeProcess, make_random, write_made
 
 STACKS = 2
 
@@ -248,10 +248,10 @@ def test_a_live_table_is_as_large_as_what_lives_not_as_what_has_lived(tmp_path: 
 
     path = tmp_path / "storm.heap"
     blocks = 25_000
-    manifest = made_traces.Manifest(command=["storm"], started_unix_ns=0, heapsmith="0", tick_ns=MICROSECOND)
+    manifest = told_lives.Manifest(command=["storm"], started_unix_ns=0, heapsmith="0", tick_ns=MICROSECOND)
     with TraceWriter(path, manifest) as writer:
         process = writer.add_process(
-            made_traces.ProcessStart(pid=1, ppid=0, name="storm", command=["storm"], started_ns=0)
+            told_lives.ProcessStart(pid=1, ppid=0, name="storm", command=["storm"], started_ns=0)
         )
         operation = np.tile(np.array([Operation.ALLOCATE, Operation.FREE], np.uint8), blocks)
         sizes = np.where(operation == Operation.ALLOCATE, 64, 0).astype(np.uint64)

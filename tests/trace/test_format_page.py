@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from told_lives import make_random, write_made
 
 from heapsmith.trace import IS_BORN, IS_DIED, Operation, open_trace
 from heapsmith.trace.layout import CHUNK_HEADER, FILE_HEADER, Kind
-from made_traces import make_random, write_made
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "trace-format.md"
 GOLDEN = Path(__file__).parent / "golden" / "version-1.heap"

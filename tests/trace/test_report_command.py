@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from telling_traces import CACHED_BYTES, LEAKED_BYTES, write_service
+from told_lives import make_random, write_made
 
 from heapsmith.cli import main
 from heapsmith.trace import open_trace
 from heapsmith.trace.layout import CHUNK_HEADER
-from made_traces import make_random, write_made
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ import msgspec
 
 from heapsmith.errors import CheckError
 from heapsmith.forge import render_header
-from heapsmith.lab.bench import Case, Measured, Ratio, Suite
+from heapsmith.lab.bench import Case, Measured, Ratio, Suite, is_too_noisy
 from heapsmith.lab.statistics import compute_difference, compute_spread
 from heapsmith.lab.subjects import known_subjects, resolve_subject
 from heapsmith.spec import load_spec
@@ -319,17 +319,21 @@ def _run(command: Sequence[str], workload: str, variant: Variant) -> dict[str, M
 def _case(name: str, variant: str, runs: Sequence[Measured], baseline: Sequence[Measured]) -> Case:
     good = [run for run in runs if not run.failed]
     of_baseline = [run for run in baseline if not run.failed]
+    time_ratio = _ratio([run.time_s for run in of_baseline], [run.time_s for run in good])
     return Case(
         name=name,
         allocator=variant,
         time_s=compute_spread([run.time_s for run in good]),
         resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
-        resident_after_bytes=compute_spread([run.resident_after_bytes for run in good]),
+        resident_after_bytes=compute_spread(
+            [run.resident_after_bytes for run in good if run.resident_after_bytes is not None]
+        ),
         page_faults=compute_spread([run.page_faults for run in good]),
-        time_ratio=_ratio([run.time_s for run in of_baseline], [run.time_s for run in good]),
+        time_ratio=time_ratio,
         resident_ratio=_ratio(
             [run.resident_bytes_peak for run in of_baseline], [run.resident_bytes_peak for run in good]
         ),
+        too_noisy=is_too_noisy(time_ratio),
         failed=next((run.failed for run in runs if run.failed), None),
     )
 

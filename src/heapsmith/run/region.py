@@ -47,6 +47,7 @@ _SPAN_TABLE_DTYPE: Final = SPAN_TABLE.dtype()
 _SPAN_KINDS: Final = frozenset(SpanKind)
 _FOLD_ATTEMPTS: Final = 50
 _HALF_A_CLASS_BYTES: Final = 8.0
+_MOST: Final = 2.0**62  # what a damaged region claims beyond this fits no integer
 _KNOWN_ALLOCATORS: Final = ("jemalloc", "mimalloc", "tcmalloc", "tbbmalloc", "snmalloc", "rpmalloc", "hoard")
 
 TOLD: Final = {
@@ -511,7 +512,7 @@ def attribute_to_owners(net: Counts) -> Counts:
     total = np.maximum(0, net.sum(0))
     nothing: npt.NDArray[np.float64] = np.zeros(len(total), np.float64)
     share = np.divide(total, held_sum, out=nothing, where=held_sum > 0)
-    owned = np.minimum(held, np.floor(held * share).astype(np.int64))
+    owned = np.minimum(held, np.floor(held * share).clip(0, _MOST).astype(np.int64))
     missing = total - owned.sum(0)
     if len(owned) and missing.any():
         owned[np.argmax(held, axis=0), np.arange(len(total))] += missing
@@ -533,7 +534,8 @@ def compute_requested_live_bytes(rows: Rows) -> Counts:
     slack = rows.followed_slack_bytes.sum(0).astype(np.float64)
     mean = np.divide(slack, followed, out=np.full(len(slack), _HALF_A_CLASS_BYTES), where=followed > 0)
     live_bytes = rows.live_bytes.sum(0)
-    return np.maximum(0, live_bytes - np.rint(rows.live_blocks.sum(0) * mean).astype(np.int64))
+    slack_bytes = np.rint(rows.live_blocks.sum(0) * mean).clip(-_MOST, _MOST)
+    return np.maximum(0, live_bytes - slack_bytes.astype(np.int64))
 
 
 def read_pools(table: npt.NDArray[np.void]) -> list[Pool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
@@ -408,7 +409,7 @@ def _bar(value: float, largest: float) -> Text:
 
 def _shorten(text: str, most: int) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
+    return flat if cell_len(flat) <= most else f"{set_cell_size(flat, most - 1)}…"
 
 
 def _exit_style(ended: Exit | None) -> str:

@@ -3,9 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-int main(int count, char **words) {
+int main(int count, char** words) {
   const int children = count > 1 ? atoi(words[1]) : 10;
-  void *volatile inherited = malloc(4321);
+  void* volatile inherited = malloc(4321);
   for (int child = 0; child < children; ++child) {
     const pid_t pid = fork();
     if (pid == 0) {

@@ -6,15 +6,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static void *volatile keep;
+static void* volatile keep;
 
 int main(void) {
   // The marker: nothing else asks for these sizes.
   free(malloc(7001));
-  void *plain = malloc(100);
-  void *zeroed = calloc(10, 30);
-  void *aligned = aligned_alloc(256, 512);
-  void *posix = NULL;
+  void* plain = malloc(100);
+  void* zeroed = calloc(10, 30);
+  void* aligned = aligned_alloc(256, 512);
+  void* posix = NULL;
   if (posix_memalign(&posix, 64, 1000) != 0) return 1;
   plain = realloc(plain, 5000);
   plain = realloc(plain, 5001);
@@ -23,12 +23,12 @@ int main(void) {
   free(aligned);
   free(posix);
   keep = realloc(NULL, 48);
-  void *none = realloc(malloc(60), 0);
+  void* none = realloc(malloc(60), 0);
   if (none != NULL) return 2;
-  char *pages = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char* pages = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   munmap(pages + 4096, 4096);
   munmap(pages, 3 * 4096);
-  void *large = malloc((size_t)3 << 30);
+  void* large = malloc((size_t)3 << 30);
   free(large);
   free(plain);
   free(malloc(7002));

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 
 enum { kAtOnce = 8, kBlocks = 50 };
-static void *passed[kAtOnce][kBlocks];
+static void* passed[kAtOnce][kBlocks];
 
-static void *work(void *argument) {
-  void **blocks = argument;
+static void* work(void* argument) {
+  void** blocks = argument;
   for (int at = 0; at < kBlocks; ++at) {
     free(blocks[at]);
     blocks[at] = malloc(3000 + at);
@@ -14,7 +14,7 @@ static void *work(void *argument) {
   return NULL;
 }
 
-int main(int count, char **words) {
+int main(int count, char** words) {
   const int threads = count > 1 ? atoi(words[1]) : 100;
   for (int started = 0; started < threads; started += kAtOnce) {
     pthread_t running[kAtOnce];

@@ -1,5 +1,6 @@
 // Allocates from known functions: a deep one, one whose frame has no fixed size, one that aligned its stack, a callback.
 #include <alloca.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -7,30 +8,30 @@
 
 extern "C" {
 
-__attribute__((noinline)) void *leaf(size_t bytes) {
-  void *volatile block = malloc(bytes);
+__attribute__((noinline)) void* leaf(size_t bytes) {
+  void* volatile block = malloc(bytes);
   return block;
 }
 
-__attribute__((noinline)) void *with_alloca(size_t bytes, size_t room) {
-  char *volatile scratch = static_cast<char *>(alloca(room));
+__attribute__((noinline)) void* with_alloca(size_t bytes, size_t room) {
+  char* volatile scratch = static_cast<char*>(alloca(room));
   memset(scratch, 1, room);
-  void *volatile block = leaf(bytes);
+  void* volatile block = leaf(bytes);
   return scratch[0] == 1 ? block : nullptr;
 }
 
-__attribute__((noinline)) void *with_aligned(size_t bytes) {
+__attribute__((noinline)) void* with_aligned(size_t bytes) {
   alignas(64) volatile char lines[128] = {1};
-  void *volatile block = leaf(bytes);
+  void* volatile block = leaf(bytes);
   return lines[0] == 1 ? block : nullptr;
 }
 
-__attribute__((noinline)) void *descend(size_t bytes, int depth) {
-  void *volatile block = depth == 0 ? leaf(bytes) : descend(bytes, depth - 1);
+__attribute__((noinline)) void* descend(size_t bytes, int depth) {
+  void* volatile block = depth == 0 ? leaf(bytes) : descend(bytes, depth - 1);
   return block;
 }
 
-__attribute__((noinline)) int compare(const void *, const void *) {
+__attribute__((noinline)) int compare(const void*, const void*) {
   static bool is_first = true;
   if (is_first) free(leaf(40004));
   is_first = false;
