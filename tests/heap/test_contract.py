@@ -48,9 +48,15 @@ def test_the_doors_of_the_c_library_lead_to_the_same_heap(preset: str, tmp_path:
     assert (finished.returncode, finished.stdout) == (0, "one heap\n"), finished.stderr
 
 
-@pytest.mark.parametrize(
-    "check", [check.name for check in select_checks([], hardening=True) if check.kind == "hardening"]
-)
+# Two pages behind a block lies beyond its guard page: caught where nothing else lies there, and not promised.
+PROMISED = [
+    check.name
+    for check in select_checks([], hardening=True)
+    if check.kind == "hardening" and check.name != "overflow-far-large"
+]
+
+
+@pytest.mark.parametrize("check", PROMISED)
 def test_the_hardened_preset_catches_every_mistake(check: str) -> None:
     result = run_check(select_checks([check], hardening=True)[0], resolve_subject("hardened"))
     assert result.verdict == "pass", result.detail

@@ -48,8 +48,8 @@ RECORD_LIBRARY: Final = "libheapsmith_record.so"
 LOOK_NS: Final = 20_000_000
 WRITE_AFTER_S: Final = 1.0
 MEMORY_EVERY_S: Final = 0.05
-_MEMORY_COST: Final = 100
-"""At most one hundredth of a processor goes into looking at the program's memory."""
+_MEMORY_COST: Final = 30
+"""At most a thirtieth of a processor goes into looking at the program's memory."""
 _REST_S: Final = 0.5
 _FULL_BATCH: Final = (1 << 18) * 3 // 4
 STACKS: Final[dict[StackMode, Literal["none", "sampled", "all"]]] = {
@@ -205,10 +205,8 @@ class Recorder:
                 image.batch_since_s = now_s
             if waiting >= _FULL_BATCH or (waiting and now_s - image.batch_since_s > WRITE_AFTER_S):
                 self._write(image)
-        if now_s >= self._next_memory_s:
-            self._sample_memory()
-            spent_s = time.monotonic() - now_s
-            self._next_memory_s = now_s + max(MEMORY_EVERY_S, _MEMORY_COST * spent_s)
+                self._sample_memory()  # much may have happened meanwhile
+        self._sample_memory()
 
     def finish(self, *, tell_running: bool = True) -> None:
         """Read what is left, and close the file; processes that still run go on unrecorded.
@@ -398,6 +396,9 @@ class Recorder:
         image.lost_since_ns = now_ns
 
     def _sample_memory(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_memory_s:
+            return
         now_ns = self.now_ns()
         for image in self._images.values():
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -407,6 +408,8 @@ class Recorder:
                 image.samples.append(
                     (now_ns, resident * _PAGE_BYTES, (resident - shared) * _PAGE_BYTES, faults)
                 )
+        spent_s = time.monotonic() - now_s
+        self._next_memory_s = now_s + max(MEMORY_EVERY_S, _MEMORY_COST * spent_s)
 
     def _put(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
         """Write; a file that cannot be written any more ends the recording, not the program."""

@@ -490,7 +490,7 @@ class RegionSnapshot:
         share = np.divide(
             remote, followed, out=np.broadcast_to(overall, remote.shape).copy(), where=followed > 0
         )
-        estimate = np.rint(frees * share).astype(np.int64)
+        estimate = np.rint(frees * share).clip(0, _MOST).astype(np.int64)
         return np.minimum(frees, np.maximum(estimate, frees - allocations))
 
 
