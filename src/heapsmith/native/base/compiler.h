@@ -6,3 +6,16 @@
 #define HS_SLOW_PATH __attribute__((noinline, cold))
 #define HS_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define HS_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
+namespace hs {
+
+// The line that an address lies in, to be written soon.
+HS_FAST_PATH void prefetch_for_writing(const void* address) {
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
+#else
+  __builtin_prefetch(address, 1);
+#endif
+}
+
+}  // namespace hs

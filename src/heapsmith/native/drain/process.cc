@@ -95,15 +95,20 @@ uint64_t* Process::words_of(uint32_t ring) const {
 }
 
 // The counter's upper bits, which a record has no room for, are those of the moment in which it is read.
-uint64_t Process::stamp_of(uint64_t word, const Clock& clock) const {
+uint64_t Process::stamp_of(uint64_t word, uint64_t at_words, const Reading& reading, uint64_t last_stamp,
+                           const Clock& clock) const {
+  if (word >> wire::kStampShift == 0) {
+    return at_words >= reading.looked_words && last_stamp < reading.looked_stamp ? reading.looked_stamp : last_stamp;
+  }
   const uint64_t newest = clock.now_stamp + kStampMask / 4;
-  return newest - ((newest - (word >> wire::kStampShift)) & kStampMask);
+  const uint64_t stamp = newest - ((newest - (word >> wire::kStampShift)) & kStampMask);
+  return stamp > last_stamp ? stamp : last_stamp;
 }
 
 uint64_t Process::next_stamp(uint32_t ring, const Clock& clock) const {
   const uint64_t mask = load_relaxed(rings_[ring].capacity_words) - 1;
-  const uint64_t stamp = stamp_of(load_relaxed(words_of(ring)[readings_[ring].read & mask]), clock);
-  return stamp > readings_[ring].last_stamp ? stamp : readings_[ring].last_stamp;
+  const Reading& reading = readings_[ring];
+  return stamp_of(load_relaxed(words_of(ring)[reading.read & mask]), reading.read, reading, reading.last_stamp, clock);
 }
 
 uint64_t Process::look(const Clock& clock, bool is_dead, uint32_t used) {
@@ -123,7 +128,7 @@ uint64_t Process::look(const Clock& clock, bool is_dead, uint32_t used) {
       for (uint64_t read = readings_[at].read; read < written;) {
         const uint64_t mask = load_relaxed(ring.capacity_words) - 1;
         const uint64_t word = load_relaxed(words_of(at)[read & mask]);
-        ring_bound = stamp_of(word, clock);
+        ring_bound = stamp_of(word, read, readings_[at], ring_bound, clock);
         read += kWords[word & wire::kOperationBits];
       }
     }
@@ -185,7 +190,11 @@ uint64_t Process::pass(const Clock& clock, bool is_dead) {
     if (count > 0) sink(0);
   }
   apply_chunk();
-  for (uint32_t ring = 0; ring < used; ++ring) finish_ring(ring);
+  for (uint32_t ring = 0; ring < used; ++ring) {
+    readings_[ring].looked_words = readings_[ring].end;
+    readings_[ring].looked_stamp = clock.now_stamp;
+    finish_ring(ring);
+  }
   return records;
 }
 
@@ -198,8 +207,7 @@ uint64_t Process::read_ring(uint32_t number, uint64_t until_stamp, const Clock& 
   uint64_t read = reading.read;
   while (read < reading.end) {
     const uint64_t word = words[read & mask];
-    uint64_t stamp = stamp_of(word, clock);
-    if (stamp < reading.last_stamp) stamp = reading.last_stamp;
+    const uint64_t stamp = stamp_of(word, read, reading, reading.last_stamp, clock);
     if (stamp > until_stamp) break;
     reading.last_stamp = stamp;
     const RecordOperation operation = operation_of(word);

@@ -100,6 +100,9 @@ class Process {
     uint64_t end;
     uint64_t last_tick;
     uint64_t last_stamp;
+    // What is written from there on was written after that look.
+    uint64_t looked_words;
+    uint64_t looked_stamp;
     uint32_t thread;
     uint32_t life;
     bool has_wide;
@@ -112,7 +115,9 @@ class Process {
   uint64_t* words_of(uint32_t ring) const;
   // Up to which stamp the records of all rings can be ordered; fills in what each ring has to read.
   uint64_t look(const Clock& clock, bool is_dead, uint32_t used);
-  uint64_t stamp_of(uint64_t word, const Clock& clock) const;
+  // A record without a stamp of its own is of the time of the one before, as far as that can be told.
+  uint64_t stamp_of(uint64_t word, uint64_t at_words, const Reading& reading, uint64_t last_stamp,
+                    const Clock& clock) const;
   uint64_t next_stamp(uint32_t ring, const Clock& clock) const;
   uint64_t read_ring(uint32_t ring, uint64_t until_stamp, const Clock& clock);
   void apply_chunk();

@@ -16,6 +16,7 @@ namespace hs {
 constinit NextFunctions NextHeap::next = {NextHeap::first_allocate, NextHeap::first_allocate_zeroed,
                                           NextHeap::first_reallocate, NextHeap::first_deallocate};
 constinit NextFunctions NextHeap::found_functions = {};
+alignas(16) char NextHeap::early_blocks[kEarlyBytes];
 
 namespace {
 
@@ -23,9 +24,6 @@ namespace {
 bool is_found = false;
 bool is_ready = false;
 
-// Looking up a name may itself allocate, before there is anything to allocate from.
-constexpr size_t kEarlyBytes = 64 * 1024;
-alignas(16) char early_blocks[kEarlyBytes];
 size_t early_used_bytes = 0;
 constexpr size_t kEarlyHeaderBytes = 16;
 
@@ -264,11 +262,6 @@ void NextHeap::see_all() {
   next.is_blind = false;
   next.has_glibc_headers = is_glibc(next);
   probe::has_fast_sizes = next.has_glibc_headers;
-}
-
-bool NextHeap::is_early(const void* block) {
-  const auto* at = static_cast<const char*>(block);
-  return at >= early_blocks && at < early_blocks + kEarlyBytes;
 }
 
 void* NextHeap::allocate_early(size_t bytes) {

@@ -67,7 +67,9 @@ class NextHeap {
   }
 
   // While the functions are being found, blocks come from a small buffer of our own and are never given back.
-  static bool is_early(const void* block);
+  static HS_FAST_PATH bool is_early(const void* block) {
+    return reinterpret_cast<uintptr_t>(block) - reinterpret_cast<uintptr_t>(early_blocks) < kEarlyBytes;
+  }
   // Whether code at this address belongs to the allocator itself; while that is being found, nothing else runs.
   static bool is_own_code(const void* address) {
     return !make_found() || found_functions.code.holds(address) || found_functions.more_code.holds(address);
@@ -93,6 +95,9 @@ class NextHeap {
   static void first_deallocate(void* block);
   static void* allocate_early(size_t bytes);
   static size_t early_usable_bytes(const void* block);
+  // Looking up a name may itself allocate, before there is anything to allocate from.
+  static constexpr size_t kEarlyBytes = 64 * 1024;
+  alignas(16) static char early_blocks[kEarlyBytes];
   static NextFunctions next;
   static NextFunctions found_functions;
 };

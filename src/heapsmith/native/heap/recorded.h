@@ -28,10 +28,9 @@ class Recorded {
   }
 
   static HS_FAST_PATH void deallocate(void* block) {
-    size_t usable_bytes;
-    uint32_t index;
-    if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) &&
-        HS_LIKELY(Heap::read_small(block, usable_bytes, index))) {
+    // Nothing of the block itself is read: it is often cold, and the heap waits for it anyway.
+    if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) && HS_LIKELY(!Heap::is_early(block))) {
+      prefetch_for_writing(static_cast<const char*>(block) - sizeof(size_t));
       record::died(false, block);
       return Heap::deallocate(block);
     }

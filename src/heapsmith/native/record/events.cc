@@ -1,6 +1,7 @@
 #include "record/events.h"
 
 #include "os/process.h"
+#include "record/python_frames.h"
 #include "record/stacks.h"
 
 namespace hs::record {
@@ -15,6 +16,7 @@ void born_slowly(uint64_t head, const void* block, size_t requested_bytes, size_
       }
       return;
     case kEveryWithStack:
+      forget_code_at(block, requested_bytes);
       return put_birth(head, block, requested_bytes, usable_bytes, capture_stack());
     case kSamples: {
       if (!draw(this_ring.countdown, requested_bytes, sample_every_bytes)) return;

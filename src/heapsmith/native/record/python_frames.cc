@@ -72,6 +72,16 @@ struct SeenCode {
 constexpr uint32_t kSeenBits = 17;
 SeenCode* seen_codes = nullptr;
 BoundedLock codes_lock;
+// Raised when a block is born where code was.
+uint32_t codes_gone = 0;
+// Whether code may have been seen at an address: small enough to be asked for every block.
+uint64_t code_places[1024];
+
+HS_FAST_PATH uint64_t& code_place_of(uint64_t address, uint64_t& bit) {
+  const uint64_t hash = (address >> 4) * 0x9E3779B97F4A7C15u;
+  bit = uint64_t{1} << (hash >> 58);
+  return code_places[hash >> 48 & 1023u];
+}
 
 template <class T>
 HS_FAST_PATH T field(const void* object, uint32_t offset) {
@@ -80,9 +90,20 @@ HS_FAST_PATH T field(const void* object, uint32_t offset) {
   return value;
 }
 
+// Never 0, which says that it has gone.
 uint64_t identity_of(const void* code) {
-  return field<uint64_t>(code, layout.code_name) * 31 + field<uint64_t>(code, layout.code_file) * 7 +
-         field<uint64_t>(code, layout.code_lines) + field<uint32_t>(code, layout.code_first_line);
+  const uint64_t sum = field<uint64_t>(code, layout.code_name) * 31 + field<uint64_t>(code, layout.code_file) * 7 +
+                       field<uint64_t>(code, layout.code_lines) + field<uint32_t>(code, layout.code_first_line);
+  return sum | 1;
+}
+
+// The code's place, or the empty one where it would be.
+SeenCode* find_seen(SeenCode* table, uint64_t address) {
+  uint64_t at = (address >> 4) * 0x9E3779B97F4A7C15u >> (64 - kSeenBits);
+  for (;; at = (at + 1) & ((1u << kSeenBits) - 1)) {
+    const uint64_t seen = load_acquire(table[at].address);
+    if (seen == 0 || seen == address) return &table[at];
+  }
 }
 
 void put_string(const void* string, uint32_t& at, uint32_t& bytes) {
@@ -132,14 +153,15 @@ HS_SLOW_PATH uint32_t number_slowly(const void* code) {
   }
   if (seen_codes != nullptr) {
     const auto address = reinterpret_cast<uint64_t>(code);
-    uint64_t at = (address >> 4) * 0x9E3779B97F4A7C15u >> (64 - kSeenBits);
-    while (seen_codes[at].address != 0 && seen_codes[at].address != address) at = (at + 1) & ((1u << kSeenBits) - 1);
-    SeenCode& seen = seen_codes[at];
+    SeenCode& seen = *find_seen(seen_codes, address);
     if (seen.address == address && seen.identity == identity_of(code)) {
       number = seen.number;
     } else if ((number = note_code(code)) != 0) {
       seen.number = number;
       seen.identity = identity_of(code);
+      uint64_t bit;
+      uint64_t& place = code_place_of(address, bit);
+      store_relaxed(place, place | bit);
       store_release(seen.address, address);
     }
   }
@@ -194,52 +216,161 @@ const void* innermost_frame() {
   return layout.is_indirect && frame != nullptr ? field<const void*>(frame, layout.indirect_frame) : frame;
 }
 
-uint64_t instruction_of(const void* frame) { return field<uint64_t>(frame, layout.instruction); }
+namespace {
 
-bool is_same_chain(const Chain::Link* links, uint32_t count) {
+uint64_t instruction_of(const void* frame) { return field<uint64_t>(frame, layout.instruction); }
+const void* previous_of(const void* frame) { return field<const void*>(frame, layout.previous); }
+bool is_entry_of(const void* frame) { return layout.entry != 0 && field<uint8_t>(frame, layout.entry) != 0; }
+bool is_between_of(const void* frame) {
+  return layout.entry == 0 && field<uint8_t>(frame, layout.owner) >= kOwnedByStack;
+}
+
+// Null where what lies there is no code.
+const void* code_of(const void* frame) {
+  const void* code = field<const void*>(frame, layout.code);
+  return code != nullptr && field<const void*>(code, kTypeOffset) == code_type ? code : nullptr;
+}
+
+uint64_t key_of(const void* code, uint64_t instruction) {
+  const uint64_t start = reinterpret_cast<uint64_t>(code) + layout.code_start;
+  const uint64_t offset = instruction >= start ? instruction - start : 0;
+  return wire::kFramePythonBit | uint64_t{number_of(code)} << 32 | (offset & 0xffffffffu);
+}
+
+uint64_t mix(uint64_t before, uint64_t value) {
+  uint64_t hash = (before ^ value) * 0x9E3779B97F4A7C15u;
+  hash = (hash ^ hash >> 29) * 0xC2B2AE3D27D4EB4Fu;
+  return hash ^ hash >> 32;
+}
+
+uint16_t& hint_of(Chain& chain, const void* frame) {
+  return chain.hints[(reinterpret_cast<uintptr_t>(frame) >> 3) * 0x9E3779B97F4A7C15u >> (64 - Chain::kHintBits)];
+}
+
+// Where the frame is among those that were seen last; 0: it is not.
+uint32_t find_frame(Chain& chain, const void* frame) {
+  const uint32_t hint = hint_of(chain, frame);
+  return hint <= chain.count && chain.frames[hint] == frame ? hint : 0;
+}
+
+// Compares everything from one frame outwards, and notes what has changed. Answers the outermost that has; 0 where the chain
+// itself goes elsewhere.
+template <bool kHasEntries>
+uint32_t compare_outwards(Chain& chain, uint32_t from) {
   const uint32_t instruction = layout.instruction;
   const uint32_t previous = layout.previous;
-  for (uint32_t at = 0; at < count; ++at) {
-    const void* frame = links[at].frame;
-    if (field<uint64_t>(frame, instruction) != links[at].instruction ||
-        field<const void*>(frame, previous) != links[at + 1].frame) {
-      return false;
-    }
+  uint32_t changed = from + 1;
+  for (uint32_t at = from; at > 0; --at) {
+    const void* frame = chain.frames[at];
+    const auto now = field<uint64_t>(frame, instruction);
+    const bool is_entry = kHasEntries && field<uint8_t>(frame, layout.entry) != 0;
+    if (HS_UNLIKELY(now != chain.instructions[at] || (kHasEntries && is_entry != chain.is_entry[at]))) changed = at;
+    if (HS_UNLIKELY(field<const void*>(frame, previous) != chain.frames[at - 1])) return 0;
+  }
+  return changed;
+}
+
+// What follows from the frames from one on inwards.
+bool work_out(Chain& chain, uint32_t from) {
+  for (uint32_t at = from; at <= chain.count; ++at) {
+    const void* frame = chain.frames[at];
+    chain.instructions[at] = instruction_of(frame);
+    chain.is_entry[at] = is_entry_of(frame);
+    chain.is_between[at] = is_between_of(frame);
+    const void* code = chain.is_between[at] ? nullptr : code_of(frame);
+    if (code == nullptr && !chain.is_between[at]) return false;
+    chain.keys[at] = code == nullptr ? 0 : key_of(code, chain.instructions[at]);
+    chain.identities[at] = mix(chain.identities[at - 1], chain.keys[at] ^ uint64_t{chain.is_entry[at]} << 62);
   }
   return true;
 }
 
-uint32_t walk_python(const void* innermost, PythonFrame* into, uint32_t capacity, Chain& chain) {
-  uint32_t count = 0;
-  chain.count = 0;
-  chain.is_whole = true;
+}  // namespace
+
+bool follow(Chain& chain, const void* innermost) {
+  // Where births are not all seen, code may have been replaced by other code.
+  const bool sees_births = recording.recorder->stack_mode == static_cast<uint32_t>(wire::StackMode::kAll) &&
+                           recording.recorder->python_objects != 0;
+  const uint32_t generation = load_relaxed(codes_gone);
+  if (HS_UNLIKELY(!sees_births || chain.generation != generation)) chain.count = 0;
+  chain.generation = generation;
   const void* frame = innermost;
-  while (frame != nullptr) {
-    if (count == capacity || chain.count == Chain::kCapacity) {
-      chain.is_whole = false;
-      break;
+  uint32_t known = 0;
+  uint32_t fresh_count = 0;
+  const auto collect = [&] {
+    for (known = 0; frame != nullptr && (known = find_frame(chain, frame)) == 0; frame = previous_of(frame)) {
+      if (fresh_count == Chain::kCapacity) return false;
+      chain.fresh[fresh_count++] = frame;
     }
-    const uint64_t instruction = instruction_of(frame);
-    chain.links[chain.count++] = {frame, instruction};
-    const bool is_between = layout.entry == 0 && field<uint8_t>(frame, layout.owner) >= kOwnedByStack;
-    if (is_between) {
-      // No function of the program's: the loop was entered here.
-      if (count > 0) into[count - 1].is_entry = true;
-    } else {
-      const void* code = field<const void*>(frame, layout.code);
-      if (code == nullptr || field<const void*>(code, kTypeOffset) != code_type) {
-        chain.is_whole = false;
-        break;
-      }
-      const uint64_t start = reinterpret_cast<uint64_t>(code) + layout.code_start;
-      const uint64_t offset = instruction >= start ? instruction - start : 0;
-      into[count++] = {wire::kFramePythonBit | uint64_t{number_of(code)} << 32 | (offset & 0xffffffffu),
-                       layout.entry != 0 && field<uint8_t>(frame, layout.entry) != 0};
+    return true;
+  };
+  bool is_whole = collect();
+  uint32_t changed = known + 1;
+  if (HS_LIKELY(is_whole && known != 0)) {
+    changed = layout.entry != 0 ? compare_outwards<true>(chain, known) : compare_outwards<false>(chain, known);
+    if (HS_UNLIKELY(changed == 0)) {
+      chain.count = 0;
+      is_whole = collect();
+      changed = 1;
     }
-    frame = field<const void*>(frame, layout.previous);
   }
-  chain.links[chain.count] = {frame, 0};
+  chain.count = 0;  // in case it stays so
+  if (!is_whole || known + fresh_count > Chain::kCapacity) return false;
+  while (fresh_count > 0) {
+    const void* next = chain.fresh[--fresh_count];
+    hint_of(chain, next) = static_cast<uint16_t>(++known);
+    chain.frames[known] = next;
+  }
+  chain.count = known;
+  if (HS_LIKELY(work_out(chain, changed))) return true;
+  chain.count = 0;
+  return false;
+}
+
+uint64_t identity_of(const Chain& chain) { return chain.identities[chain.count]; }
+
+uint32_t frames_of(const Chain& chain, PythonFrame* into) {
+  uint32_t count = 0;
+  for (uint32_t at = chain.count; at > 0; --at) {
+    if (!chain.is_between[at]) {
+      into[count++] = {chain.keys[at], chain.is_entry[at]};
+    } else if (count > 0) {
+      into[count - 1].is_entry = true;
+    }
+  }
   return count;
+}
+
+uint32_t walk_python(const void* innermost, PythonFrame* into, uint32_t capacity) {
+  uint32_t count = 0;
+  for (const void* frame = innermost; frame != nullptr && count < capacity; frame = previous_of(frame)) {
+    if (is_between_of(frame)) {
+      if (count > 0) into[count - 1].is_entry = true;
+      continue;
+    }
+    const void* code = code_of(frame);
+    if (code == nullptr) break;
+    into[count++] = {key_of(code, instruction_of(frame)), is_entry_of(frame)};
+  }
+  return count;
+}
+
+void forget_code_at(const void* block, size_t requested_bytes) {
+  // Before its instructions a code object has more than that in any version.
+  constexpr size_t kSmallestCodeBytes = 128;
+  if (HS_LIKELY(requested_bytes < kSmallestCodeBytes)) return;
+  SeenCode* table = load_acquire(seen_codes);
+  if (table == nullptr) return;
+  // Debug hooks put some bytes before what they give.
+  for (uint64_t hooked_bytes = 0; hooked_bytes <= 16; hooked_bytes += 16) {
+    const uint64_t address = reinterpret_cast<uint64_t>(block) + hooked_bytes;
+    uint64_t bit;
+    if (HS_LIKELY((load_relaxed(code_place_of(address, bit)) & bit) == 0)) continue;
+    SeenCode* seen = find_seen(table, address);
+    if (seen->address != address || load_relaxed(seen->identity) == 0) continue;
+    store_relaxed(seen->identity, uint64_t{0});
+    fetch_add_relaxed(codes_gone, 1u);
+  }
 }
 
 void find_python_frames(void* library, uint32_t version) {

@@ -165,6 +165,7 @@ bool attach() {
     thread.limit = thread.at;
     thread.index = index;
     thread.gave_up_at = UINT64_MAX;
+    thread.of_one_stamp = 1;
     if (index != 0) store_relaxed(is_threaded, 1u);
     store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
     if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
@@ -197,10 +198,30 @@ void put_slowly(Record& record, uint32_t stamped) {
   const uint64_t at = thread.at;
   store_relaxed(ring.begun_words, at + 1);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  record.words[stamped] |= stamp_birth();
+  order_before_stamp();
+  record.words[stamped] |= read_stamp() << wire::kStampShift;
   for (uint32_t word = 0; word < record.count; ++word) thread.words[(at + word) & thread.mask] = record.words[word];
   thread.at = at + record.count;
   store_release(ring.written_words, thread.at);
+}
+
+void put_birth_slowly(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes, uint64_t stack) {
+  const uint64_t slack = usable_bytes - requested_bytes;
+  const uint64_t address = reinterpret_cast<uintptr_t>(block);
+  if (slack < kSlackLimit && requested_bytes >> wire::kRequestedBits == 0) {
+    Record record = {{head, address | slack << wire::kAddressBits, requested_bytes | stack << wire::kRequestedBits}, 3};
+    put_slowly(record, 0);
+  } else {
+    Record record = {{head_of(wire::RecordOperation::kWide, 0, false), usable_bytes, requested_bytes, head, address,
+                      stack << wire::kRequestedBits},
+                     6};
+    put_slowly(record, 3);
+  }
+}
+
+void put_death_slowly(uint64_t head, const void* block) {
+  Record record = {{head, reinterpret_cast<uintptr_t>(block)}, 2};
+  put_slowly(record, 0);
 }
 
 void shut() {

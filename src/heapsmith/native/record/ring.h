@@ -33,6 +33,10 @@ struct ThreadRing {
   // No ring now: being attached, past its end, or none left.
   bool is_lost;
   Countdown countdown;
+  // How many records share a stamp now, and how many of those are to come.
+  uint32_t of_one_stamp;
+  uint32_t unstamped_left;
+  uint64_t last_stamp;
   // The last wait was in vain: until the recorder has read again, nobody waits.
   uint64_t gave_up_at;
 };
@@ -55,6 +59,9 @@ struct Record {
 
 // Any record, on the slow way. The stamp is added to the first word of the record proper.
 HS_SLOW_PATH void put_slowly(Record& record, uint32_t stamped);
+HS_SLOW_PATH void put_birth_slowly(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                                   uint64_t stack);
+HS_SLOW_PATH void put_death_slowly(uint64_t head, const void* block);
 
 constexpr uint64_t kSlackLimit = (uint64_t{1} << (64 - wire::kAddressBits)) - 1;
 
@@ -63,17 +70,49 @@ HS_FAST_PATH uint64_t head_of(wire::RecordOperation operation, uint32_t alignmen
          uint64_t{alignment_bits} << wire::kAlignmentShift;
 }
 
-HS_FAST_PATH uint64_t stamp_death() { return read_stamp() << wire::kStampShift; }
-
 // After everything before it, as the other processors see it.
-HS_FAST_PATH uint64_t stamp_birth() {
+HS_FAST_PATH void order_before_stamp() {
 #if defined(__x86_64__)
-  if (load_relaxed(is_threaded) != 0) __builtin_ia32_lfence();
+  __builtin_ia32_lfence();
 #elif defined(__aarch64__)
-  if (load_relaxed(is_threaded) != 0) __asm__ volatile("dmb ishld\n isb" ::: "memory");
+  __asm__ volatile("dmb ishld\n isb" ::: "memory");
 #endif
+}
+
+// Reading the counter holds the processor up until everything before it is done, misses of its caches included: a thread
+// that is alone, whose records are in order anyway, reads it once for some of them. The rest have no stamp (0), and are of
+// the time of the one before.
+constexpr uint32_t kMostOfOneStamp = 16;
+// Where that many would take longer than some microseconds, fewer.
+constexpr uint64_t kFastStamps = 512;
+
+HS_FAST_PATH uint64_t stamp_alone(ThreadRing& thread) {
+  if (HS_LIKELY(thread.unstamped_left > 0)) {
+    --thread.unstamped_left;
+    return 0;
+  }
+  const uint64_t now = read_stamp();
+  const bool is_fast = now - thread.last_stamp < kFastStamps * thread.of_one_stamp;
+  thread.last_stamp = now;
+  thread.of_one_stamp = is_fast ? (thread.of_one_stamp < kMostOfOneStamp ? thread.of_one_stamp * 2 : kMostOfOneStamp)
+                                : (thread.of_one_stamp + 1) / 2;
+  thread.unstamped_left = thread.of_one_stamp - 1;
+  return now << wire::kStampShift;
+}
+
+HS_FAST_PATH uint64_t stamp_death(ThreadRing& thread) {
+  if (HS_LIKELY(load_relaxed(is_threaded) == 0)) return stamp_alone(thread);
   return read_stamp() << wire::kStampShift;
 }
+
+HS_FAST_PATH uint64_t stamp_birth(ThreadRing& thread) {
+  if (HS_LIKELY(load_relaxed(is_threaded) == 0)) return stamp_alone(thread);
+  order_before_stamp();
+  return read_stamp() << wire::kStampShift;
+}
+
+// The recorder has read the lines that come next, so that another processor has them: to be asked for in time.
+constexpr uint64_t kAheadWords = 64;
 
 // Whether this thread can write so many words now, and is not in the middle of a record that a signal interrupted.
 HS_FAST_PATH bool has_room(const ThreadRing& thread, uint32_t words) {
@@ -89,23 +128,16 @@ HS_FAST_PATH void put_birth(uint64_t head, const void* block, size_t requested_b
       HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0)) {
     const uint64_t at = thread.at;
     store_relaxed(thread.ring->begun_words, at + 1);
+    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] = stamp_birth() | head;
+    thread.words[at & thread.mask] = stamp_birth(thread) | head;
     thread.words[(at + 1) & thread.mask] = address | slack << wire::kAddressBits;
     thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
     thread.at = at + 3;
     store_release(thread.ring->written_words, at + 3);
     return;
   }
-  if (slack < kSlackLimit && requested_bytes >> wire::kRequestedBits == 0) {
-    Record record = {{head, address | slack << wire::kAddressBits, requested_bytes | stack << wire::kRequestedBits}, 3};
-    put_slowly(record, 0);
-  } else {
-    Record record = {{head_of(wire::RecordOperation::kWide, 0, false), usable_bytes, requested_bytes, head, address,
-                      stack << wire::kRequestedBits},
-                     6};
-    put_slowly(record, 3);
-  }
+  put_birth_slowly(head, block, requested_bytes, usable_bytes, stack);
 }
 
 HS_FAST_PATH void put_death(uint64_t head, const void* block) {
@@ -113,15 +145,15 @@ HS_FAST_PATH void put_death(uint64_t head, const void* block) {
   if (HS_LIKELY(has_room(thread, 2))) {
     const uint64_t at = thread.at;
     store_relaxed(thread.ring->begun_words, at + 1);
+    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] = stamp_death() | head;
+    thread.words[at & thread.mask] = stamp_death(thread) | head;
     thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block);
     thread.at = at + 2;
     store_release(thread.ring->written_words, at + 2);
     return;
   }
-  Record record = {{head, reinterpret_cast<uintptr_t>(block)}, 2};
-  put_slowly(record, 0);
+  put_death_slowly(head, block);
 }
 
 // Makes the file of this image on first use, then gives this thread a ring.

@@ -20,28 +20,37 @@ constexpr uint32_t kMostNative = 512;
 constexpr uint32_t kMostPython = 1024;
 constexpr uint32_t kMost = kMostNative + kMostPython;
 
-// A stack that this thread was in: a call from the same place whose trail and chain read the same is in it again.
+// Native frames that this thread was in: a call from the same place whose trail reads the same is in them again.
 struct Memo {
   uintptr_t sp;
   uintptr_t pc;
   uintptr_t bp;
-  const void* innermost;  // Python's frame, null where there is none
-  uint32_t node;          // 0: nothing is kept here
+  uint32_t number;  // of these native frames, never given twice; 0: nothing is kept here
   uint32_t trail_count;
-  uint32_t link_count;
-  uint32_t at_words;  // of the room: values, then offsets, then links
+  uint32_t at_words;  // of the room: values, then offsets
   bool uses_bp;
 };
 constexpr uint32_t kWays = 4;
 constexpr uint32_t kSetBits = 8;
 constexpr uint32_t kRoomWords = 128 * 1024;
 
+// A stack by its native frames and its chain of Python's, which 64 bits tell from any other.
+struct Known {
+  uint64_t identity;
+  uint32_t node;  // 0: none
+};
+constexpr uint32_t kKnownWays = 4;
+constexpr uint32_t kKnownBits = 12;
+
 // Of a thread: its stacks by where they were captured, and its last one, outermost first, for most of the next is the same.
 struct Memory {
   Memo memos[1u << kSetBits][kWays];
   uint8_t next_way[1u << kSetBits];
+  Known known[1u << kKnownBits][kKnownWays];
   uint32_t room_used_words;
   uint32_t code_generation;
+  uint32_t last_number;
+  uint32_t known_count;
   uint64_t room[kRoomWords];
   Trail trail;
   Chain chain;
@@ -158,42 +167,65 @@ namespace {
 
 void forget_memos(Memory& own) {
   for (auto& ways : own.memos) {
-    for (Memo& memo : ways) memo.node = 0;
+    for (Memo& memo : ways) memo.number = 0;
   }
   own.room_used_words = 0;
 }
 
-void keep(Memory& own, const Registers& here, const void* innermost, uint32_t node, uint32_t set) {
+// Answers the number of these native frames.
+uint32_t keep(Memory& own, const Registers& here, uint32_t set) {
   const Trail& trail = own.trail;
-  const uint32_t link_count = innermost == nullptr ? 0 : own.chain.count + 1;
-  const uint32_t words = trail.count + (trail.count + 1) / 2 + link_count * 2;
-  if (words > kRoomWords / 4) return;
+  const uint32_t words = trail.count + (trail.count + 1) / 2;
   if (own.room_used_words + words > kRoomWords) forget_memos(own);
   Memo& memo = own.memos[set][own.next_way[set]++ % kWays];
-  memo = {here.sp, here.pc, here.bp, innermost, node, trail.count, link_count, own.room_used_words, trail.uses_bp};
+  memo = {here.sp, here.pc, here.bp, ++own.last_number, trail.count, own.room_used_words, trail.uses_bp};
   uint64_t* to = own.room + own.room_used_words;
   memcpy(to, trail.values, trail.count * sizeof(uint64_t));
   memcpy(to + trail.count, trail.offsets, trail.count * sizeof(uint32_t));
-  memcpy(to + trail.count + (trail.count + 1) / 2, own.chain.links, link_count * sizeof(Chain::Link));
   own.room_used_words += words;
+  return memo.number;
 }
 
-HS_FAST_PATH bool is_again(const Memory& own, const Memo& memo, const Registers& here, const void* innermost) {
-  if (memo.node == 0 || memo.sp != here.sp || memo.pc != here.pc || memo.innermost != innermost ||
-      (memo.uses_bp && memo.bp != here.bp)) {
+HS_FAST_PATH bool is_again(const Memory& own, const Memo& memo, const Registers& here) {
+  if (memo.number == 0 || memo.sp != here.sp || memo.pc != here.pc || (memo.uses_bp && memo.bp != here.bp)) {
     return false;
   }
   const uint64_t* values = own.room + memo.at_words;
   const auto* offsets = reinterpret_cast<const uint32_t*>(values + memo.trail_count);
-  if (!reads_the_same(here.sp, offsets, values, memo.trail_count)) return false;
-  const auto* links = reinterpret_cast<const Chain::Link*>(values + memo.trail_count + (memo.trail_count + 1) / 2);
-  return innermost == nullptr || is_same_chain(links, memo.link_count - 1);
+  return reads_the_same(here.sp, offsets, values, memo.trail_count);
 }
 
-// Walks the whole stack; answers its node, and keeps what it read.
-HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* innermost, uint32_t set) {
+HS_FAST_PATH uint64_t identify(uint32_t number, uint64_t chain_identity) {
+  return (chain_identity ^ number * 0xC2B2AE3D27D4EB4Fu) * 0x9E3779B97F4A7C15u;
+}
+
+// The stack's node; 0 where it is not known.
+HS_FAST_PATH uint32_t find_known(const Memory& own, uint64_t identity) {
+  for (const Known& known : own.known[identity >> (64 - kKnownBits)]) {
+    if (known.identity == identity) return known.node;
+  }
+  return 0;
+}
+
+void keep_known(Memory& own, uint64_t identity, uint32_t node) {
+  Known(&ways)[kKnownWays] = own.known[identity >> (64 - kKnownBits)];
+  Known* place = &ways[own.known_count++ % kKnownWays];
+  for (Known& known : ways) {
+    if (known.node == 0) place = &known;
+  }
+  *place = {identity, node};
+}
+
+// Walks the whole stack; answers its node. `number` is that of its native frames, 0 where they are new.
+HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* innermost, bool has_chain, uint32_t number,
+                           uint32_t set) {
   const uint32_t native_count = walk_native(here, own.native, kMostNative, own.trail);
-  const uint32_t python_count = innermost == nullptr ? 0 : walk_python(innermost, own.python, kMostPython, own.chain);
+  uint32_t python_count = 0;
+  if (has_chain) {
+    python_count = frames_of(own.chain, own.python);
+  } else if (innermost != nullptr) {
+    python_count = walk_python(innermost, own.python, kMostPython);
+  }
   uint32_t left = merge(own, native_count, python_count);
   uint32_t depth = 0;
   uint32_t node = 0;
@@ -201,7 +233,7 @@ HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* inner
     node = own.nodes[depth++];
     --left;
   }
-  bool is_whole = own.trail.is_whole && (innermost == nullptr || own.chain.is_whole);
+  bool is_whole = own.trail.is_whole && (innermost == nullptr || has_chain);
   while (left > 0) {
     const uint64_t key = own.merged[--left];
     const uint32_t child = node_of(node, key);
@@ -213,7 +245,10 @@ HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* inner
     own.nodes[depth++] = node = child;
   }
   own.count = depth;
-  if (is_whole && node != 0) keep(own, here, innermost, node, set);
+  if (is_whole && node != 0) {
+    if (number == 0) number = keep(own, here, set);
+    keep_known(own, identify(number, has_chain ? identity_of(own.chain) : 0), node);
+  }
   return node;
 }
 
@@ -235,17 +270,22 @@ __attribute__((noinline, optimize("no-omit-frame-pointer"))) uint32_t capture_st
     const auto* words = reinterpret_cast<const uintptr_t*>(frame);
     const Registers here = {words[1], frame + 2 * sizeof(uintptr_t), words[0]};
     const void* innermost = innermost_frame();
-    const uint64_t instruction = innermost == nullptr ? 0 : instruction_of(innermost);
-    const uint64_t hash =
-        (here.sp ^ here.pc << 20 ^ instruction << 12 ^ reinterpret_cast<uintptr_t>(innermost)) * 0x9E3779B97F4A7C15u;
+    const bool has_chain = innermost != nullptr && follow(own.chain, innermost);
+    // What the interpreter does at one instruction, it mostly does by the same functions.
+    const uint64_t instruction = has_chain ? own.chain.instructions[own.chain.count] : 0;
+    const uint64_t hash = (here.sp ^ here.pc << 20 ^ instruction << 12) * 0x9E3779B97F4A7C15u;
     const uint32_t set = static_cast<uint32_t>(hash >> (64 - kSetBits));
+    uint32_t number = 0;
     for (const Memo& memo : own.memos[set]) {
-      if (is_again(own, memo, here, innermost)) {
-        node = memo.node;
+      if (is_again(own, memo, here)) {
+        number = memo.number;
         break;
       }
     }
-    if (HS_UNLIKELY(node == 0)) node = walk(own, here, innermost, set);
+    if (HS_LIKELY(number != 0 && (innermost == nullptr || has_chain))) {
+      node = find_known(own, identify(number, has_chain ? identity_of(own.chain) : 0));
+    }
+    if (HS_UNLIKELY(node == 0)) node = walk(own, here, innermost, has_chain, number, set);
   }
   is_capturing = false;
   return node;
