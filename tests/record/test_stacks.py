@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -119,6 +120,31 @@ def test_python_stacks_have_functions_and_lines(tmp_path: Path, options: tuple[s
     assert by_extra[5][0] == leaf
     assert by_extra[5][1].startswith("Thread.run (threading.py")
     assert by_extra[6] == [leaf, f"Ünïcode.größe (places.py:{line('return leaf(6)')})", module("größe()")]
+
+
+def python_frames(trace: Trace, stack: int) -> list[tuple[str, int]]:
+    """Names and lines, innermost first."""
+    found = list[tuple[str, int]]()
+    while stack:
+        node = trace.stacks[stack]
+        frame = trace.frames[int(node["frame"])]
+        if frame["kind"] == FrameKind.PYTHON:
+            found.append((trace.strings[int(frame["a"])], int(frame["c"])))
+        stack = int(node["parent"])
+    return found
+
+
+def test_a_python_stack_is_never_taken_for_one_that_was_there_before(tmp_path: Path) -> None:
+    made = record(tmp_path / "a.heap", sys.executable, PROGRAMS / "wanders.py", options=("--stacks", "all"))
+    places = [[(name, line) for name, line in place] for place in json.loads(made.output)]
+    found = dict[int, list[tuple[str, int]]]()
+    for batch in made.events():
+        for at in np.flatnonzero((batch.size_bytes > 40000) & (batch.size_bytes <= 40000 + len(places))):
+            found[int(batch.size_bytes[at]) - 40001] = python_frames(made.trace, int(batch.stack[at]))
+    assert len(found) == len(places) >= 2000
+    for number, place in enumerate(places):
+        assert found[number][0][0] == "leaf"
+        assert found[number][1:] == place, number
 
 
 def test_native_frames_surround_pythons_where_they_were(tmp_path: Path) -> None:

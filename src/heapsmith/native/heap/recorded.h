@@ -30,7 +30,6 @@ class Recorded {
   static HS_FAST_PATH void deallocate(void* block) {
     // Nothing of the block itself is read: it is often cold, and the heap waits for it anyway.
     if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) && HS_LIKELY(!Heap::is_early(block))) {
-      prefetch_for_writing(static_cast<const char*>(block) - sizeof(size_t));
       record::died(false, block);
       return Heap::deallocate(block);
     }
@@ -68,11 +67,13 @@ class Recorded {
 
  private:
   static HS_FAST_PATH void* born(wire::RecordOperation operation, void* block, size_t bytes, uint32_t alignment_bits) {
+    // The block's header may lie in a line that nobody has read yet.
+    if (record::is_passed_over(bytes)) return block;
     size_t usable_bytes;
     uint32_t index;
     if (HS_LIKELY(block != nullptr) && HS_LIKELY(probe::has_fast_sizes) &&
         HS_LIKELY(Heap::read_small(block, usable_bytes, index))) {
-      record::born(operation, false, alignment_bits, block, bytes, usable_bytes);
+      record::born_to_tell(operation, false, alignment_bits, block, bytes, usable_bytes);
       return block;
     }
     return born_slowly(operation, block, bytes, alignment_bits);
@@ -81,7 +82,7 @@ class Recorded {
   static HS_SLOW_PATH void* born_slowly(wire::RecordOperation operation, void* block, size_t bytes,
                                         uint32_t alignment_bits) {
     if (block == nullptr || Heap::is_early(block) || Heap::is_blind()) return block;
-    record::born(operation, false, alignment_bits, block, bytes, Heap::usable_bytes(block));
+    record::born_to_tell(operation, false, alignment_bits, block, bytes, Heap::usable_bytes(block));
     return block;
   }
 

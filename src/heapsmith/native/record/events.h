@@ -10,18 +10,28 @@
 
 namespace hs::record {
 
+// Of a birth when not all are recorded: whether the next sample lies behind it. Asked once for each.
+HS_FAST_PATH bool is_passed_over(size_t requested_bytes) {
+  if (load_relaxed(mode) != kSamples) return false;
+  Countdown& countdown = this_ring.countdown;
+  countdown.left_bytes -= static_cast<int64_t>(requested_bytes) + (requested_bytes == 0 ? 1 : 0);
+  return HS_LIKELY(countdown.left_bytes >= 0);
+}
+
 HS_SLOW_PATH void born_slowly(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes);
+
+// One that is not passed over.
+HS_FAST_PATH void born_to_tell(wire::RecordOperation operation, bool is_python, uint32_t alignment_bits,
+                               const void* block, size_t requested_bytes, size_t usable_bytes) {
+  const uint64_t head = head_of(operation, alignment_bits, is_python);
+  if (HS_LIKELY(load_relaxed(mode) == kEvery)) return put_birth(head, block, requested_bytes, usable_bytes, 0);
+  born_slowly(head, block, requested_bytes, usable_bytes);
+}
 
 HS_FAST_PATH void born(wire::RecordOperation operation, bool is_python, uint32_t alignment_bits, const void* block,
                        size_t requested_bytes, size_t usable_bytes) {
-  const uint64_t head = head_of(operation, alignment_bits, is_python);
-  if (HS_LIKELY(load_relaxed(mode) == kEvery)) return put_birth(head, block, requested_bytes, usable_bytes, 0);
-  if (load_relaxed(mode) == kSamples) {
-    ThreadRing& thread = this_ring;
-    thread.countdown.left_bytes -= static_cast<int64_t>(requested_bytes) + (requested_bytes == 0 ? 1 : 0);
-    if (HS_LIKELY(thread.countdown.left_bytes >= 0)) return;
-  }
-  born_slowly(head, block, requested_bytes, usable_bytes);
+  if (is_passed_over(requested_bytes)) return;
+  born_to_tell(operation, is_python, alignment_bits, block, requested_bytes, usable_bytes);
 }
 
 HS_SLOW_PATH void died_slowly(uint64_t head, const void* block);

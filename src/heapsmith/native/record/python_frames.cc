@@ -260,12 +260,17 @@ uint32_t compare_outwards(Chain& chain, uint32_t from) {
   const uint32_t instruction = layout.instruction;
   const uint32_t previous = layout.previous;
   uint32_t changed = from + 1;
+  const void* frame = chain.frames[from];
   for (uint32_t at = from; at > 0; --at) {
-    const void* frame = chain.frames[at];
-    const auto now = field<uint64_t>(frame, instruction);
-    const bool is_entry = kHasEntries && field<uint8_t>(frame, layout.entry) != 0;
-    if (HS_UNLIKELY(now != chain.instructions[at] || (kHasEntries && is_entry != chain.is_entry[at]))) changed = at;
-    if (HS_UNLIKELY(field<const void*>(frame, previous) != chain.frames[at - 1])) return 0;
+    const void* caller = chain.frames[at - 1];
+    const uint64_t elsewhere = field<uint64_t>(frame, previous) ^ reinterpret_cast<uint64_t>(caller);
+    uint64_t other = field<uint64_t>(frame, instruction) ^ chain.instructions[at];
+    if (kHasEntries) other |= field<uint8_t>(frame, layout.entry) ^ chain.is_entry[at];
+    if (HS_UNLIKELY((elsewhere | other) != 0)) {
+      if (elsewhere != 0) return 0;
+      changed = at;
+    }
+    frame = caller;
   }
   return changed;
 }
@@ -275,7 +280,7 @@ bool work_out(Chain& chain, uint32_t from) {
   for (uint32_t at = from; at <= chain.count; ++at) {
     const void* frame = chain.frames[at];
     chain.instructions[at] = instruction_of(frame);
-    chain.is_entry[at] = is_entry_of(frame);
+    chain.is_entry[at] = is_entry_of(frame) ? 1 : 0;
     chain.is_between[at] = is_between_of(frame);
     const void* code = chain.is_between[at] ? nullptr : code_of(frame);
     if (code == nullptr && !chain.is_between[at]) return false;
@@ -333,7 +338,7 @@ uint32_t frames_of(const Chain& chain, PythonFrame* into) {
   uint32_t count = 0;
   for (uint32_t at = chain.count; at > 0; --at) {
     if (!chain.is_between[at]) {
-      into[count++] = {chain.keys[at], chain.is_entry[at]};
+      into[count++] = {chain.keys[at], chain.is_entry[at] != 0};
     } else if (count > 0) {
       into[count - 1].is_entry = true;
     }

@@ -28,7 +28,7 @@ struct Chain {
   static constexpr uint32_t kHintBits = 12;
   const void* frames[kCapacity + 1];  // the first is null: below the outermost
   uint64_t instructions[kCapacity + 1];
-  bool is_entry[kCapacity + 1];
+  uint8_t is_entry[kCapacity + 1];
   bool is_between[kCapacity + 1];  // no function of the program's: the loop was entered here
   uint64_t keys[kCapacity + 1];
   // Of the chain from the outermost frame to this one: equal for equal ones, whenever they were.
