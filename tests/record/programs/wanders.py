@@ -1,7 +1,7 @@
 """Wanders through calls of every kind, and says where it was at each of its allocations.
 
-One way leads back to the same functions from another line, by other generators, through C, after exceptions, out of code that
-is made and dropped: whatever could be taken for a stack that was seen before.
+Its ways lead back to the same functions from another line, by other generators, through C, after exceptions, out of code
+that is made and dropped: whatever could be taken for a stack that was seen before.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ class Through:
 def through_c(depth: int) -> None:
     through = Through(depth - 1)
     through[depth - 1]
-    through.below
+    assert through.below is None
     sorted([through, through])
     list(map(once, [depth - 2] * 2))
     functools.partial(once, depth - 2)()

@@ -70,6 +70,7 @@ bool Process::open(const char* path, const Clock& clock, uint64_t sample_every_b
   const uint64_t tick = tick_of(header_->start_stamp, clock);
   for (uint32_t at = 0; at < load_acquire(header_->rings_used); ++at) {
     readings_[at].read = load_acquire(rings_[at].read_words);
+    readings_[at].last_stamp = header_->start_stamp;
     const bool is_alive = load_acquire(rings_[at].state) == static_cast<uint32_t>(RingState::kAlive);
     if (readings_[at].read > 0 && is_alive) begin_life(at, rings_[at].tid, tick);
   }
