@@ -23,8 +23,8 @@ RECORDER_FILE: Final = "recorder"
 RECORDING_SUFFIX: Final = ".recording"
 
 STAMP_SHIFT: Final = 12
-"""A record's first word: stamp (of the processor's counter, the rest of the bits), logarithm of the alignment (6 bits),
-Python's (1 bit), operation (5 bits)."""
+"""A record's first word: stamp (of the processor's counter, the rest of the bits; 0: as the record before), logarithm of
+the alignment (6 bits), Python's (1 bit), operation (5 bits)."""
 ALIGNMENT_SHIFT: Final = 6
 PYTHON_BIT: Final = 0x20
 OPERATION_BITS: Final = 0x1F

@@ -6,6 +6,7 @@ that is made and dropped: whatever could be taken for a stack that was seen befo
 
 import asyncio
 import functools
+import inspect
 import json
 import random
 import sys
@@ -19,10 +20,10 @@ kept: list[Iterator[None]] = []
 
 
 def leaf() -> None:
-    place, frame = [], sys._getframe(1)
-    while frame:
+    place: list[tuple[str, int]] = []
+    frame = inspect.currentframe()
+    while frame := frame and frame.f_back:
         place.append((frame.f_code.co_qualname, frame.f_lineno))
-        frame = frame.f_back
     places.append(place)
     bytearray(SIZE + len(places) - 1)
 

@@ -144,6 +144,26 @@ uint32_t note_code(const void* code) {
   return index + 1;
 }
 
+// Whether a string is the text that was noted; one that is not ASCII is taken for another.
+bool is_text(const void* string, uint32_t at, uint32_t bytes) {
+  const char* noted = reinterpret_cast<const char*>(recording.header) + wire::kTextsOffsetBytes + at;
+  return (field<uint32_t>(string, kStateOffset) & 0x60) == 0x60 && field<uint64_t>(string, kSizeOffset) == bytes &&
+         memcmp(static_cast<const char*>(string) + layout.ascii_bytes, noted, bytes) == 0;
+}
+
+// Whether code at the place of other code reads the same: programs make the same code again and again.
+bool is_noted_as(uint32_t number, const void* code) {
+  const char* header = reinterpret_cast<const char*>(recording.header);
+  const wire::Code& noted = reinterpret_cast<const wire::Code*>(header + wire::kCodesOffsetBytes)[number - 1];
+  const void* lines = field<const void*>(code, layout.code_lines);
+  return noted.first_line == field<uint32_t>(code, layout.code_first_line) &&
+         noted.lines_bytes == field<uint64_t>(lines, kSizeOffset) &&
+         memcmp(static_cast<const char*>(lines) + kBytesOffset, header + wire::kTextsOffsetBytes + noted.lines_at,
+                noted.lines_bytes) == 0 &&
+         is_text(field<const void*>(code, layout.code_name), noted.name_at, noted.name_bytes) &&
+         is_text(field<const void*>(code, layout.code_file), noted.file_at, noted.file_bytes);
+}
+
 HS_SLOW_PATH uint32_t number_slowly(const void* code) {
   const os::KeepErrno keep;
   if (!codes_lock.lock(os::yield_processor)) return 0;
@@ -154,8 +174,9 @@ HS_SLOW_PATH uint32_t number_slowly(const void* code) {
   if (seen_codes != nullptr) {
     const auto address = reinterpret_cast<uint64_t>(code);
     SeenCode& seen = *find_seen(seen_codes, address);
-    if (seen.address == address && seen.identity == identity_of(code)) {
+    if (seen.address == address && (seen.identity == identity_of(code) || is_noted_as(seen.number, code))) {
       number = seen.number;
+      store_relaxed(seen.identity, identity_of(code));
     } else if ((number = note_code(code)) != 0) {
       seen.number = number;
       seen.identity = identity_of(code);

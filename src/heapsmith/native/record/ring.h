@@ -3,7 +3,8 @@
 //   allocate    heap -> put_birth      or put_slowly: attach, full, a wide size, interrupted
 //   deallocate  put_death -> heap      or put_slowly
 //
-// Budget of the hot path: no lock, no atomic instruction, no call; one load, six stores and the processor's counter.
+// Budget of the hot path: no lock, no atomic instruction, no call; a few loads, six stores, and the processor's counter as
+// seldom as the order allows.
 //
 // Order: a birth is stamped after the heap answered and a death before the heap gets the block, so that of one block's
 // records sorted by stamp the birth comes before the death, and the death before the next birth at its address, whichever
@@ -83,8 +84,12 @@ HS_FAST_PATH void order_before_stamp() {
 // that is alone, whose records are in order anyway, reads it once for some of them. The rest have no stamp (0), and are of
 // the time of the one before.
 constexpr uint32_t kMostOfOneStamp = 16;
-// Where that many would take longer than some microseconds, fewer.
+// Where that many would take longer than some microseconds, fewer: counts for each of them.
+#if defined(__x86_64__)
 constexpr uint64_t kFastStamps = 512;
+#else
+constexpr uint64_t kFastStamps = 16;
+#endif
 
 HS_FAST_PATH uint64_t stamp_alone(ThreadRing& thread) {
   if (HS_LIKELY(thread.unstamped_left > 0)) {
@@ -94,8 +99,11 @@ HS_FAST_PATH uint64_t stamp_alone(ThreadRing& thread) {
   const uint64_t now = read_stamp();
   const bool is_fast = now - thread.last_stamp < kFastStamps * thread.of_one_stamp;
   thread.last_stamp = now;
-  thread.of_one_stamp = is_fast ? (thread.of_one_stamp < kMostOfOneStamp ? thread.of_one_stamp * 2 : kMostOfOneStamp)
-                                : (thread.of_one_stamp + 1) / 2;
+  if (!is_fast) {
+    thread.of_one_stamp = (thread.of_one_stamp + 1) / 2;
+  } else if (thread.of_one_stamp < kMostOfOneStamp) {
+    thread.of_one_stamp *= 2;
+  }
   thread.unstamped_left = thread.of_one_stamp - 1;
   return now << wire::kStampShift;
 }
