@@ -86,6 +86,17 @@ bool file_exists(const char* path) { return syscall(SYS_faccessat, AT_FDCWD, pat
 
 void* map_file(int file, size_t bytes) { return map(file, bytes, MAP_SHARED); }
 
+void* map_beyond(void* mapping, size_t mapping_bytes, size_t bytes) {
+  constexpr size_t kPageBytes = 4096;
+  // An old size of 0 makes a second mapping of what is shared.
+  void* last_page = static_cast<char*>(mapping) + mapping_bytes - kPageBytes;
+  const long result = syscall(SYS_mremap, last_page, 0, kPageBytes + bytes, MREMAP_MAYMOVE);
+  if (result == -1) return nullptr;
+  auto* again = reinterpret_cast<char*>(result);
+  unmap(again, kPageBytes);
+  return again + kPageBytes;
+}
+
 void* map_private(size_t bytes) { return map(-1, bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE); }
 
 bool make_accessible(void* address, size_t bytes) {
@@ -94,10 +105,12 @@ bool make_accessible(void* address, size_t bytes) {
 
 void make_inaccessible(void* address, size_t bytes) { syscall(SYS_mprotect, address, bytes, PROT_NONE); }
 
-bool address_space_is_limited() {
+size_t largest_address_space_bytes() {
   rlimit limit = {};
-  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : SIZE_MAX;
 }
+
+bool address_space_is_limited() { return largest_address_space_bytes() != SIZE_MAX; }
 
 void unmap(void* address, size_t bytes) { syscall(SYS_munmap, address, bytes); }
 

@@ -33,10 +33,14 @@ bool file_exists(const char* path);
 
 // Readable and writable, from the beginning of the file.
 void* map_file(int file, size_t bytes);
+// What follows in its file on a shared mapping, wherever there is room; by the mapping alone, since descriptors may be closed
+// and names out of reach.
+void* map_beyond(void* mapping, size_t mapping_bytes, size_t bytes);
 void* map_private(size_t bytes);
 bool make_accessible(void* address, size_t bytes);
 void make_inaccessible(void* address, size_t bytes);
 bool address_space_is_limited();
+size_t largest_address_space_bytes();
 void unmap(void* address, size_t bytes);
 // Whether the page can be backed; asks through the kernel, so that a full file system answers instead of raising SIGBUS.
 bool back_page(void* page);

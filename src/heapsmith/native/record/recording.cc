@@ -21,13 +21,19 @@ Recording recording;
 
 namespace {
 
-constexpr size_t kBytesUnderAddressLimit = 32 * 1024 * 1024;
+// The tables and the first ring.
+constexpr size_t kFirstBytes = wire::kDataOffsetBytes + wire::kRingBytesLargest;
+// A program that is short of address space gets no recording rather than less room.
+constexpr size_t kShareOfAddressSpace = 8;
 constexpr uint32_t kOwnerDied = 0x40000000;
 constexpr uint32_t kOwnerBits = 0x3fffffff;
 
 char told_directory[os::kPathBytes - 64];
 char* base = nullptr;
-size_t mapped_bytes = 0;
+size_t file_bytes = 0;
+// Rings are mapped when they are needed: address space is the program's, and it may limit its own at any time. The first
+// lies behind the tables.
+char* ring_data[wire::kRingCapacity];
 
 const char* find_directory() {
   if (told_directory[0] != '\0') return told_directory;
@@ -50,19 +56,25 @@ wire::RecorderPage* map_recorder(const char* directory) {
 }
 
 bool map_recording(int file) {
-  mapped_bytes = os::address_space_is_limited() ? kBytesUnderAddressLimit : wire::kRecordingBytes;
+  if (kFirstBytes > os::largest_address_space_bytes() / kShareOfAddressSpace) return false;
   const size_t largest_bytes = os::largest_file_bytes() / wire::kRingBytesLargest * wire::kRingBytesLargest;
-  if (mapped_bytes > largest_bytes) mapped_bytes = largest_bytes;
-  if (mapped_bytes < wire::kDataOffsetBytes + wire::kRingBytesLargest) return false;
-  if (!os::resize(file, mapped_bytes)) return false;
-  base = static_cast<char*>(os::map_file(file, mapped_bytes));
+  file_bytes = wire::kRecordingBytes < largest_bytes ? wire::kRecordingBytes : largest_bytes;
+  if (file_bytes < kFirstBytes || !os::resize(file, file_bytes)) return false;
+  base = static_cast<char*>(os::map_file(file, kFirstBytes));
   if (base == nullptr) return false;
-  os::make_inaccessible(base + wire::kDataOffsetBytes, mapped_bytes - wire::kDataOffsetBytes);
-  system_call(SYS_madvise, reinterpret_cast<long>(base), static_cast<long>(mapped_bytes), MADV_DONTDUMP);
+  ring_data[0] = base + wire::kDataOffsetBytes;
+  system_call(SYS_madvise, reinterpret_cast<long>(base), static_cast<long>(kFirstBytes), MADV_DONTDUMP);
   if (os::back_page(base)) return true;
-  os::unmap(base, mapped_bytes);
+  os::unmap(base, kFirstBytes);
   base = nullptr;
   return false;
+}
+
+// The file again, at the place where it was.
+bool map_again(int file, char* at, size_t bytes, size_t offset_bytes) {
+  if (syscall(SYS_mmap, at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset_bytes) == -1) return false;
+  system_call(SYS_madvise, reinterpret_cast<long>(at), static_cast<long>(bytes), MADV_DONTDUMP);
+  return true;
 }
 
 const char* find_recorder() {
@@ -134,7 +146,7 @@ bool open_recording(bool forked) {
   os::close_file(file);
   if (!is_mapped) return false;
   memset(base, 0, sizeof(wire::RecordingHeader));
-  recording.ring_capacity = static_cast<uint32_t>((mapped_bytes - wire::kDataOffsetBytes) / wire::kRingBytesLargest);
+  recording.ring_capacity = static_cast<uint32_t>((file_bytes - wire::kDataOffsetBytes) / wire::kRingBytesLargest);
   recording.rings = reinterpret_cast<wire::Ring*>(base + wire::kRingsOffsetBytes);
   begin(forked);
   return true;
@@ -150,35 +162,36 @@ bool reopen_recording() {
   const int file = os::create_numbered_file(directory, wire::kRecordingSuffix, path);
   if (file < 0) return false;
   bool is_whole = false;
-  if (os::resize(file, mapped_bytes)) {
+  if (os::resize(file, file_bytes)) {
     auto* tables = static_cast<char*>(os::map_file(file, wire::kDataOffsetBytes));
     is_whole = tables != nullptr && copy_tables(tables);
     if (tables != nullptr) os::unmap(tables, wire::kDataOffsetBytes);
   }
-  is_whole =
-      is_whole && syscall(SYS_mmap, base, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) != -1;
+  is_whole = is_whole && map_again(file, base, kFirstBytes, 0);
+  for (uint32_t index = 1; is_whole && index < wire::kRingCapacity && ring_data[index] != nullptr; ++index) {
+    is_whole = map_again(file, ring_data[index], wire::kRingBytesLargest,
+                         wire::kDataOffsetBytes + index * wire::kRingBytesLargest);
+  }
   os::close_file(file);
   if (!is_whole) return false;
-  os::make_inaccessible(base + wire::kDataOffsetBytes, mapped_bytes - wire::kDataOffsetBytes);
-  system_call(SYS_madvise, reinterpret_cast<long>(base), static_cast<long>(mapped_bytes), MADV_DONTDUMP);
   recording.header = reinterpret_cast<wire::RecordingHeader*>(base);
   for (uint32_t index = 0; index < recording.header->rings_used; ++index) {
     wire::Ring& ring = recording.rings[index];
     ring.lost_events = ring.waited_ns = 0;
     ring.read_words = ring.begun_words = ring.written_words;
-    char* data = base + wire::kDataOffsetBytes + index * wire::kRingBytesLargest;
-    if (!os::make_accessible(data, wire::kRingBytesLargest) ||
-        !back_ring(reinterpret_cast<uint64_t*>(data), 0, ring.capacity_words * sizeof(uint64_t))) {
-      return false;
-    }
+    if (!back_ring(reinterpret_cast<uint64_t*>(ring_data[index]), 0, ring.capacity_words * sizeof(uint64_t))) return false;
   }
   begin(false);
   return true;
 }
 
 void forget_recording() {
-  if (base != nullptr) os::unmap(base, mapped_bytes);
+  if (base != nullptr) os::unmap(base, kFirstBytes);
   base = nullptr;
+  for (uint32_t index = 1; index < wire::kRingCapacity && ring_data[index] != nullptr; ++index) {
+    os::unmap(ring_data[index], wire::kRingBytesLargest);
+    ring_data[index] = nullptr;
+  }
   recording.header = nullptr;
   recording.rings = nullptr;
 }
@@ -189,9 +202,12 @@ uint64_t* reveal_ring(uint32_t index) {
                      wire::kPageBytes - 16)) {
     return nullptr;
   }
-  char* data = base + wire::kDataOffsetBytes + index * wire::kRingBytesLargest;
-  if (!os::make_accessible(data, wire::kRingBytesLargest)) return nullptr;
-  auto* words = reinterpret_cast<uint64_t*>(data);
+  if (ring_data[index] == nullptr) {
+    ring_data[index] = static_cast<char*>(
+        os::map_beyond(ring_data[index - 1], wire::kRingBytesLargest, wire::kRingBytesLargest));
+    if (ring_data[index] == nullptr) return nullptr;
+  }
+  auto* words = reinterpret_cast<uint64_t*>(ring_data[index]);
   return back_ring(words, 0, wire::kRingBytesFirst) ? words : nullptr;
 }
 
