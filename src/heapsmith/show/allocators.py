@@ -49,13 +49,8 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
     if missing:
         parts.append(Text("\nnot on this machine", style="italic"))
     for item in missing:
-        ways = " or ".join(
-            f"its source ({way})" if manager == "source" else f"`{way}`"
-            for manager, way in item.allocator.install
-        )
         trouble = f" ({item.problem})" if item.problem else ""
-        advice = f"get it with {ways}, or give the path of its library" if ways else item.allocator.note
-        parts.append(Text(f"  {item.allocator.name}{trouble}: {advice}"))
+        parts.append(Text(f"  {item.allocator.name}{trouble}: {item.allocator.how_to_get()}"))
     return Group(*parts)
 
 
@@ -105,7 +100,7 @@ def build_allocators_document(found: Sequence[Found]) -> list[dict[str, Any]]:
             "fields": item.allocator.fields,
             "meanings": item.allocator.meanings,
             "knobs": [_knob_document(knob, item) for knob in item.allocator.knobs],
-            "install": dict(item.allocator.install),
+            "install": {way.manager: way.command for way in item.allocator.install},
             "note": item.allocator.note or None,
         }
         for item in found
