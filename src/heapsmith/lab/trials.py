@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError, RunError
-from heapsmith.lab.endings import describe_code
+from heapsmith.run.keeper import describe_code
 from heapsmith.lab.replay.player import Replay, play, watched
 from heapsmith.peers.candidate import Candidate
 from heapsmith.run.inside import watch_inside

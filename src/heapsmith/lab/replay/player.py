@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
-from heapsmith.lab.endings import describe_code
+from heapsmith.run.keeper import describe_code
 from heapsmith.lab.replay.plan import Plan
 from heapsmith.native import library
 from heapsmith.peers import python
