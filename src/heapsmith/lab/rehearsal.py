@@ -76,11 +76,11 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
         if self.linked_with:
             name, file = self.linked_with
             lines.append(f"the program is linked with {name} ({Path(file).name}): that is its default")
-        for inner in self.embedded:
-            advice = f": {inner.advice}" if inner.advice else ""
-            lines.append(
-                f"{Path(inner.file).name} has {inner.allocator} inside, which no preload replaces{advice}"
-            )
+        for file in dict.fromkeys(inner.file for inner in self.embedded):
+            inside = [inner for inner in self.embedded if inner.file == file]
+            names = " and ".join(inner.allocator for inner in inside)
+            advice = f": {inside[0].advice}" if inside[0].advice else ""
+            lines.append(f"{Path(file).name} has {names} inside, which no preload replaces{advice}")
         if self.python is not None and self.python.free_threaded:
             lines.append(
                 "free-threaded Python keeps its objects in its own mimalloc, whatever PYTHONMALLOC says"

@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError, RunError
-from heapsmith.run.keeper import describe_code
 from heapsmith.lab.replay.player import Replay, play, watched
 from heapsmith.peers.candidate import Candidate
 from heapsmith.run.inside import watch_inside
+from heapsmith.run.keeper import describe_code
 from heapsmith.run.outside import Service, Subject, Watched, refuse_taken_port, watch
 
 PORT: Final = "{port}"

@@ -54,8 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
         """Return the environment of a program started on this candidate.
 
         Args:
-            base: The environment the program would have had. Other allocators' libraries and variables are
-            taken
+            base: The environment the program would have had. Other allocators' libraries and variables are taken
                 out of it, everything else stays.
 
         Example:
@@ -161,8 +160,7 @@ def read_candidates(texts: Iterable[str], elsewhere: Elsewhere = _NOWHERE) -> li
         elsewhere: Further heaps that may be named.
 
     Raises:
-        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it
-        does not
+        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it does not
             have or a value out of its range; the nearest names are suggested.
 
     Example:

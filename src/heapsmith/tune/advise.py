@@ -15,7 +15,7 @@ from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.objective import WORTH, Objective, compare_costs
-from heapsmith.tune.race import Race, Standing, outcomes_of
+from heapsmith.tune.race import NO_TIME, Race, Standing, outcomes_of
 
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
 _CONFIRMING_SHARE: Final = 0.3
@@ -55,8 +55,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """The answer.
 
     Args:
-        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from
-        outside
+        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from outside
             reaches the program. ``unconfirmed``: broken off before the candidate could be confirmed.
         objective: What was asked for.
         candidate: What to use; None when there is nothing to change.
@@ -75,6 +74,11 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing]
     notes: list[str]
     interrupted: bool = False
+
+    @property
+    def without_a_try(self) -> int:
+        """How many of those that wanted to start never ran, for lack of time."""
+        return sum(standing.left == NO_TIME for standing in self.standings)
 
 
 def advise(
