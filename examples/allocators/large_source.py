@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-FUNCTIONS = 120
+FUNCTIONS = 70
 
 lines = ["#include <map>", "#include <string>", "#include <vector>"]
 for number in range(FUNCTIONS):

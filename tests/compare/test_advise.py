@@ -11,6 +11,7 @@ import time
 import msgspec
 import pytest
 
+from heapsmith.lab.comparison import compute_comparison
 from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Python, Rehearsal, fit
 from heapsmith.lab.trials import Outcome, Workload
@@ -113,10 +114,24 @@ def test_a_winner_that_breaks_a_second_command_is_no_answer(tmp_path) -> None:
     assert document["verdict"] == "nothing" and document["also"][0]["results"][1]["failed"] == "exit code 1"
 
 
-def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
-    done = heapsmith("advise", "--objective", "time", "--budget", "20s", "--", "sleep", "0.15")
+def test_a_program_that_only_sleeps_has_nothing_to_gain(tmp_path) -> None:
+    page = tmp_path / "page.html"
+    words = [
+        "--objective",
+        "time",
+        "--budget",
+        "20s",
+        "-a",
+        "glibc:arena_max=1",
+        "-a",
+        "jemalloc",
+        "-o",
+        str(page),
+    ]
+    done = heapsmith("advise", *words, "--", "sleep", "0.15")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("nothing to gain: keep what you have")
+    assert "nothing to gain" in page.read_text() and "The search" in page.read_text()
 
 
 def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed(tmp_path) -> None:
@@ -313,6 +328,7 @@ def test_nothing_to_gain_is_not_said_while_settings_were_not_tried() -> None:
         evidence=None,
         also=[],
         standings=standings,
+        search=compute_comparison(Workload(command=("x",), directory="/", environment={}), [plain], []),
         notes=[],
     )
     assert sentence(advice).startswith("nothing better was found, but 1 setting(s) were not tried")

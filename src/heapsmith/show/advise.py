@@ -56,7 +56,7 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
         parts += [Padding(Text(render_lines(advice.candidate, place), style="cyan"), (0, 0, 0, 4)), Text()]
     if advice.evidence is not None:
         parts.append(_evidence_table(advice.evidence))
-        parts.append(Text(_how_sure(advice), style="dim"))
+        parts.append(Text(how_sure(advice), style="dim"))
     for other in advice.also:
         ratio = format_ratio(other.cost)
         parts.append(Text(f"also `{other.comparison.workload.words()}`: {advice.objective} cost {ratio}"))
@@ -66,7 +66,8 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
     return Group(*parts)
 
 
-def _how_sure(advice: Advice) -> str:
+def how_sure(advice: Advice) -> str:
+    """Say how the answer was confirmed; there has to be evidence."""
     assert advice.evidence is not None
     runs = min(result.runs for result in advice.evidence.comparison.results)
     ratio = format_ratio(advice.evidence.cost)

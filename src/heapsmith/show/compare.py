@@ -78,12 +78,17 @@ def render_comparison(
 
 def shown_figures(comparison: Comparison) -> list[Figure]:
     """Return the figures that this comparison has values of, in the order of columns."""
-    by_name = {figure.name: figure for figure in FIGURES}
+    known = {figure.name: figure for figure in known_figures(comparison)}
+    return [known[name] for name in _SHOWN if name in known]
+
+
+def known_figures(comparison: Comparison) -> list[Figure]:
+    """Return all figures that this comparison has values of, also those there is no room for in a terminal."""
     return [
-        by_name[name]
-        for name in _SHOWN
-        if not (comparison.workload.replay is not None and name in _NOT_OF_REPLAYS)
-        and any(_median(result, name) is not None for result in comparison.results)
+        figure
+        for figure in FIGURES
+        if not (comparison.workload.replay is not None and figure.name in _NOT_OF_REPLAYS)
+        and any(_median(result, figure.name) is not None for result in comparison.results)
     ]
 
 
