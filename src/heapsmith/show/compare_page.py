@@ -6,7 +6,7 @@ import html
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from bokeh.embed import components
 from bokeh.models import (
@@ -42,14 +42,14 @@ _RESIDENTS: Final = ("resident_bytes_peak", "resident_bytes_settled", "resident_
 _BYTES_JS: Final = """
 let size = Math.abs(tick), unit = 'B';
 for (const next of ['KiB', 'MiB', 'GiB', 'TiB']) { if (size < 1024) break; size /= 1024; unit = next; }
-const digits = size < 10 ? +size.toFixed(2) : size < 100 ? +size.toFixed(1) : Math.round(size);
+const digits = size < 10 ? +size.toFixed(3) : size < 100 ? +size.toFixed(2) : +size.toFixed(1);
 return (tick < 0 ? '-' : '') + digits + ' ' + unit;
 """
 _SECONDS_JS: Final = """
 const t = Math.abs(tick);
-return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(3) + ' s'
-  : t >= 1e-3 ? +(tick * 1e3).toPrecision(3) + ' ms'
-  : t >= 1e-6 ? +(tick * 1e6).toPrecision(3) + ' us' : +(tick * 1e9).toPrecision(3) + ' ns';
+return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(4) + ' s'
+  : t >= 1e-3 ? +(tick * 1e3).toPrecision(4) + ' ms'
+  : t >= 1e-6 ? +(tick * 1e6).toPrecision(4) + ' us' : +(tick * 1e9).toPrecision(4) + ' ns';
 """
 _STYLE: Final = """
 :root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad: #b23c00; }
@@ -283,12 +283,10 @@ def _range(low: Sequence[float], high: Sequence[float]) -> Any:
     """From the smallest to the largest value with its interval, and some room around."""
     first, last = min(low), max(high)
     room = 0.12 * ((last - first) or last or 1.0)
-    return Range1d(first - room, last + room)
+    return Range1d(start=first - room, end=last + room)
 
 
-def place_labels(
-    points: Sequence[tuple[float, ...]], labels: Sequence[str]
-) -> list[tuple[Literal[1, -1], float]]:
+def place_labels(points: Sequence[tuple[float, ...]], labels: Sequence[str]) -> list[tuple[int, float]]:
     """Find a place beside each point where its label covers no other label and no other point.
 
     Args:
@@ -304,11 +302,10 @@ def place_labels(
     """
     width, height = _LABEL_PIXELS
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    chosen: list[tuple[Literal[1, -1], float]] = []
-    sides: tuple[Literal[1, -1], ...] = (1, -1)
+    chosen: list[tuple[int, float]] = []
     # Beside a point are the lines of its intervals: above them first, below them then.
     rises = [rise for step in range(8) for rise in (3 + step * height, -3 - (step + 1) * height)]
-    places = [(side, rise) for rise in rises for side in sides]
+    places = [(side, rise) for rise in rises for side in (1, -1)]
     for (x, y), label in zip(points, labels, strict=True):
         for side, rise in places:
             edge = x + 8 * side + width * len(label) * side
