@@ -38,8 +38,8 @@ SPIKE = [
     "--metric", "Requests/sec: ([0-9.]+)",
 ]  # fmt: skip
 REDIS_LOAD = (
-    "redis-benchmark -p {port} -q -n 30000 -r 30000 -d 400 -t set,lpush && redis-cli -p {port} flushall"
-    " && redis-benchmark -p {port} -q -n 15000 -r 30000 -d 64 -t set"
+    "redis-benchmark -p {port} -q -n 20000 -r 20000 -d 400 -t set,lpush && redis-cli -p {port} flushall"
+    " && redis-benchmark -p {port} -q -n 10000 -r 20000 -d 64 -t set"
 )
 
 
@@ -61,7 +61,7 @@ def examples(folder):
     memory, time_ = ["--objective", "memory"], ["--objective", "time"]
     redis = ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no", "--dir", str(folder)]
     redis_options = [
-        "--ready", "{port}", "--load", REDIS_LOAD, "--settle", "1s", "--metric", "SET: ([0-9.]+) requests"
+        "--ready", "{port}", "--load", REDIS_LOAD, "--settle", "600ms", "--metric", "SET: ([0-9.]+) requests"
     ]  # fmt: skip
 
     def numpy_arrays(title, size, seconds, asked=1):
