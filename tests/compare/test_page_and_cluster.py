@@ -119,6 +119,15 @@ def test_a_table_too_wide_for_the_terminal_becomes_several_that_fit() -> None:
         assert figure.title.split(", ")[-1] in capture.get()
 
 
+def test_lines_to_paste_stay_whole_in_a_narrow_terminal(capsys) -> None:
+    from rich.console import Group
+
+    from heapsmith.show.terminal import Verbatim, print_text
+
+    print_text(Group("found", Verbatim("[Service]\n" + "x" * 300)))
+    assert capsys.readouterr().out.splitlines() == ["found", "[Service]", "x" * 300]
+
+
 def laboratory(workers: Workers) -> Laboratory:
     workload = Workload(command=tuple(PROGRAM), directory="/", environment=dict(os.environ))
     return Laboratory(workload, rehearse(workload), Ledger(workload), workers=workers)

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from heapsmith.lab.comparison import FIGURE, Result
 from heapsmith.show.compare import build_result_document, shown_figures
 from heapsmith.show.quantities import format_quantity, format_ratio
 from heapsmith.show.service_lines import PLACES, Place, render_lines
+from heapsmith.show.terminal import Verbatim
 from heapsmith.tune.advise import Advice, Evidence
 from heapsmith.tune.objective import describe_gain
 from heapsmith.tune.race import NO_TIME
@@ -53,7 +53,7 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
     """
     parts: list[RenderableType] = [Text(sentence(advice), style="bold"), Text()]
     if advice.candidate is not None:
-        parts += [Padding(Text(render_lines(advice.candidate, place), style="cyan"), (0, 0, 0, 4)), Text()]
+        parts += [Verbatim(render_lines(advice.candidate, place), "cyan"), Text()]
     if advice.evidence is not None:
         parts.append(_evidence_table(advice.evidence))
         parts.append(Text(how_sure(advice), style="dim"))
