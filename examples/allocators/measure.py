@@ -139,7 +139,8 @@ def change(results, figure, unit, scale=1):
     if old is None or new is None or difference is None:
         return ""
     interval = "" if difference["low"] is None else f" ({difference['low']:.2f}–{difference['high']:.2f})"
-    return f"{old / scale:.3g} → {new / scale:.3g} {unit}: {difference['ratio']:.2f}{interval}"
+    old, new = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in (old / scale, new / scale))
+    return f"{old} → {new} {unit}: {difference['ratio']:.2f}{interval}"
 
 
 def row(title, advice):
@@ -159,8 +160,8 @@ def story(title, advices):
     """Say in a sentence or three what an example showed, its repeats and the folklore among what was tried."""
     said = [advices[0]["recommendation"]]
     if len(advices) > 1:
-        answers = [answer_of(advice) for advice in advices]
-        same = "the same" if len(set(answers)) == 1 else "once each " + ", ".join(answers)
+        answers = [f"`{one['allocator']}`" if one["allocator"] else "to keep what is" for one in advices]
+        same = "the same" if len(set(answers)) == 1 else "once each " + " and ".join(answers)
         said.append(f"asked {len(advices)} times, the answer was {same}")
     search = {one["allocator"]: one["cost_ratio"] for one in advices[0]["search"]}
     known = [f"`{name}` {search[name]:.2f}" for name in FOLKLORE if search.get(name)]

@@ -230,6 +230,12 @@ def test_the_search_starts_with_what_is_made_for_the_objective() -> None:
     assert labels.index("glibc:arena_max=1") < labels.index("glibc:hugetlb=1")
 
 
+def test_where_time_is_short_a_python_programs_search_starts_with_what_reaches_its_objects() -> None:
+    pool = choose_pool(rehearsal(python=Python((3, 11, 2), False, False)), {}, "memory")
+    labels = [candidate.label for candidate in pool]
+    assert labels.index("jemalloc:dirty_decay_ms=0,python=malloc") < labels.index("glibc:arena_max=1")
+
+
 def test_neighbours_are_one_step_away_and_all_can_be_read() -> None:
     start = read_candidate("glibc:arena_max=2,trim_threshold=128KiB")
     steps = neighbours(start, rehearsal())
