@@ -108,6 +108,8 @@ def check(
         text.print_scenarios(choose_scenarios(names))
         return 0
     library = lib or built_library(layout)
+    if random < 0:
+        raise HeapsmithError(f"cannot run {random} programs", hint="for example: --random 1000")
     if names and random:
         raise HeapsmithError("check runs either named scenarios or random programs", "both were asked for")
     scenarios = [random_scenario(seed + number) for number in range(random)] or choose_scenarios(names)
