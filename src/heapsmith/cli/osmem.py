@@ -25,7 +25,8 @@ from heapsmith.units import parse_bytes
 
 osmem = App(
     name="osmem",
-    help="The teaching allocator: build it, trace it, check anybody's, see its heap, study its policies.",
+    help="The teaching allocator: build it, trace it, check anybody's, see its heap, study its policies.\n\n"
+    "Example: heapsmith osmem check",
 )
 
 LayoutOption = Annotated[Layout, Parameter(help="Header layout: v1 (24 bytes) or v2 (32 bytes).")]
