@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +252,17 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert taken.read_text() == "mine"
     assert run(capsys, "report", service, "-o", taken, "--force")[0] == 0
     assert taken.read_text() != "mine"
+
+
+def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / "x.html")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 2 and "cannot write" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_drops_and_damage_are_shown_in_every_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from heapsmith.show.recorded import render_record_summary
 from heapsmith.units import parse_bytes
 from heapsmith.wire.recording import OnFull, StackMode
 
+_SAMPLE_EVERY: Final = "512KiB"
 _STACKS: Final = {"none": StackMode.NONE, "sampled": StackMode.SAMPLED, "all": StackMode.ALL}
 
 
@@ -32,8 +33,9 @@ def record(
         ),
     ] = "none",
     sample_every: Annotated[
-        str, Parameter(help="With `--stacks sampled`: bytes between two samples, on average.")
-    ] = "512KiB",
+        str | None,
+        Parameter(help="With `--stacks sampled`: bytes between two samples, on average; 512KiB if left out."),
+    ] = None,
     on_full: Annotated[
         Literal["wait", "drop"],
         Parameter(
@@ -60,7 +62,9 @@ def record(
 
     Example: heapsmith record -o /tmp/a.heap --force -- python3 -c "print(sum(range(10**6)))"
     """
-    every_bytes = parse_bytes(sample_every)
+    if sample_every is not None and stacks != "sampled":
+        raise RunError(f"--sample-every does nothing with --stacks {stacks}", hint="add --stacks sampled")
+    every_bytes = parse_bytes(sample_every or _SAMPLE_EVERY)
     if every_bytes == 0:
         raise RunError("--sample-every 0 makes no sense", hint="for every allocation take --stacks all")
     wishes = RecordWishes(

@@ -56,7 +56,7 @@ def replay(
 ) -> int:
     """Play a recorded program's allocations over several allocators, each in a process of its own.
 
-    Example: heapsmith replay program.heap --allocator glibc --allocator jemalloc --runs 3
+    Example: heapsmith replay /tmp/a.heap --allocator glibc --allocator small --runs 3
     """
     pace = read_speed(speed)
     if runs < 1:

@@ -49,7 +49,7 @@ def report(
 
     Without --output, text, JSON and folded stacks go to standard output, the others to a file beside the trace.
 
-    Example: heapsmith report demo.heap -o demo.html
+    Example: heapsmith report /tmp/a.heap -o /tmp/a.html --force
     """
     chosen: Format = "json" if json else format or _format_of(output)
     paths = find_traces(files)

@@ -102,4 +102,6 @@ def write_output(path: Path, data: bytes) -> None:
         if part != path:
             part.replace(path)
     except OSError as error:
+        if part != path:
+            part.unlink(missing_ok=True)
         raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None
