@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heapsmith.symbols import FrameNames
+from heapsmith.symbols import FrameNames, name_frames
 from heapsmith.symbols.files import find_module_files
 from heapsmith.trace import Manifest, ModuleRecord, Symbol, Trace, TraceWriter, open_trace
 from heapsmith.trace.layout import FRAME, UNKNOWN_MODULE
+from heapsmith.trace.places import Label
 from heapsmith.trace.records import FrameSymbols
+from recorded import record
 
 SOURCE = """
 #include <cstdlib>
@@ -141,3 +143,75 @@ def test_generated_code_deleted_files_and_names_in_the_trace(tmp_path: Path) -> 
     assert texts(trace, names, 2) == ["gone.so+0x44"]
     assert texts(trace, names, 3) == ["demo::grow(int) (grow.cc:7)"]
     assert texts(trace, names, 4) == ["?"]
+
+
+def native_labels(trace: Trace, names: FrameNames) -> list[Label]:
+    frames = range(1, len(trace.frames))
+    return [label for labels in names(trace, list(frames)).values() for label in labels]
+
+
+@pytest.mark.parametrize("ending", ["return", "abort"])
+def test_a_recording_names_its_frames_where_the_program_is_not(
+    program: Path, tmp_path: Path, ending: str
+) -> None:
+    here = tmp_path / "demo"
+    if ending == "return":
+        shutil.copy(program, here)
+    else:
+        source = SOURCE.replace("return demo::outer(n) == nullptr;", "demo::outer(n); std::abort();")
+        (tmp_path / "demo.cc").write_text(source)
+        command = ["c++", "-g", "-O1", "-fno-optimize-sibling-calls", "-o", here, tmp_path / "demo.cc"]
+        subprocess.run(command, check=True)
+    trace = record(tmp_path / "x.heap", here, options=("--stacks", "all")).trace
+    here.unlink()
+    assert trace.end is not None
+    found = {(label.function, label.line) for label in native_labels(trace, FrameNames())}
+    assert ("demo::outer(int)", 6) in found
+    assert any(function.startswith("demo::inner") or function == "inner" for function, _ in found)
+
+
+def test_a_program_that_deletes_itself_is_named_all_the_same(tmp_path: Path) -> None:
+    source = SOURCE.replace(
+        "int main(int n, char**) {", "#include <unistd.h>\nint main(int n, char** v) { unlink(v[0]);"
+    )
+    (tmp_path / "demo.cc").write_text(source)
+    command = [
+        "c++",
+        "-g",
+        "-O1",
+        "-fno-optimize-sibling-calls",
+        "-o",
+        tmp_path / "demo",
+        tmp_path / "demo.cc",
+    ]
+    subprocess.run(command, check=True)
+    trace = record(tmp_path / "x.heap", tmp_path / "demo", options=("--stacks", "all")).trace
+    assert not (tmp_path / "demo").exists()
+    assert ("demo::outer(int)", 6) in {
+        (label.function, label.line) for label in native_labels(trace, FrameNames())
+    }
+
+
+def test_without_names_the_file_has_none(program: Path, tmp_path: Path) -> None:
+    done = record(tmp_path / "x.heap", program, options=("--stacks", "all", "--no-names"))
+    assert done.trace.symbols == {}
+
+
+def test_when_the_time_for_lines_is_over_functions_are_written(program: Path) -> None:
+    module = ModuleRecord(path=str(program), build_id=build_id(program))
+    frames = {n: (0, return_address(program) + (1 << 32) * (n - 1)) for n in range(1, 30_000)}
+    [named] = name_frames([module], frames, longest_s=0.0)
+    assert [symbol.function for symbol in named[0].symbols][-1] in {"demo::outer(int)", "_ZN4demo5outerEi"}
+    assert len(named) == 1
+
+
+def test_a_folder_that_is_named_tells_more_than_the_file(program: Path, tmp_path: Path) -> None:
+    trace = write_frames(
+        tmp_path / "x.heap",
+        [ModuleRecord(path="/srv/demo", build_id=build_id(program))],
+        [(1, 0, return_address(program), 0)],
+        [FrameSymbols(1, [Symbol("demo::outer(int)")])],
+    )
+    names = FrameNames()
+    assert texts(trace, names) == ["demo::outer(int) (demo)"]
+    assert len(texts(trace, FrameNames([program.parent]))) == 2
