@@ -188,15 +188,18 @@ def build_report(
         on_events=on_events,
     )
     forest = Forest()
-    processes: list[ReportedProcess] = []
-    for index, (trace, figures_of) in enumerate(zip(traces, analysed, strict=True)):
+    nodes_of: list[NDArray[np.int64]] = []
+    for trace, figures_of in zip(traces, analysed, strict=True):
         asked = [figures.places.stack for figures in figures_of if figures.places is not None]
-        stacks: list[int] = np.concatenate(asked).tolist() if asked else []
-        node_of = forest.add_trace(trace, stacks, name_frames)
+        stacks: Integers = np.concatenate(asked) if asked else np.zeros(0, np.int64)
+        nodes_of.append(forest.add_trace(trace, stacks, name_frames))
+    of_forest = _judge_forest(forest, rules)
+    processes: list[ReportedProcess] = []
+    for index, (node_of, figures_of) in enumerate(zip(nodes_of, analysed, strict=True)):
         for figures in figures_of:
             assert figures.places is not None
             node = node_of[figures.places.stack]
-            sites = _find_sites(forest, figures, node, len(processes), rules)
+            sites = _find_sites(forest, figures, node, len(processes), of_forest)
             processes.append(ReportedProcess(index, figures, node, sites))
     findings = [
         finding
@@ -240,34 +243,48 @@ def find_ending_stacks(trace: Trace, name_frames: NameFrames) -> NDArray[np.bool
     for frame, labels in names.items():
         takes_down[frame] = any(label.function.startswith(_TAKES_DOWN) for label in labels)
     own = takes_down[np.minimum(trace.stacks["frame"], len(frames))]
+    if not own.any():
+        return ending
     parents: list[int] = trace.stacks["parent"].tolist()
     for stack, (parent, is_own) in enumerate(zip(parents, own.tolist(), strict=True)):
         ending[stack] = is_own or (parent < stack and bool(ending[parent]))
     return ending
 
 
+@dataclass(frozen=True, slots=True)
+class _OfForest:
+    """Of each node: its site, and the number of the cache's name that its stack falls under."""
+
+    site: Integers
+    cache: Integers
+    names: list[str | None]
+
+
+def _judge_forest(forest: Forest, rules: CacheRules) -> _OfForest:
+    found = rules.find(forest)
+    names = [None, *dict.fromkeys(name for name in found if name is not None)]
+    number = {name: place for place, name in enumerate(names)}
+    return _OfForest(forest.sites(), np.array([number[name] for name in found], np.int64), names)
+
+
 def _find_sites(
-    forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, rules: CacheRules
+    forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, of_forest: _OfForest
 ) -> list[Site]:
     places = figures.places
     assert places is not None
-    key_of: dict[int, tuple[int, str | None]] = {}
-    numbers: dict[tuple[int, bool, str | None], int] = {}
-    sites: list[Site] = []
-    row_site: list[int] = []
-    for node, mapped in zip(nodes.tolist(), places.mapped.tolist(), strict=True):
-        known = key_of.get(node)
-        if known is None:
-            rule = rules.find(forest, node)
-            cache = rule.name if rule else rules.ignored_by(forest, node)
-            known = key_of[node] = forest.label_of[forest.site(node)], cache
-        key = known[0], mapped, known[1]
-        number = numbers.get(key)
-        if number is None:
-            number = numbers[key] = len(sites)
-            sites.append(Site(forest.labels[key[0]], mapped, node, process, cache=key[2]))
-        row_site.append(number)
-    site_of_row = np.array(row_site, np.int64)
+    labels = np.array(forest.label_of, np.int64)[of_forest.site]
+    key = (labels * len(of_forest.names) + of_forest.cache)[nodes] * 2 + places.mapped
+    keys, first, site_of_row = np.unique(key, return_index=True, return_inverse=True)
+    sites = [
+        Site(
+            forest.labels[labels[node]],
+            bool(number & 1),
+            node,
+            process,
+            cache=of_forest.names[of_forest.cache[node]],
+        )
+        for number, node in zip(keys.tolist(), nodes[first].tolist(), strict=True)
+    ]
     for name in _ADDED:
         sums: list[float] = np.bincount(site_of_row, getattr(places, name), len(sites)).tolist()
         for site, value in zip(sites, sums, strict=True):
@@ -593,7 +610,7 @@ def node_values(report: Report, process: int, measure: str, *, mapped: bool = Fa
         mapped: Of mappings, not of blocks.
 
     Returns:
-        Shape (n_nodes,); `Forest.include` adds up what is below.
+        Shape (n_nodes,), without what is below.
     """
     chosen = report.processes[process]
     rows = chosen.places.mapped == mapped
