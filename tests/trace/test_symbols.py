@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ import pytest
 from heapsmith.symbols import FrameNames, name_frames
 from heapsmith.symbols.files import find_module_files
 from heapsmith.trace import Manifest, ModuleRecord, Symbol, Trace, TraceWriter, open_trace
+from heapsmith.trace.caches import CacheRules, read_rules
 from heapsmith.trace.layout import FRAME, UNKNOWN_MODULE
 from heapsmith.trace.places import Label
 from heapsmith.trace.records import FrameSymbols
+from heapsmith.trace.report import build_report
 from recorded import record
 
 SOURCE = """
@@ -29,6 +32,25 @@ __attribute__((noinline)) void* outer(int n) {
 }
 }
 int main(int n, char**) { return demo::outer(n) == nullptr; }
+"""
+
+PLUGIN = """
+#include <cstdlib>
+extern "C" __attribute__((noinline)) void* plugin_keeps(int n) {
+  void* block = std::malloc(n);
+  return block;
+}
+"""
+HOST = """
+#include <dlfcn.h>
+#include <cstdlib>
+int main(int, char** words) {
+  void* handle = dlopen(words[1], RTLD_NOW);
+  auto keep = reinterpret_cast<void* (*)(int)>(dlsym(handle, "plugin_keeps"));
+  for (int i = 0; i < 100; i++) keep(4000);
+  dlclose(handle);
+  for (int i = 0; i < 100; i++) std::free(std::malloc(50));
+}
 """
 
 
@@ -210,3 +232,47 @@ def test_a_folder_that_is_named_tells_more_than_the_file(program: Path, tmp_path
     names = FrameNames()
     assert texts(trace, names) == ["demo::outer(int) (demo)"]
     assert len(texts(trace, FrameNames([program.parent]))) == 2
+
+
+def test_frames_of_a_library_that_was_closed_keep_their_names(tmp_path: Path) -> None:
+    (tmp_path / "plugin.cc").write_text(PLUGIN)
+    (tmp_path / "host.cc").write_text(HOST)
+    compiler = ["c++", "-g", "-O1", "-fno-builtin", "-fno-optimize-sibling-calls"]
+    plugin, host = tmp_path / "plugin.so", tmp_path / "host"
+    subprocess.run([*compiler, "-shared", "-fPIC", "-o", plugin, tmp_path / "plugin.cc"], check=True)
+    subprocess.run([*compiler, "-o", host, tmp_path / "host.cc", "-ldl"], check=True)
+    path = tmp_path / "x.heap"
+    record(path, host, plugin, options=("--stacks", "all"))
+    plugin.unlink()
+    report = build_report([open_trace(path)], FrameNames(), CacheRules(read_rules()))
+    [held] = [site for site in report.processes[0].sites if site.live_bytes_at_exit == 400_000]
+    assert (held.label.function, held.label.line) == ("plugin_keeps", 4)
+
+
+def test_spawn_fork_and_exec_are_processes_of_one_report(tmp_path: Path) -> None:
+    script = tmp_path / "many.py"
+    script.write_text(
+        "import multiprocessing, subprocess, sys\n"
+        "def spawned(): return len(bytearray(3_000_017))\n"
+        "def forked(): return len(bytearray(5_000_011))\n"
+        "if __name__ == '__main__':\n"
+        "    for way, work in (('spawn', spawned), ('fork', forked)):\n"
+        "        child = multiprocessing.get_context(way).Process(target=work)\n"
+        "        child.start(); child.join(); assert child.exitcode == 0\n"
+        "    subprocess.run([sys.executable, '-c', 'bytearray(7_000_003)'], check=True)\n"
+    )
+    path = tmp_path / "x.heap"
+    assert record(path, sys.executable, script, options=("--stacks", "all")).code == 0
+    report = build_report([open_trace(path)], FrameNames(), CacheRules(read_rules()))
+
+    def holders(least_bytes: int) -> set[tuple[str, int | None, bool]]:
+        return {
+            (site.label.function, site.label.line, process.figures.forked)
+            for process in report.processes
+            for site in process.sites
+            if least_bytes <= site.allocated_bytes < least_bytes + 1_000_000 and site.label.is_python
+        }
+
+    assert ("spawned", 2, False) in holders(3_000_017)
+    assert ("forked", 3, True) in holders(5_000_011)
+    assert ("<module>", 1, False) in holders(7_000_003)

@@ -183,9 +183,13 @@ class Forest:
 
     def path(self, node: int) -> list[Label]:
         """The labels of a node, innermost frame first."""
-        found: list[Label] = []
+        return [self.labels[number] for number in self.path_numbers(node)]
+
+    def path_numbers(self, node: int) -> list[int]:
+        """The numbers of a node's labels, innermost frame first."""
+        found: list[int] = []
         while node:
-            found.append(self.labels[self.label_of[node]])
+            found.append(self.label_of[node])
             node = self.parents[node]
         return found
 
