@@ -29,7 +29,7 @@ int main(int, char** words) {
 """
 PYTHON = """
 import sys
-blocks = [bytearray(5000) for _ in range(int(sys.argv[1]))]
+blocks = [bytearray(100_000) for _ in range(int(sys.argv[1]))]
 del blocks[: len(blocks) * 3 // 4]
 """
 
@@ -58,20 +58,6 @@ def ours(folder: Path, *command: str | Path) -> Totals:
     [[figures]] = analyse([open_trace(path)])
     return Totals(
         figures.allocations, figures.allocated_bytes, figures.live_bytes_peak, figures.live_bytes_at_end
-    )
-
-
-def ours_with_mappings(folder: Path, *command: str | Path) -> Totals:
-    """As memray counts: CPython's arenas are allocations like others."""
-    heap = ours(folder, *command)
-    [[figures]] = analyse([open_trace(folder / "ours.heap")])
-    assert figures.places is not None
-    mapped = figures.places.mapped
-    return Totals(
-        heap.allocations + figures.places.allocations[mapped].sum(),
-        heap.allocated_bytes + figures.places.allocated_bytes[mapped].sum(),
-        heap.peak_bytes + figures.mapped_bytes_at_peak,
-        heap.left_bytes + figures.mapped_bytes_at_exit,
     )
 
 
@@ -141,10 +127,11 @@ def test_of_a_program_in_c_they_are_the_programs_and_heaptracks(cpp: Path, tmp_p
 def test_of_a_program_in_python_they_are_memrays(tmp_path: Path) -> None:
     pytest.importorskip("memray", reason="memray is not installed")
     (tmp_path / "known.py").write_text(PYTHON)
-    n = 8_000
-    found = grown(ours_with_mappings, tmp_path, sys.executable, tmp_path / "known.py", blocks=n)
+    # Few objects, large contents: memray counts CPython's arenas as allocations, and how many there are varies.
+    n = 800
+    found = grown(ours, tmp_path, sys.executable, tmp_path / "known.py", blocks=n)
     theirs = grown(memrays, tmp_path, tmp_path / "known.py", blocks=n)
-    assert theirs.allocations == pytest.approx(found.allocations, abs=100)
-    assert theirs.allocated_bytes == pytest.approx(found.allocated_bytes, rel=0.01)
-    assert theirs.peak_bytes == pytest.approx(found.peak_bytes, rel=0.02)
-    assert found.allocated_bytes == pytest.approx(n * 5001, rel=0.05)
+    assert theirs.allocations == pytest.approx(found.allocations, abs=20)
+    assert theirs.allocated_bytes == pytest.approx(found.allocated_bytes, rel=0.001)
+    assert theirs.peak_bytes == pytest.approx(found.peak_bytes, rel=0.01)
+    assert found.allocated_bytes == pytest.approx(n * 100_001, rel=0.001)

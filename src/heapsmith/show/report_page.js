@@ -94,9 +94,9 @@
         kid.value += own[i]; at = kid;
       }
     }
-    zoomed = null; layout();
+    zoomed = pointed = null; layout();
   }
-  let found = null;
+  let found = null, pointed = null;
   function layout() {
     const top = zoomed || root, width = Math.max(120, $("flame").parentElement.clientWidth);
     rows = [];
@@ -149,6 +149,7 @@
         g.globalAlpha = found && !matched ? 0.35 : key >= 0 ? 0.82 + ((key * 7919) % 19) / 100 : 0.55;
         g.fillRect(x, y, Math.max(0.4, w - 0.6), ROW - 1.5);
         g.globalAlpha = 1;
+        if (node === pointed) { g.strokeStyle = ink; g.lineWidth = 2; g.strokeRect(x + 1, y + 1, Math.max(1, w - 2.6), ROW - 3.5); }
         if (w < 34) continue;
         const [name, where] = labelName(key);
         g.save(); g.beginPath(); g.rect(x, y, w - 4, ROW); g.clip();
@@ -178,7 +179,20 @@
     $("hover").textContent = node ? tell(node).replace(/\n/g, " · ") : "\u00a0"; });
   $("flame").addEventListener("mouseleave", () => showTip(""));
   $("flame").addEventListener("click", (e) => { const node = nodeAt(e); if (!node || node.key === TOO_SMALL) return; showTip(""); zoomed = node === root ? null : node; layout(); });
-  $("flame").addEventListener("keydown", (e) => { if (e.key === "Escape" || e.key === "Backspace") { zoomed = zoomed && zoomed.up !== root ? zoomed.up : null; layout(); } });
+  // Keys walk through the frames that are drawn: down to the largest callee, up, to the neighbours, Enter zooms.
+  function step(key) {
+    const from = pointed || zoomed || root, near = from.up ? from.up.sorted || [] : [];
+    const to = { ArrowDown: (from.sorted || [])[0], ArrowUp: from.up, ArrowLeft: near[near.indexOf(from) - 1], ArrowRight: near[near.indexOf(from) + 1] }[key];
+    if (!to || !rows.some((row) => row.some(([node]) => node === to))) return;
+    pointed = to; draw();
+    $("hover").textContent = tell(to).replace(/\n/g, " · ");
+  }
+  $("flame").addEventListener("keydown", (e) => {
+    if (e.key.startsWith("Arrow")) { e.preventDefault(); step(e.key); }
+    else if (e.key === "Enter" && pointed) { zoomed = pointed === root ? null : pointed; layout(); }
+    else if (e.key === "Escape" || e.key === "Backspace") { zoomed = zoomed && zoomed.up !== root ? zoomed.up : null; layout(); }
+  });
+  $("flame").addEventListener("blur", () => { pointed = null; draw(); });
   $("whole").onclick = () => { zoomed = null; layout(); };
   function search(text) { $("search").value = text; found = matcher(text.trim()); matchCache.clear(); draw(); }
   $("search").oninput = () => search($("search").value);

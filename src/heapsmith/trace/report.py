@@ -511,8 +511,9 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
         highest: Floats = accumulate(line.usable_live_bytes)
         place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(line.ends_s) - 1)
         extra = np.minimum(resident, highest[place_in_line]) - explained
-        # The first look of all may be before anything was counted; what matters is what stays.
+        # The first look of all may be before anything was counted; and at the end everybody frees without giving back.
         later = times_s > figures.start_s + 0.1 * figures.duration_s
+        later &= times_s < min(figures.exit_s, figures.end_s - 0.03 * figures.duration_s)
         if later.any():
             worst = int(np.argmax(np.where(later, extra, -np.inf)))
             least = max(_RESIDENT_BYTES, _RESIDENT_SHARE * figures.usable_live_bytes_peak)
