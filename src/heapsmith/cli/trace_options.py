@@ -69,10 +69,13 @@ class TraceOptions:
                 paths += converted
                 shown += [f"{base}.parquet"] * len(converted)
             traces = [open_trace(path) for path in paths]
-            progress.begin(max(1, sum(trace.events for trace in traces)), "reading events", _SECONDS_AN_EVENT)
+            total = max(1, sum(trace.events for trace in traces))
+            progress.begin(total, "reading events", _SECONDS_AN_EVENT)
 
             def count(events: int) -> None:
                 nonlocal done
+                if not done:  # what took its time until now were names, and compiling at the first use
+                    progress.begin(total, "reading events", _SECONDS_AN_EVENT)
                 done += events
                 progress.advance(done)
 

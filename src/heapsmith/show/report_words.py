@@ -189,7 +189,7 @@ def _leak(report: Report, finding: Finding) -> Sentence:
         rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
         advice = (
             f"{name_site(growing[0].label)} kept adding to what stays, {format_bytes(rate)} a second: "
-            "that is a leak; free what it holds, or bound it."
+            "unless the program was about to end anyway, that is a leak; free what it holds, or bound it."
         )
     elif finding.sites and f["share"] > 0.1:
         advice = f"Look at {name_site(finding.sites[0].label)} first: is it meant to stay?"
@@ -212,7 +212,7 @@ def _growth(report: Report, finding: Finding) -> Sentence:
             (_where(report, site), f"up to {format_bytes(float(site.course.max(initial=0.0)))}")
             for site in finding.sites
         ],
-        "A longer run would need more: give it a bound, or free what is done.",
+        "If a longer run would go on like this, give it a bound, or free what is done.",
     )
 
 
@@ -236,7 +236,9 @@ def _churn(report: Report, finding: Finding) -> Sentence:
             f"before their thread allocated again. {format_bytes(f['allocated_bytes'])} passed through, "
             f"{f['churn']:.3g} times the peak.",
             _places(report, finding.sites, "temporary_allocations", f["temporary_allocations"]),
-            f"Reuse a buffer in {name_site(finding.sites[0].label)}." if finding.sites else "",
+            f"Where it is hot, a buffer that is used again saves them: {name_site(finding.sites[0].label)}."
+            if finding.sites
+            else "",
         )
     return Sentence(
         "churn",

@@ -42,6 +42,7 @@ _TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_
 _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
 _STORM_SHARE: Final = 0.3
+_STORM_PLACE_SHARE: Final = 0.4
 _CHURN: Final = 20.0
 _STORM_ALLOCATIONS: Final = 10_000
 _STEPS: Final = 20
@@ -485,7 +486,9 @@ def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
     share = temporary / max(1.0, sum(site.allocations for site in own))
     churn = figures.churn or 0.0
     told = _heaviest(own, "temporary_allocations", temporary)
-    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
+    # Every program makes temporary blocks here and there; a storm has a place.
+    heaviest = told[0].temporary_allocations if told else 0.0
+    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE or heaviest < _STORM_PLACE_SHARE * temporary:
         if churn < _CHURN or figures.allocations < _STORM_ALLOCATIONS:
             return []
         share = 0.0
