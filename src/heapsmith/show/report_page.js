@@ -345,7 +345,10 @@
     $("details").hidden = !d; if (!d) return;
     $("details-of").textContent = data.processes.length > 1 ? `of ${data.names[id]}` : "";
     $("facts").innerHTML = d.facts.map(([a, b]) => `<tr><td>${escapeText(a)}</td><td>${escapeText(b)}</td></tr>`).join("");
-    bars($("classes"), ["class", "allocations", "at peak", "at the end"], d.classes.map((r) => [escapeText(r[0]), thousands(r[1]), bytes(r[2]), bytes(r[3]), r[2]]));
+    const held = new Set([...d.classes].sort((a, b) => b[2] - a[2] || b[1] - a[1]).slice(0, 24)), rest = d.classes.filter((r) => !held.has(r));
+    const classes = d.classes.filter((r) => held.has(r)), sum = (i) => rest.reduce((all, r) => all + r[i], 0);
+    if (rest.length) classes.push([`${rest.length} others`, sum(1), sum(2), sum(3)]);
+    bars($("classes"), ["class", "allocations", "at peak", "at the end"], classes.map((r) => [escapeText(r[0]), thousands(r[1]), bytes(r[2]), bytes(r[3]), r[2]]));
     bars($("sizes"), ["requested", "usable", "allocations"], d.sizes.slice(0, 24).map((r) => [bytes(r[0]), bytes(r[1]), thousands(r[2]), r[2]]));
     $("sizes-note").textContent = `the most frequent of ${thousands(d.distinct_sizes)}`;
     if (d.lifetimes.length) {
