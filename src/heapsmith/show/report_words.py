@@ -229,23 +229,17 @@ def _spike(report: Report, finding: Finding) -> Sentence:
 
 def _churn(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
-    if f["share"]:
-        return Sentence(
-            "churn",
-            f"{format_count(f['temporary_allocations'])} allocations ({100 * f['share']:.0f} %) were temporary: freed "
-            f"before their thread allocated again. {format_bytes(f['allocated_bytes'])} passed through, "
-            f"{f['churn']:.3g} times the peak.",
-            _places(report, finding.sites, "temporary_allocations", f["temporary_allocations"]),
-            f"Where it is hot, a buffer that is used again saves them: {name_site(finding.sites[0].label)}."
-            if finding.sites
-            else "",
-        )
+    advice = ""
+    if finding.sites:
+        place = name_site(finding.sites[0].label)
+        advice = f"Where it is hot, a buffer that is used again saves them: {place}."
     return Sentence(
         "churn",
-        f"{format_bytes(f['allocated_bytes'])} passed through, {f['churn']:.3g} times the peak: blocks are made and "
-        "freed over and over.",
-        _places(report, finding.sites, "allocated_bytes", f["allocated_bytes"]),
-        f"Reuse what {name_site(finding.sites[0].label)} allocates." if finding.sites else "",
+        f"{format_count(f['temporary_allocations'])} allocations ({100 * f['share']:.0f} %) were temporary: freed "
+        f"before their thread allocated again. {format_bytes(f['allocated_bytes'])} passed through, "
+        f"{f['churn']:.3g} times the peak.",
+        _places(report, finding.sites, "temporary_allocations", f["temporary_allocations"]),
+        advice,
     )
 
 

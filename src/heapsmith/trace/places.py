@@ -66,7 +66,7 @@ _RUNTIME_FILE: Final = re.compile(
 )
 _RUNTIME_FUNCTION: Final = re.compile(
     r"^(_*(libc_)?(malloc|calloc|realloc|free|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|mmap|mremap)(64)?"
-    r"|(x|xx|g_|safe_?|Perl_safesys|sqlite3(Mem)?)(m|M|c|re|Re|z)?alloc(0|_n|array)?|xstrn?dup|xmemdup"
+    r"|(x|xx|z|g_|safe_?|Perl_safesys|sqlite3(Mem)?)(m|M|c|re|Re|z)?alloc(0|_n|array|_usable)?|xstrn?dup|xmemdup"
     r"|operator new.*|_start|__libc_start_.*|start_thread|clone3?|(std|__gnu_cxx)::.*|void std::.*|_?Py[A-Z_].*"
     r"|_*PyObject_.*)$"
 )

@@ -43,7 +43,6 @@ _SPIKE_RATIO: Final = 2.0
 _SPIKE_TIME_SHARE: Final = 0.25
 _STORM_SHARE: Final = 0.3
 _STORM_PLACE_SHARE: Final = 0.4
-_CHURN: Final = 20.0
 _STORM_ALLOCATIONS: Final = 10_000
 _STEPS: Final = 20
 _GROWTH_BYTES: Final = 256 * KiB
@@ -484,19 +483,17 @@ def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
     own = [site for site in sites if site.cache is None]
     temporary = sum(site.temporary_allocations for site in own)
     share = temporary / max(1.0, sum(site.allocations for site in own))
-    churn = figures.churn or 0.0
     told = _heaviest(own, "temporary_allocations", temporary)
-    # Every program makes temporary blocks here and there; a storm has a place.
+    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
+        return []
+    # Every program makes temporary blocks here and there; a storm has a place, where places are known.
     heaviest = told[0].temporary_allocations if told else 0.0
-    if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE or heaviest < _STORM_PLACE_SHARE * temporary:
-        if churn < _CHURN or figures.allocations < _STORM_ALLOCATIONS:
-            return []
-        share = 0.0
-        told = _heaviest(own, "allocated_bytes", figures.allocated_bytes)
+    if heaviest < _STORM_PLACE_SHARE * temporary and any(site.label != NO_STACK for site in own):
+        return []
     said = {
         "temporary_allocations": temporary,
         "share": share,
-        "churn": churn,
+        "churn": figures.churn or 0.0,
         "allocated_bytes": figures.allocated_bytes,
     }
     return [Finding("churn", place, told, said)]
