@@ -40,6 +40,7 @@ MEASURES: Final = (
 _TELLING_SHARE: Final = 0.05
 _TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
+_SPIKE_BYTES: Final = 4 * MiB
 _SPIKE_TIME_SHARE: Final = 0.25
 _STORM_SHARE: Final = 0.3
 _STORM_PLACE_SHARE: Final = 0.4
@@ -456,7 +457,8 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
     before_exit = (line.ends_s <= figures.exit_s) & (line.ends_s <= figures.end_s - 0.03 * figures.duration_s)
     middle = (usual + figures.live_bytes_peak) / 2
     over = bool(before_exit.any()) and float(line.live_bytes[before_exit][-1]) < middle
-    if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
+    least = max(_SPIKE_RATIO * usual, usual + _SPIKE_BYTES)
+    if figures.live_bytes_peak < least or high > _SPIKE_TIME_SHARE or not over:
         return []
     before = line.ends_s[(line.live_bytes_highest < middle) & (line.ends_s < figures.live_bytes_peak_at_s)]
     since_s = float(before[-1]) if len(before) else figures.start_s
