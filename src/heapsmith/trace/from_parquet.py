@@ -109,28 +109,24 @@ class _Conversion:
         frames = self._read("frames").sort("frame")
         stacks = self._read("stacks").sort("file", "stack")
         stem = self._base.rpartition("/")[2]
-        facts: list[ProcessFacts] = []
+        files: list[int] = processes["file"].to_list()
+        facts = [msgspec.json.decode(text, type=ProcessFacts) for text in processes["facts"].to_list()]
         try:
-            for row in processes.iter_rows(named=True):
-                found = msgspec.json.decode(row["facts"], type=ProcessFacts)
-                if row["file"] == len(self._writers):
+            for file, found in zip(files, facts, strict=True):
+                if file == len(self._writers):
                     path = self._folder / f"{len(list(self._folder.iterdir()))}-{stem}.heap"
                     writer = TraceWriter(path, found.manifest)
                     self._writers.append(writer)
-                    self._begin(writer, frames, stacks.filter(pl.col("file") == row["file"]))
-                facts.append(found)
-                self._add_process(self._writers[row["file"]], found)
+                    self._begin(writer, frames, stacks.filter(pl.col("file") == file))
+                self._add_process(self._writers[file], found)
             self._write_events(on_events)
-            for row, found in zip(processes.iter_rows(named=True), facts, strict=True):
-                writer = self._writers[row["file"]]
-                if found.end is not None:
-                    writer.end_process(row["process"], found.end)
-            for number, writer in enumerate(self._writers):
-                of_file = [
-                    f for f, file in zip(facts, processes["file"].to_list(), strict=True) if file == number
-                ]
-                if of_file and of_file[0].complete:
-                    ended_ns = max(f.end.ended_ns if f.end else 0 for f in of_file)
+            for file, writer in enumerate(self._writers):
+                of_file = [found for of, found in zip(files, facts, strict=True) if of == file]
+                for process, found in enumerate(of_file):
+                    if found.end is not None:
+                        writer.end_process(process, found.end)
+                if of_file[0].complete:
+                    ended_ns = max(found.end.ended_ns if found.end else 0 for found in of_file)
                     writer.write_end(End(ended_ns=ended_ns, events=writer.events))
         finally:
             for writer in self._writers:

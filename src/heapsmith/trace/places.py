@@ -168,7 +168,7 @@ class Forest:
         for stack, parent, frame in zip(
             used.tolist(), parents[used].tolist(), frames[used].tolist(), strict=True
         ):
-            node = placed[parent]
+            node: int = placed[parent]
             for label in label_numbers.get(frame, unknown):
                 key = node << 32 | label
                 child = nodes.get(key)
