@@ -165,10 +165,13 @@ class Forest:
         node_of[0] = 0
         nodes, grown_parents, grown_labels = self._nodes, self.parents, self.label_of
         placed = [0] * total
-        for stack, parent, frame in zip(
-            used.tolist(), parents[used].tolist(), frames[used].tolist(), strict=True
-        ):
-            node: int = placed[parent]
+        rows: tuple[list[int], list[int], list[int]] = (
+            used.tolist(),
+            parents[used].tolist(),
+            frames[used].tolist(),
+        )
+        for stack, parent, frame in zip(*rows, strict=True):
+            node = placed[parent]
             for label in label_numbers.get(frame, unknown):
                 key = node << 32 | label
                 child = nodes.get(key)
