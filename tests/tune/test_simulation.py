@@ -155,7 +155,7 @@ def test_without_a_compiler_presets_and_knobs_are_tuned_all_the_same(
     assert main(["tune", str(trace_path), "-o", str(spec), "--budget", "10s", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "heapsmith.tune/1"
-    assert document["verdict"] in {"tailored", "allocator", "nothing"}
+    assert document["verdict"] in {"preset", "allocator", "nothing"}
     assert any("no C++ compiler" in note for note in document["notes"])
     assert len(document["search"]) > 5
     assert spec.read_text().startswith("# Designed by")

@@ -269,9 +269,12 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> It
         | PurgeAfter(delay_ms=20, keep_bytes=MiB, keep_share=8),
         "free pages are kept for 1 s, as many as are live": OsPages()
         | PurgeAfter(delay_ms=1000, keep_bytes=4 * MiB, keep_share=1),
-        "huge pages, free ones kept for 1 s": OsPages()
-        | HugePages(after_bytes=4 * MiB)
+        "huge pages from the first on, free ones kept for 1 s": OsPages()
+        | HugePages(after_bytes=0)
         | PurgeAfter(delay_ms=1000, keep_bytes=8 * MiB, keep_share=1),
+        "huge pages from the first on, free ones kept for 100 ms": OsPages()
+        | HugePages(after_bytes=0)
+        | PurgeAfter(delay_ms=100, keep_bytes=2 * MiB, keep_share=16),
     }
     ordered = list(pipes.items())
     if objective != "memory":

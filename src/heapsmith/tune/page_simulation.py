@@ -14,7 +14,8 @@ import numpy as np
 from heapsmith.tune.geometry import constants
 
 _OPTIONS: Final[dict[str, Any]] = {"cache": True, "_nrt": False}
-compiled: Any = numba.njit(**_OPTIONS)
+walking: Any = numba.njit(**_OPTIONS)
+compiled: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
 """Compiled without reference counts: these functions make no arrays, and counting would cost more than their work."""
 
 PAGE_BYTES: Final = 4096
@@ -64,7 +65,7 @@ def make_pages(page_count: int) -> Pages:
     now[FIRST_SEGMENT] = constants().first_segment_bytes // PAGE_BYTES
     now[HUGE_AFTER] = NEVER
     now[LARGEST_SEGMENT] = constants().largest_segment_bytes // PAGE_BYTES
-    runs = np.zeros((page_count + 2, 10), np.int32)
+    runs = np.zeros((page_count + 2, 10), np.int64)
     runs[:, FIRST : NEWER + 1] = NOBODY
     return Pages(runs, now)
 
