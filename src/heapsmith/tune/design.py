@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -152,6 +153,7 @@ class Drawing:
             ]
             spec = self._choose_spans(spec, choices)
             spec = self._choose_cache(spec, choices)
+            spec = self._choose_purging(spec, choices)
             designs.append(Design(spec, tuple(choices), self._simulated))
         designs.sort(key=lambda design: self.cost(design.spec))
         return designs or [Design(base, (start,), self._simulated)]
@@ -192,11 +194,8 @@ class Drawing:
             sizes = spec.sizes
             assert isinstance(sizes, Explicit)
             span_pages = [of_class(size) if size <= SMALL_BYTES else 0 for size in sizes.class_bytes_list]
-            candidate = HeapSpec(
-                name=spec.name,
-                sizes=Explicit(sizes.class_bytes_list, tuple(span_pages)),
-                pages=spec.pages,
-                cache=spec.cache,
+            candidate = msgspec.structs.replace(
+                spec, sizes=Explicit(sizes.class_bytes_list, tuple(span_pages))
             )
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
@@ -230,7 +229,7 @@ class Drawing:
         for words, cache in self._caches(spec):
             if self._enough():
                 break
-            candidate = HeapSpec(name=spec.name, sizes=spec.sizes, pages=spec.pages, cache=cache)
+            candidate = msgspec.structs.replace(spec, cache=cache)
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
                 best, best_cost, best_words = candidate, cost, words
@@ -250,6 +249,23 @@ class Drawing:
         for limit in (64 * KiB, 2 * MiB):
             cache = BoundedCache(limit_bytes=limit, magazine_bytes=4 * KiB if limit < MiB else 16 * KiB)
             yield f"thread caches of {format_bytes(limit)} at most", cache
+
+    def _choose_purging(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
+        """Choose when free pages go back; what huge pages are worth only replays can tell."""
+        if self._objective == "time":
+            return spec
+        best, best_cost, best_words = spec, self.cost(spec), "free pages go back as at the start"
+        for threshold in (256 * KiB, MiB, 4 * MiB):
+            if self._enough():
+                break
+            pages = OsPages() | PurgeAtOnce(threshold_bytes=threshold)
+            candidate = msgspec.structs.replace(spec, pages=pages)
+            cost = self.cost(candidate)
+            if cost < best_cost * 0.998:
+                best, best_cost = candidate, cost
+                best_words = f"free pages beyond {format_bytes(threshold)} go back at once"
+        choices.append(self._chosen(best_words, "the best of those simulated", best))
+        return best
 
 
 def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> Iterator[tuple[str, HeapSpec]]:
@@ -281,10 +297,7 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> It
         ordered.reverse()
     for words, pipe in ordered:
         if pipe != spec.pages:
-            yield (
-                words,
-                HeapSpec(name=spec.name, sizes=spec.sizes, cache=spec.cache, remote=spec.remote, pages=pipe),
-            )
+            yield words, msgspec.structs.replace(spec, pages=pipe)
 
 
 def _with_large(classes: Sequence[int], span_pages: Sequence[int]) -> Explicit:

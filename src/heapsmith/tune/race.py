@@ -77,7 +77,7 @@ class Race:
         *,
         weights: Sequence[float] = (),
     ) -> None:
-        self._laboratories = [laboratory] if isinstance(laboratory, Laboratory) else list(laboratory)
+        self._laboratories = list(laboratory) if isinstance(laboratory, Sequence) else [laboratory]
         self._weights = list(weights) or [1.0] * len(self._laboratories)
         self._baseline = pool[0]
         self._objective: Objective = objective
@@ -213,7 +213,7 @@ class Race:
 
     def _ratios(self) -> dict[str, list[float]]:
         """For each candidate the rounds that it finished on every workload."""
-        logs: dict[str, dict[tuple[int, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+        logs: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         total = sum(self._weights)
         for laboratory, weight in zip(self._laboratories, self._weights, strict=True):
             of_round: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
@@ -221,11 +221,11 @@ class Race:
                 cost = None if outcome.failed else compute_cost(outcome, laboratory.workload, self._objective)
                 if outcome.phase == PHASE and cost is not None:
                     of_round[outcome.round, outcome.worker][outcome.candidate] = cost
-            for place, costs in of_round.items():
+            for (number, _), costs in of_round.items():
                 base = costs.get(self._baseline.label)
                 if base:
                     for label, cost in costs.items():
-                        logs[label][place].append(weight / total * math.log(cost / base))
+                        logs[label][number].append(weight / total * math.log(cost / base))
         ratios: dict[str, list[float]] = defaultdict(list)
         for label, rounds in logs.items():
             whole = [found for found in rounds.values() if len(found) == len(self._laboratories)]

@@ -31,7 +31,7 @@ from heapsmith.lab.subjects import Subject
 from heapsmith.lab.trials import Outcome
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.spec import HeapSpec, load_spec, presets
-from heapsmith.trace import Operation, OperationFlag, Trace, open_trace
+from heapsmith.trace import OperationFlag, Trace, open_trace
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.design import Choice, Design, Drawing, vary_pages
 from heapsmith.tune.heaps import candidate_of
@@ -182,9 +182,6 @@ class Tailor:
         answer = Tailored("nothing", self._objective, "nothing was measured yet", HeapSpec(name="tailored"))
         answer.notes = self._notes
         try:
-            self._say("compiling the simulator (at its first use here)")
-            warm_up()
-            self._began = time.monotonic()
             self._make(answer)
         except KeyboardInterrupt:
             answer.interrupted = True
@@ -199,28 +196,33 @@ class Tailor:
 
     def _make(self, answer: Tailored) -> None:
         designed_on, held_out, perturbed = self._split(answer)
-        with_objects = self._wants_objects(designed_on[0])
-        self._say("reading the recordings")
-        lives = [read_life(trace, python_objects=with_objects) for trace in designed_on]
-        answer.life = max(lives, key=len)
-        for note in answer.life.notes:
-            self._note(note)
-        if len(answer.life) < FEWEST_EVENTS:
-            self._note(
-                f"the recording has {len(answer.life):,} calls, too few to tell how a heap ages: record"
-                f" {FEWEST_EVENTS / max(1, len(answer.life)):.0f} times as much"
-            )
-        designs = self._draw(lives, answer)
+        self._tell_of_python(designed_on[0])
         with contextlib.ExitStack() as stack:
             self._say("rehearsing the replays")
             stages = [stack.enter_context(set_stage(trace, timeout_s=600)) for trace in designed_on]
             for note in dict.fromkeys(note for stage in stages for note in stage.notes()):
                 self._note(note)
+            self._say("compiling the simulator (at its first use here)")
+            before_s = self._gone_s()
+            warm_up()
+            self._began += self._gone_s() - before_s
+            designs = self._draw(self._read(designed_on, answer), answer)
             ours = self._forge(designs, max(stage.plan.live_bytes_peak for stage in stages))
             self._race(stages, ours, answer)
             proof = stack.enter_context(set_stage(held_out, perturbed_share=perturbed, timeout_s=600))
             self._verify(proof, answer)
         answer.verdict, answer.reason = decide(answer)
+
+    def _read(self, traces: Sequence[Trace], answer: Tailored) -> list[Life]:
+        self._say("reading the recordings")
+        lives = [read_life(trace) for trace in traces]
+        answer.life = max(lives, key=len)
+        if len(answer.life) < FEWEST_EVENTS:
+            self._note(
+                f"the recording has {len(answer.life):,} calls, too few to tell how a heap ages: record"
+                f" {math.ceil(FEWEST_EVENTS / max(1, len(answer.life)))} times as much"
+            )
+        return lives
 
     def _note(self, note: str) -> None:
         if note not in self._notes:
@@ -238,13 +240,12 @@ class Tailor:
         )
         return self._traces, self._traces[0], _PERTURBED
 
-    def _wants_objects(self, trace: Trace) -> bool:
-        """Say what malloc does not see of a Python program, and whether the recording has it all the same."""
+    def _tell_of_python(self, trace: Trace) -> None:
+        """Note what malloc does not see of a Python program."""
         process = choose_process(trace)
-        mapped = pythons = calls = 0
+        pythons = calls = 0
         for batch in trace.batches(process.index):
             pythons += int((batch.operation & OperationFlag.PYTHON > 0).sum())
-            mapped += int((batch.operation == Operation.MAP).sum())
             calls += len(batch)
         is_python = "python" in process.start.name or any(
             "python" in word for word in process.start.command[:1]
@@ -259,7 +260,6 @@ class Tailor:
                 f"{pythons / max(1, calls):.0%} of the events are CPython's own objects, which reach malloc only with"
                 " PYTHONMALLOC=malloc: the heap is designed for a program started without it"
             )
-        return False
 
     def _draw(self, lives: Sequence[Life], answer: Tailored) -> list[Design]:
         end = _SHARE_OF_DRAWING * self._budget_s
