@@ -1,9 +1,10 @@
 """Records, tunes, verifies and compares the cases of docs/tuning.md, and writes their figures into it.
 
-Usage: python examples/tuned/measure.py [sqlite] [service] [redis] [words] [--budget 3m] [--no-page]
+Usage: python examples/tuned/measure.py [sqlite] [service] [redis] [words] [--budget 2m] [--no-page]
 
 Each case is recorded twice, with different inputs: a heap is designed for the first recording and judged by the second,
-and by fresh runs of the program. All four take about 16 minutes on 2 quiet cores.
+and by fresh runs of the program. With the budget of 2 minutes each, all four take about a quarter of an hour on 2 quiet
+cores; a busy machine takes longer, for verification does with no fewer than 5 runs of each candidate.
 """
 
 from __future__ import annotations
@@ -148,7 +149,20 @@ def render_case(case: Case, found: dict[str, Any]) -> str:
             ]
             out = f" (out: {result['failed']})" if result["failed"] else ""
             lines.append(f"| {result['allocator']}{out} | {result['runs']} | " + " | ".join(cells) + " |")
+        if trial["tailored"] is not None:
+            ratios = ", ".join(
+                f"{words} {_ratio(trial[name])}"
+                for words, name in (("time", "time_ratio"), ("resident bytes", "resident_ratio"))
+            )
+            lines += ["", f"{trial['tailored']} against {trial['rival']}: {ratios}."]
         lines.append("")
+    if found["choices"]:
+        lines += [
+            "Its design, choice by choice, with the resident bytes (peak, average) that the simulator predicts:",
+            "",
+            *(f"- {choice['what']}{_predicted(choice)}: {choice['why']}" for choice in found["choices"]),
+            "",
+        ]
     validation = found["validation"]
     if validation is not None:
         lines += [
@@ -158,6 +172,15 @@ def render_case(case: Case, found: dict[str, Any]) -> str:
         ]
     lines.append(f"Reproduce: `python examples/tuned/measure.py {case.name}`")
     return "\n".join(lines)
+
+
+def _ratio(difference: dict[str, Any]) -> str:
+    return "unknown" if difference["ratio"] is None else f"{difference['ratio']:.2f}"
+
+
+def _predicted(choice: dict[str, Any]) -> str:
+    peak, mean = choice["resident_bytes_peak"], choice["resident_bytes_mean"]
+    return "" if peak is None else f" [{format_bytes(peak)}, {format_bytes(mean)}]"
 
 
 def write_page(sections: dict[str, str]) -> None:
@@ -173,7 +196,7 @@ def write_page(sections: dict[str, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--budget", default="3m")
+    parser.add_argument("--budget", default="2m")
     parser.add_argument("--no-page", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="heapsmith-tuned-") as name:

@@ -27,6 +27,7 @@ _EXACT: Final = 64
 _BUFFER_PAGES: Final = 64
 _SPARSE_PAGES: Final = 128
 _HUGE_PAGES: Final = 512
+_SMALL_UNTIL_PAGES: Final = 1024
 
 # Places in `Pages.now`.
 MAPPED, LIVE, DIRTY_PAGES, PEAK, RESIDENT, RESIDENT_PEAK = 0, 1, 2, 3, 4, 5
@@ -294,7 +295,7 @@ def _hold_peak(p: Pages, pages: int) -> None:
     resident = p.now[LIVE] + p.now[DIRTY_PAGES]
     if resident <= p.now[PEAK]:
         return
-    slack = max(256, p.now[LIVE] // 8)
+    slack = max(256, p.now[LIVE] // 4)
     if p.now[DIRTY_PAGES] > slack and not keeps_for_ever:
         _purge(p, min(pages, p.now[DIRTY_PAGES] - slack))
     p.now[PEAK] = max(p.now[PEAK], p.now[LIVE] + p.now[DIRTY_PAGES])
@@ -334,7 +335,9 @@ def settle(p: Pages) -> None:
 
 @compiled
 def _map_segment(p: Pages, pages: int, for_blocks: bool) -> int:
-    segment = max(p.now[FIRST_SEGMENT], (p.now[MAPPED] // 8) // 512 * 512)
+    is_small = p.now[MAPPED] < min(_SMALL_UNTIL_PAGES, p.now[HUGE_AFTER])
+    least = p.now[FIRST_SEGMENT] if is_small else _HUGE_PAGES
+    segment = max(least, p.now[MAPPED] // 8 // _HUGE_PAGES * _HUGE_PAGES)
     segment = max(pages, min(segment, p.now[LARGEST_SEGMENT]))
     huge = for_blocks and p.now[MAPPED] >= p.now[HUGE_AFTER] and segment >= _HUGE_PAGES
     if huge:
