@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,16 @@ class Case:
     recorded: list[list[str]]
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    has: str = "glibc"
+    """What its malloc is today."""
     options: list[str] = field(default_factory=list)
+
+
+def _is_linked_with(program: str, library: str) -> bool:
+    found = shutil.which(program)
+    return (
+        found is not None and library in subprocess.run(["ldd", found], capture_output=True, text=True).stdout
+    )
 
 
 def make_cases(folder: Path) -> list[Case]:
@@ -64,6 +74,7 @@ def make_cases(folder: Path) -> list[Case]:
             "redis", "the counter-example: sizes are spread, and what it has is hard to beat", "memory",
             [[str(HERE / "redis.sh"), "100000"], [str(HERE / "redis.sh"), "60000"]],
             ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no", "--loglevel", "warning"],
+            has="jemalloc" if _is_linked_with("redis-server", "libjemalloc") else "glibc",
             options=[
                 "--ready", "{port}", "--settle", "1s",
                 "--load", "redis-benchmark -p {port} -q -n 100000 -r 100000 -d 100 -P 16 -t set,lpush,hset,zadd",
@@ -114,7 +125,7 @@ def measure(case: Case, folder: Path, budget: str) -> dict[str, Any]:
     if done.returncode != 0:
         sys.exit(f"{case.name}: tune ended with {done.returncode}")
     checked = run_heapsmith(
-        ["replay", traces[0], "-a", "glibc", "--runs", "1", "--validate", "--json"], case.environment,
+        ["replay", traces[0], "-a", case.has, "--runs", "1", "--validate", "--json"], case.environment,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)

@@ -14,8 +14,9 @@ import numpy as np
 from heapsmith.tune.geometry import constants
 
 _OPTIONS: Final[dict[str, Any]] = {"cache": True, "_nrt": False}
+_INNER: Final[dict[str, Any]] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 walking: Any = numba.njit(**_OPTIONS)
-compiled: Any = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+compiled: Any = numba.njit(**_INNER)
 """Compiled without reference counts: these functions make no arrays, and counting would cost more than their work."""
 
 PAGE_BYTES: Final = 4096

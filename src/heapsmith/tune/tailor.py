@@ -26,6 +26,7 @@ from heapsmith.lab.comparison import Comparison, Result, compute_comparison, str
 from heapsmith.lab.executors import HERE, Workers
 from heapsmith.lab.replay.plan import choose_process
 from heapsmith.lab.replay.stage import Stage, set_stage
+from heapsmith.lab.replay.validation import has_sizes_of_glibc
 from heapsmith.lab.statistics import Difference, compute_difference
 from heapsmith.lab.subjects import Subject
 from heapsmith.lab.trials import Outcome
@@ -197,9 +198,29 @@ class Tailor:
     def _make(self, answer: Tailored) -> None:
         designed_on, held_out, perturbed = self._split(answer)
         self._tell_of_python(designed_on[0])
+        if self._real is not None:
+            for note in self._real.rehearsal.notes():
+                self._note(note)
+        elif not has_sizes_of_glibc(designed_on[0], choose_process(designed_on[0]).index):
+            self._note(
+                "the program was recorded on another allocator than glibc's: `system` is glibc's malloc in the replays all"
+                " the same; give the command after -- to have it compared with what it has"
+            )
         with contextlib.ExitStack() as stack:
             self._say("rehearsing the replays")
-            stages = [stack.enter_context(set_stage(trace, timeout_s=600)) for trace in designed_on]
+            linked = None if self._real is None else self._real.rehearsal.linked_with
+
+            def stage(trace: Trace, perturbed_share: float = 0.0) -> Stage:
+                # What the program has today is the baseline of its replays, too.
+                made = set_stage(
+                    trace,
+                    perturbed_share=perturbed_share,
+                    linked_with=None if linked is None else linked[1],
+                    timeout_s=600,
+                )
+                return stack.enter_context(made)
+
+            stages = [stage(trace) for trace in designed_on]
             for note in dict.fromkeys(note for stage in stages for note in stage.notes()):
                 self._note(note)
             self._say("compiling the simulator (at its first use here)")
@@ -209,8 +230,7 @@ class Tailor:
             designs = self._draw(self._read(designed_on, answer), answer)
             ours = self._forge(designs, max(stage.plan.live_bytes_peak for stage in stages))
             self._race(stages, ours, answer)
-            proof = stack.enter_context(set_stage(held_out, perturbed_share=perturbed, timeout_s=600))
-            self._verify(proof, answer)
+            self._verify(stage(held_out, perturbed), answer)
         answer.verdict, answer.reason = decide(answer)
 
     def _read(self, traces: Sequence[Trace], answer: Tailored) -> list[Life]:
