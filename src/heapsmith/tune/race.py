@@ -26,6 +26,9 @@ from heapsmith.tune.objective import Objective, compute_cost
 from heapsmith.units import format_seconds
 
 PHASE: Final = "search"
+NO_TIME: Final = "no time for it"
+_FIRST_ROUND_SHARE: Final = 0.5
+"""Of the time for the search, what its first round may take."""
 _BEHIND: Final = (1.5, 1.3, 1.2, 1.15, 1.10)
 """By how much one may be behind the leader after 1, 2, ... rounds and still stay."""
 _FIELD: Final = (64, 24, 8, 6, 4)
@@ -113,10 +116,10 @@ class Race:
             pass
 
     def _fit_into_time(self) -> None:
-        """Let no more start than a first round may take, half of the time there is."""
+        """Let no more start than a first round has time for."""
         each = sum(laboratory.rehearsal.duration_s for laboratory in self._laboratories)
         left = self._deadline - time.monotonic()
-        seats = int(0.5 * left / each) - 1 if each > 0 else len(self._in_race)
+        seats = int(_FIRST_ROUND_SHARE * left / each) - 1 if each > 0 else len(self._in_race)
         if seats < 1:
             raise HeapsmithError(
                 "the budget is too small",
@@ -124,7 +127,7 @@ class Race:
                 f"give --budget {round(each * 60)}s or more, or a shorter command",
             )
         for label in self._in_race[seats:]:
-            self._left[label] = "no time for it"
+            self._left[label] = NO_TIME
         self._in_race = self._in_race[:seats]
 
     def _round(self) -> bool:
@@ -163,7 +166,9 @@ class Race:
             bar = _BEHIND[min(standing.rounds, len(_BEHIND)) - 1]
             behind = (standing.ratio or 1.0) / best
             if behind > bar and not (behind <= STAYS_IN_NOISE and _overlap(ratios[label], ratios[order[0]])):
-                self._leave(label, f"behind by more than {bar - 1:.0%} after {standing.rounds} round(s)")
+                self._leave(
+                    label, f"behind by more than {100 * (bar - 1):.0f} % after {standing.rounds} round(s)"
+                )
         seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
         left = [label for label in order if label in self._in_race]
         # The simplest of those that noise does not tell from the leader may be the answer: it keeps its seat.
