@@ -128,7 +128,8 @@ def _arena_bytes(
 def has_sizes_of_glibc(trace: Trace, process: int) -> bool:
     """Tell by the usable sizes of small blocks whether a program ran on glibc's malloc; True where there are none."""
     for batch in trace.batches(process):
-        usable = batch.usable_bytes[(batch.usable_bytes > 0) & (batch.usable_bytes < 64 * KiB)]
+        of_malloc = batch.operation < Operation.MAP
+        usable = batch.usable_bytes[of_malloc & (batch.usable_bytes > 0) & (batch.usable_bytes < 64 * KiB)]
         if len(usable):
             # Some blocks come out of other allocators even so (the loader's, before malloc is there).
             return float((usable % 16 == 8).mean()) > 0.5
