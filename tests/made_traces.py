@@ -28,6 +28,7 @@ def write_trace(
     times_ns: list[int] | None = None,
     manifest: Manifest | None = None,
     batch: int = 1000,
+    program: str = "made-up",
 ) -> Path:
     """Write events as a trace of one process; its main thread is 0."""
     manifest = manifest or Manifest(command=["made-up"], started_unix_ns=0, heapsmith="0", tick_ns=1)
@@ -35,7 +36,7 @@ def write_trace(
     rows = np.array(events, np.int64).reshape(-1, 5)
     with TraceWriter(path, manifest) as writer:
         process = writer.add_process(
-            ProcessStart(pid=100, ppid=1, name="made-up", command=["made-up"], started_ns=0)
+            ProcessStart(pid=100, ppid=1, name=program, command=[program], started_ns=0)
         )
         writer.write_threads(
             process,

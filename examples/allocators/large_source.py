@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-FUNCTIONS = 120
+FUNCTIONS = 50
 
 lines = ["#include <map>", "#include <string>", "#include <vector>"]
 for number in range(FUNCTIONS):

@@ -1,6 +1,6 @@
 """The work of the example web service: reports that are cached while there is work, sessions that stay.
 
-A spike fills the cache; half a second of quiet empties it again. What stays resident then is the allocator's
+A spike fills the cache; a moment of quiet empties it again. What stays resident then is the allocator's
 doing: each request left one small, long-lived session behind, scattered over the pages of the spike.
 """
 
@@ -9,7 +9,7 @@ import random
 import threading
 import time
 
-QUIET_SECONDS = 0.5
+QUIET_SECONDS = 0.4
 
 
 class Reports:

@@ -33,5 +33,5 @@ for client in clients:
 for client in clients:
     client.join()
 print(f"Requests/sec: {CLIENTS * REQUESTS_EACH / (time.perf_counter() - began):.1f}")
-time.sleep(0.8)
+time.sleep(0.6)
 ask(port, range(10), pause_s=0.01)

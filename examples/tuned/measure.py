@@ -1,9 +1,10 @@
 """Records, tunes, verifies and compares the cases of docs/tuning.md, and writes their figures into it.
 
-Usage: python examples/tuned/measure.py [sqlite] [service] [redis] [words] [--budget 3m] [--no-page]
+Usage: python examples/tuned/measure.py [sqlite] [service] [redis] [words] [--budget 2m] [--no-page]
 
 Each case is recorded twice, with different inputs: a heap is designed for the first recording and judged by the second,
-and by fresh runs of the program. All four take about 16 minutes on 2 quiet cores.
+and by fresh runs of the program. With the budget of 2 minutes each, all four take about a quarter of an hour on 2 quiet
+cores; a busy machine takes longer, for verification does with no fewer than 5 runs of each candidate.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,16 @@ class Case:
     recorded: list[list[str]]
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    has: str = "glibc"
+    """What its malloc is today."""
     options: list[str] = field(default_factory=list)
+
+
+def _is_linked_with(program: str, library: str) -> bool:
+    found = shutil.which(program)
+    return (
+        found is not None and library in subprocess.run(["ldd", found], capture_output=True, text=True).stdout
+    )
 
 
 def make_cases(folder: Path) -> list[Case]:
@@ -63,6 +74,7 @@ def make_cases(folder: Path) -> list[Case]:
             "redis", "the counter-example: sizes are spread, and what it has is hard to beat", "memory",
             [[str(HERE / "redis.sh"), "100000"], [str(HERE / "redis.sh"), "60000"]],
             ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no", "--loglevel", "warning"],
+            has="jemalloc" if _is_linked_with("redis-server", "libjemalloc") else "glibc",
             options=[
                 "--ready", "{port}", "--settle", "1s",
                 "--load", "redis-benchmark -p {port} -q -n 100000 -r 100000 -d 100 -P 16 -t set,lpush,hset,zadd",
@@ -113,7 +125,7 @@ def measure(case: Case, folder: Path, budget: str) -> dict[str, Any]:
     if done.returncode != 0:
         sys.exit(f"{case.name}: tune ended with {done.returncode}")
     checked = run_heapsmith(
-        ["replay", traces[0], "-a", "glibc", "--runs", "1", "--validate", "--json"], case.environment,
+        ["replay", traces[0], "-a", case.has, "--runs", "1", "--validate", "--json"], case.environment,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout)
@@ -148,7 +160,20 @@ def render_case(case: Case, found: dict[str, Any]) -> str:
             ]
             out = f" (out: {result['failed']})" if result["failed"] else ""
             lines.append(f"| {result['allocator']}{out} | {result['runs']} | " + " | ".join(cells) + " |")
+        if trial["tailored"] is not None:
+            ratios = ", ".join(
+                f"{words} {_ratio(trial[name])}"
+                for words, name in (("time", "time_ratio"), ("resident bytes", "resident_ratio"))
+            )
+            lines += ["", f"{trial['tailored']} against {trial['rival']}: {ratios}."]
         lines.append("")
+    if found["choices"]:
+        lines += [
+            "Its design, choice by choice, with the resident bytes (peak, average) that the simulator predicts:",
+            "",
+            *(f"- {choice['what']}{_predicted(choice)}: {choice['why']}" for choice in found["choices"]),
+            "",
+        ]
     validation = found["validation"]
     if validation is not None:
         lines += [
@@ -158,6 +183,15 @@ def render_case(case: Case, found: dict[str, Any]) -> str:
         ]
     lines.append(f"Reproduce: `python examples/tuned/measure.py {case.name}`")
     return "\n".join(lines)
+
+
+def _ratio(difference: dict[str, Any]) -> str:
+    return "unknown" if difference["ratio"] is None else f"{difference['ratio']:.2f}"
+
+
+def _predicted(choice: dict[str, Any]) -> str:
+    peak, mean = choice["resident_bytes_peak"], choice["resident_bytes_mean"]
+    return "" if peak is None else f" [{format_bytes(peak)}, {format_bytes(mean)}]"
 
 
 def write_page(sections: dict[str, str]) -> None:
@@ -173,7 +207,7 @@ def write_page(sections: dict[str, str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--budget", default="3m")
+    parser.add_argument("--budget", default="2m")
     parser.add_argument("--no-page", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="heapsmith-tuned-") as name:

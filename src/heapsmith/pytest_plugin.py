@@ -88,7 +88,7 @@ def _read_bound(item: pytest.Item, marker: pytest.Mark, name: str) -> int | None
     try:
         return value if isinstance(value, int) else parse_bytes(str(value))
     except HeapsmithError as error:
-        raise pytest.UsageError(f"{item.nodeid}: heap({name}={value!r}): {error}") from None
+        pytest.fail(f"{item.nodeid}: heap({name}={value!r}): {error}", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -98,7 +98,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if marker is None and not item.config.getoption("--heap"):
         return (yield)
     if marker is not None and (marker.args or set(marker.kwargs) - {"limit", "leaks"}):
-        raise pytest.UsageError(f'{item.nodeid}: write heap(limit="50MiB", leaks="1MiB")')
+        pytest.fail(f'{item.nodeid}: write heap(limit="50MiB", leaks="1MiB")', pytrace=False)
     limit = None if marker is None else _read_bound(item, marker, "limit")
     leaks = None if marker is None else _read_bound(item, marker, "leaks")
     if not _is_watched():

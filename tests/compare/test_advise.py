@@ -11,15 +11,19 @@ import time
 import msgspec
 import pytest
 
+from heapsmith.lab.comparison import compute_comparison
+from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Python, Rehearsal, fit
 from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers import reach
 from heapsmith.peers.candidate import read_candidate, read_candidates
 from heapsmith.run.outside import Watched
+from heapsmith.show.advise import sentence
 from heapsmith.show.service_lines import PLACES, render_lines
+from heapsmith.tune.advise import Advice
 from heapsmith.tune.candidates import choose_pool, neighbours, simplicity
 from heapsmith.tune.objective import compute_cost
-from heapsmith.tune.race import PHASE, Race
+from heapsmith.tune.race import NO_TIME, PHASE, Race, Standing
 
 TEMPORARIES = """
 import ctypes
@@ -110,10 +114,24 @@ def test_a_winner_that_breaks_a_second_command_is_no_answer(tmp_path) -> None:
     assert document["verdict"] == "nothing" and document["also"][0]["results"][1]["failed"] == "exit code 1"
 
 
-def test_a_program_that_only_sleeps_has_nothing_to_gain() -> None:
-    done = heapsmith("advise", "--objective", "time", "--budget", "20s", "--", "sleep", "0.15")
+def test_a_program_that_only_sleeps_has_nothing_to_gain(tmp_path) -> None:
+    page = tmp_path / "page.html"
+    words = [
+        "--objective",
+        "time",
+        "--budget",
+        "20s",
+        "-a",
+        "glibc:arena_max=1",
+        "-a",
+        "jemalloc",
+        "-o",
+        str(page),
+    ]
+    done = heapsmith("advise", *words, "--", "sleep", "0.15")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("nothing to gain: keep what you have")
+    assert "nothing to gain" in page.read_text() and "The search" in page.read_text()
 
 
 def test_ctrl_c_gives_the_best_so_far_and_says_that_it_is_not_confirmed(tmp_path) -> None:
@@ -172,6 +190,24 @@ def test_allocators_inside_libraries_are_found_by_what_they_leave_in_the_file(tm
     assert "_RJEM_MALLOC_CONF" in found[0].advice
 
 
+def test_a_library_with_two_allocators_inside_gets_one_note(tmp_path) -> None:
+    inner = tmp_path / "libarrow.so.99"
+    inner.write_bytes(b"<jemalloc>: Invalid" + b"\0" * 10 + b"mimalloc: warning: x")
+    (note,) = rehearsal(embedded=tuple(reach.find_embedded([str(inner)]))).notes()
+    assert note.startswith("libarrow.so.99 has jemalloc and mimalloc inside")
+    assert "ARROW_DEFAULT_MEMORY_POOL=system" in note
+
+
+def test_a_setuid_program_ignores_a_preload_unless_its_owner_is_who_starts_it(tmp_path, monkeypatch) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"")
+    program.chmod(0o4755)
+    monkeypatch.setattr(os, "geteuid", lambda: program.stat().st_uid + 1)
+    assert reach.ignores_preload(str(program))
+    program.chmod(0o755)
+    assert not reach.ignores_preload(str(program))
+
+
 def test_a_preload_that_the_loader_would_ignore_is_not_tried() -> None:
     pool = choose_pool(rehearsal(unreachable="x is linked statically"), {})
     assert [candidate.label for candidate in pool] == ["system"]
@@ -192,6 +228,12 @@ def test_the_search_starts_with_what_is_made_for_the_objective() -> None:
     labels = [candidate.label for candidate in choose_pool(rehearsal(), {}, "memory")]
     assert labels[0] == "system"
     assert labels.index("glibc:arena_max=1") < labels.index("glibc:hugetlb=1")
+
+
+def test_where_time_is_short_a_python_programs_search_starts_with_what_reaches_its_objects() -> None:
+    pool = choose_pool(rehearsal(python=Python((3, 11, 2), False, False)), {}, "memory")
+    labels = [candidate.label for candidate in pool]
+    assert labels.index("jemalloc:dirty_decay_ms=0,python=malloc") < labels.index("glibc:arena_max=1")
 
 
 def test_neighbours_are_one_step_away_and_all_can_be_read() -> None:
@@ -251,6 +293,54 @@ def test_lines_are_ready_to_paste(place) -> None:
         assert shown.stdout.split() == ["dirty_decay_ms:0,narenas:1", "malloc"]
     if place == "docker":
         assert "apt-get install -y --no-install-recommends libjemalloc2" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "made_by"),
+    [
+        ("default:purge_delay=0", "heapsmith forge default -o libheapsmith_default.so"),
+        ("{copy}", "cp '{copy}' libjemalloc_copied.so"),
+    ],
+)
+def test_a_library_that_no_package_brings_gets_into_the_image_by_a_command(tmp_path, label, made_by) -> None:
+    copy = tmp_path / "with space" / "libjemalloc copied.so"
+    copy.parent.mkdir()
+    shutil.copy(read_candidate("jemalloc").library or "", copy)
+    (candidate,) = read_field([label.format(copy=copy)])
+    made_by = made_by.format(copy=copy)
+    name = made_by.split()[-1]
+    there = f"/usr/local/lib/{name}"
+    docker = render_lines(candidate, "docker")
+    assert f"# beforehand: {made_by}\nCOPY {name} {there}\n" in docker
+    assert f'LD_PRELOAD="{there}"' in docker
+    assert made_by in render_lines(candidate, "k8s") and f'value: "{there}"' in render_lines(candidate, "k8s")
+    here = render_lines(candidate, "env")
+    # What has to be written with a space in it cannot be preloaded from where it is.
+    assert f"LD_PRELOAD={there if copy.name in label.format(copy=copy) else candidate.library}" in here
+    assert (
+        made_by.replace(name, there) in here
+        if "forge" not in made_by
+        else "for good: heapsmith forge" in here
+    )
+
+
+def test_nothing_to_gain_is_not_said_while_settings_were_not_tried() -> None:
+    plain, tuned = read_candidates(["glibc:arena_max=1", "glibc:arena_max=2"])
+    standings = [Standing(plain, 1.0, 3, None), Standing(tuned, None, 0, NO_TIME)]
+    advice = Advice(
+        verdict="nothing",
+        objective="memory",
+        candidate=None,
+        evidence=None,
+        also=[],
+        standings=standings,
+        search=compute_comparison(Workload(command=("x",), directory="/", environment={}), [plain], []),
+        notes=[],
+    )
+    assert sentence(advice).startswith("nothing better was found, but 1 setting(s) were not tried")
+    assert "--budget" in sentence(advice)
+    advice = msgspec.structs.replace(advice, standings=standings[:1])
+    assert sentence(advice) == "nothing to gain: keep what you have"
 
 
 class Laboratory:

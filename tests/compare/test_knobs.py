@@ -11,7 +11,7 @@ from heapsmith.peers import python
 from heapsmith.peers.allocator import FIELDS, Allocator
 from heapsmith.peers.candidate import Candidate, make_candidate, read_candidate, read_candidates
 from heapsmith.peers.knobs import Knob, Value
-from heapsmith.peers.register import Found, find, register
+from heapsmith.peers.register import Found, find, library_folders, register
 
 ALL_KNOBS = [(allocator, knob) for allocator in register().values() for knob in allocator.knobs]
 
@@ -161,6 +161,28 @@ def test_adding_an_allocator_is_adding_a_file(tmp_path, monkeypatch) -> None:
         assert "newalloc" in register()
     finally:
         register.cache_clear()
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_libraries_of_the_active_environment_are_found_also_inside_of_wheels(
+    tmp_path, monkeypatch, variable
+) -> None:
+    inside = tmp_path / "lib" / "python3.12" / "site-packages" / "cmeel.prefix" / "lib"
+    inside.mkdir(parents=True)
+    monkeypatch.setenv(variable, str(tmp_path))
+    library_folders.cache_clear()
+    try:
+        folders = library_folders()
+    finally:
+        library_folders.cache_clear()
+    assert tmp_path / "lib" in folders
+    assert inside in folders
+
+
+def test_what_is_absent_says_how_to_get_it() -> None:
+    for allocator in register().values():
+        assert allocator.install or allocator.note, allocator.name
+        assert all(way.words() in allocator.how_to_get() for way in allocator.install)
 
 
 def test_a_candidate_crosses_a_wire_unchanged() -> None:

@@ -78,6 +78,23 @@ def test_mimalloc_takes_large_pages() -> None:
     assert re.search(r"option '(allow_)?large_os_pages': 1", said)
 
 
+def test_mimalloc_3_takes_every_knob() -> None:
+    need("mimalloc3")
+    knobs = {
+        "purge_delay": ("250ms", "250"),
+        "allow_large_os_pages": ("true", "1"),
+        "arena_eager_commit": ("0", "0"),
+        "arena_reserve": ("64MiB", "65536 KiB"),
+        "allow_thp": ("false", "0"),
+    }
+    assert {knob.name for knob in find("mimalloc3").allocator.knobs} == set(knobs)
+    label = "mimalloc3:" + ",".join(f"{name}={written}" for name, (written, _) in knobs.items())
+    said = run_on(label, "/bin/true", MIMALLOC_VERBOSE="1").stderr
+    assert "mimalloc: warning" not in said
+    for name, (_, value) in knobs.items():
+        assert re.search(rf"option '{name}': {value}\s*\n", said), name
+
+
 def test_tcmalloc_takes_every_knob() -> None:
     need("tcmalloc")
     label = "tcmalloc:release_rate=7,max_total_thread_cache=4MiB,aggressive_decommit=true,heap_limit_mib=128"

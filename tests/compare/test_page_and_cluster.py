@@ -1,5 +1,7 @@
 """The page in a real browser, and rounds on a real cluster of two workers."""
 
+import io
+import itertools
 import json
 import os
 import subprocess
@@ -83,6 +85,47 @@ def test_a_page_survives_hostile_names(tmp_path) -> None:
     text = render_page(compute_comparison(workload, candidates, []), "</script><b>x", ["<i>"])
     assert "<script>alert(1)" not in text
     assert "</script><b>x" not in text
+
+
+def test_labels_of_points_that_lie_together_do_not_cover_each_other() -> None:
+    from heapsmith.show.compare_page import place_labels
+
+    places = place_labels([(200.0 + 3 * number, 180.0) for number in range(6)], ["glibc:arena_max=1"] * 6)
+    assert len(set(places)) == 6
+    for side in (-1, 1):
+        rises = sorted(rise for place, rise in places if place == side)
+        assert all(higher - lower >= 14 for lower, higher in itertools.pairwise(rises))
+
+
+def test_a_table_too_wide_for_the_terminal_becomes_several_that_fit() -> None:
+    from rich.console import Console
+
+    from heapsmith.lab.comparison import compute_comparison
+    from heapsmith.show.compare import render_comparison, shown_figures
+
+    with ThreadPoolExecutor(2) as executor:
+        lab = laboratory(Workers(executor, 2))
+        candidates = read_candidates(["system", "glibc:arena_max=1"])
+        lab.run_rounds(candidates, range(2), "compare")
+    comparison = compute_comparison(lab.workload, candidates, lab.outcomes)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(render_comparison(comparison, "keep it"))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("allocator" in line for line in lines) > 1
+    assert "…" not in capture.get()
+    for figure in shown_figures(comparison):
+        assert figure.title.split(", ")[-1] in capture.get()
+
+
+def test_lines_to_paste_stay_whole_in_a_narrow_terminal(capsys) -> None:
+    from rich.console import Group
+
+    from heapsmith.show.terminal import Verbatim, print_text
+
+    print_text(Group("found", Verbatim("[Service]\n" + "x" * 300)))
+    assert capsys.readouterr().out.splitlines() == ["found", "[Service]", "x" * 300]
 
 
 def laboratory(workers: Workers) -> Laboratory:

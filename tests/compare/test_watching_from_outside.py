@@ -155,17 +155,39 @@ def test_a_server_may_be_ready_by_what_it_prints() -> None:
 @pytest.mark.parametrize(
     ("code", "service", "expected"),
     [
-        ("raise SystemExit(4)", Service(ready="never"), "ended with 4 before it was ready"),
+        ("raise SystemExit(4)", Service(ready="never"), "ended before it was ready: exit code 4"),
         ("import time; time.sleep(60)", Service(ready="never", ready_within_s=0.3), "did not get ready"),
         ("print('up', flush=True); import time; time.sleep(60)",
-         Service(ready="up", load="exit 7"), "failed with 7"),
+         Service(ready="up", load="exit 7"), "failed: exit code 7"),
         ("print('up', flush=True); import time; time.sleep(.3); raise SystemExit(9)",
-         Service(ready="up", load="sleep 5"), "ended with 9 while the load command ran"),
+         Service(ready="up", load="sleep 5"), "ended while the load command ran: exit code 9"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_with_a_server_is_said(code: str, service: Service, expected: str) -> None:
     seen = python(code, service=service)
     assert seen.failed is not None and expected in seen.failed
+
+
+def test_a_server_that_does_not_listen_to_its_signal_is_killed_and_said_to_be() -> None:
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    seen = python(code, service=Service(ready="up", settle_s=0.1, stop_within_s=0.2))
+    assert seen.failed is None and seen.killed
+    polite = python(code.replace("SIG_IGN", "SIG_DFL"), service=Service(ready="up", settle_s=0.1))
+    assert polite.failed is None and not polite.killed
+
+
+def test_the_last_words_are_of_whoever_failed() -> None:
+    code = (
+        "import sys, time; print('up', flush=True); time.sleep(.3)\n"
+        "sys.exit('out of beans')  # while it is loaded"
+    )
+    seen = python(code, service=Service(ready="up", load="echo all is well >&2; sleep 5"))
+    assert seen.complaint.strip() == "out of beans"
+    seen = python(code.replace(".3", "60"), service=Service(ready="up", load="echo no route >&2; exit 1"))
+    assert seen.complaint.strip() == "no route"
 
 
 def test_a_port_that_another_program_has_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -241,6 +242,20 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str]) -> None:
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "Traceback" not in result.stderr
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "forge", "small", "-o", str(tmp_path / "libsmall.so")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 2 and "cannot write" in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ForgeError, match="Is a directory"):
+        forge(load_spec("small"), tmp_path)
+    assert not [path for path in tmp_path.parent.iterdir() if path.name.startswith(f".{tmp_path.name}")]
 
 
 def test_the_one_header_serves_the_standard_library(tmp_path: Path) -> None:

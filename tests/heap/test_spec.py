@@ -190,3 +190,12 @@ def test_every_policy_has_one_header_of_its_name_and_every_header_its_policy() -
 
 def test_the_rendered_presets_are_those_of_the_specs() -> None:
     assert stale() == []
+
+
+def test_the_heap_of_the_page_is_the_same_in_toml_and_in_python(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "heap.md").read_text()
+    blocks = dict(re.findall(r"```(toml|python)\n(.*?)```", page, re.DOTALL))
+    (tmp_path / "web.toml").write_text(blocks["toml"])
+    names: dict[str, object] = {}
+    exec(blocks["python"], names)
+    assert names["web"] == load_spec(tmp_path / "web.toml")

@@ -130,6 +130,7 @@ def test_check_shows_the_difference_when_asked(tmp_path: Path) -> None:
         (["check", "--lib", "absent.so"], "cannot read absent.so: No such file or directory (name a libosmem.so)"),
         (["check", "reallok"], "there is no scenario 'reallok' (heapsmith osmem check --list shows them)"),
         (["check", "malloc-nothing", "--random", "3"], "check runs either named scenarios or random programs: both were asked for"),
+        (["check", "--random", "-1"], "cannot run -1 programs (for example: --random 1000)"),
         (["study"], "study needs one program: give a SCRIPT or --random N, not both and not neither"),
         (["study", "SCRIPT", "--random", "5"], "study needs one program: give a SCRIPT or --random N, not both and not neither"),
         (["study", "SCRIPT", "-o", "x.gif"], "cannot draw x.gif: .gif is no kind of picture (one of: .html, .svg, .png)"),

@@ -39,6 +39,24 @@ def test_a_page_opens_offline_and_shows_peak_moment_search_and_inverted_view(
     assert "found 977 KiB" in total.inner_text()
     page.click("#line", position={"x": 200, "y": 60})
     assert total.inner_text().startswith("at ")
+    page.fill("#search", "")
+    page.click("[data-mode=peak]")
+    page.uncheck("#inverted")
+    page.focus("#flame")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    below = page.locator("#hover").inner_text()
+    assert "% of all" in below
+    page.keyboard.press("Enter")
+    assert page.locator("#whole").is_visible()
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#hover").inner_text() != below
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    assert page.locator("#whole").is_hidden()
+    page.focus("#line")
+    page.keyboard.press("ArrowLeft")
+    assert total.inner_text().startswith("at ")
     page.fill("#filter", "join_lines")
     assert page.locator("#sites tbody tr").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 420

@@ -246,6 +246,7 @@ def test_a_file_that_is_there_is_refused_without_force(tmp_path: Path) -> None:
         (["-o", "DIR/none/a.heap", "--", "true"], 2, "cannot be written"),
         (["-o", "DIR", "--", "true"], 2, "is a directory"),
         (["-o", "DIR/a.heap"], 2, "no command"),
+        (["-o", "DIR/a.heap", "--sample-every", "1KiB", "--", "true"], 2, "--stacks sampled"),
         (["--", "true"], 2, "--output"),
     ],
 )

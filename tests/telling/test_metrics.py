@@ -423,6 +423,7 @@ def test_opentelemetry_metrics_arrive_at_a_collector(service: tuple[str, str]) -
     [
         (["--otlp", "nonsense"], "is no address of a collector"),
         (["--otlp", "http://127.0.0.1:9/v1/metrics", "--interval", "0s"], "cannot be sent every 0 s"),
+        (["--once", "--otlp", "http://127.0.0.1:9/v1/metrics"], "--once and --otlp exclude each other"),
         (["--keep", "long"], "is not a duration"),
         (["--port", "70000"], "cannot be served at port 70000"),
     ],

@@ -52,5 +52,6 @@ def test_being_killed_is_an_answer_and_keeps_what_was_reached(
 def test_a_probe_that_cannot_take_a_step_says_so(heapsmith: Cli) -> None:
     done = heapsmith("probe", "--limit", "1KiB")
     assert done.returncode == 2 and "takes no step" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert heapsmith("probe", "--limit", "much").returncode == 2
     assert heapsmith("probe", "--allocator", "nosuch").returncode == 2

@@ -83,6 +83,30 @@ def test_a_program_is_tracked_without_being_touched(
     assert "is above heap_threshold (1024 bytes)" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((), ["WARNING"]),
+        (("-DDEBUG_LOGS_ON=1",), ["SUCCESS", "WARNING", "SUCCESS", "SUCCESS"]),
+        (("-DDEBUG_LOGS_ON=0",), []),
+    ],
+)
+def test_linked_in_it_warns_without_being_asked(
+    build: Build, tmp_path: Path, flags: tuple[str, ...], says: list[str]
+) -> None:
+    source = tmp_path / "linked.c"
+    source.write_text(
+        "#include <stdlib.h>\nvoid* volatile kept;\n"
+        "int main(void) { free(kept = malloc(10)); free(kept = malloc(300000)); }\n"
+    )
+    program = build(source, *build_flags(), *flags)
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("HEAP_TRACK_")}
+    said = subprocess.run([program], env=quiet, capture_output=True, text=True).stderr.splitlines()
+    assert sorted(next(word for word in ("SUCCESS", "WARNING") if word in line) for line in said) == sorted(
+        says
+    )
+
+
 def test_operators_of_cpp_are_counted_when_linked_in(build: Build, tmp_path: Path) -> None:
     source = tmp_path / "new.cc"
     source.write_text(

@@ -32,8 +32,19 @@ def test_unmarked():
 """
 
 
-def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_it.py").write_text(TESTS)
+WRONG = """
+import pytest
+
+@pytest.mark.heap(limit="much")
+def test_much(): pass
+
+@pytest.mark.heap(peak="1MiB")
+def test_peak(): pass
+"""
+
+
+def run_pytest(folder: Path, *words: str, tests: str = TESTS) -> subprocess.CompletedProcess[str]:
+    (folder / "test_it.py").write_text(tests)
     environment = {
         name: value for name, value in os.environ.items()
         if name not in ("LD_PRELOAD", "HEAPSMITH_PYTEST", "HEAPSMITH_RUN") and not name.startswith("PYTEST")
@@ -62,6 +73,14 @@ def test_the_option_shows_the_tests_by_peak(tmp_path: Path) -> None:
     assert [row.split("::")[1] for row in rows[:3]] == ["test_too_high", "test_unmarked", "test_leaking"]
     assert "1 more" in table
     assert rows[0].split()[:2] == ["32.0", "MiB"]
+
+
+def test_a_marker_that_is_not_understood_fails_its_test_in_a_sentence(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, tests=WRONG)
+    assert "2 failed" in done.stdout, done.stdout
+    assert "'much' is not a number of bytes" in done.stdout
+    assert 'write heap(limit="50MiB", leaks="1MiB")' in done.stdout
+    assert "pytest_plugin.py" not in done.stdout
 
 
 class Shell:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,60 @@ def test_parquet_tables_hold_every_event_and_every_object(
     assert run(capsys, "report", service, "-o", tmp_path / "x.parquet")[0] == 2  # they are there
 
 
+@pytest.fixture(scope="module")
+def tables(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    assert main(["report", str(service), "-o", str(folder / "service.parquet")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/service.parquet", "{}", "{}/*.parquet", "file://{}/", "{}/service.events.parquet"]
+)
+def test_parquet_files_are_read_as_the_trace_they_are_from(
+    service: Path, tables: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    documents: list[dict[str, Any]] = []
+    for source in (str(service), name.format(tables)):
+        code, out, _ = run(capsys, "report", source, "--format", "json")
+        assert code == 0
+        documents.append(json.loads(out))
+    of_trace, of_tables = documents
+    for document in documents:
+        document.pop("files")
+        for process in document["processes"]:
+            process.pop("file")
+            process["places"].sort(key=lambda place: str(place))
+    assert of_tables == of_trace
+
+
+def test_a_fleet_of_tables_and_traces_makes_one_report_and_other_verbs_read_them_too(
+    service: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "report", service, service.with_name("service.heap"), "-o", tmp_path / "two.parquet")
+    events = open_trace(service).events
+    _, out, _ = run(capsys, "report", tables, tmp_path, service, "--format", "json")
+    assert json.loads(out)["events"] == 3 * events
+    assert run(capsys, "leaks", tables, "--fail-above", "1KiB")[0] == 1
+    code, out, _ = run(capsys, "diff", service, tables, "--json")
+    assert code == 0
+    assert json.loads(out)["places"] == []
+
+
+def test_tables_that_are_damaged_or_missing_are_refused_in_one_line(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for missing in ("stacks", "processes"):
+        broken = tmp_path / missing
+        shutil.copytree(tables, broken)
+        (broken / f"service.{missing}.parquet").write_bytes(b"PAR1 and nothing else")
+        code, out, err = run(capsys, "report", broken / "service.parquet")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "cannot read" in err
+    code, _, err = run(capsys, "report", tmp_path / "no.parquet")
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_leaks_tells_caches_apart_and_fails_above_a_threshold(
     service: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +306,17 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert taken.read_text() == "mine"
     assert run(capsys, "report", service, "-o", taken, "--force")[0] == 0
     assert taken.read_text() != "mine"
+
+
+def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / "x.html")],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 2 and "cannot write" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_drops_and_damage_are_shown_in_every_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

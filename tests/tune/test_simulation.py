@@ -16,7 +16,7 @@ from heapsmith.errors import ForgeError, HeapsmithError
 from heapsmith.forge import preset_library
 from heapsmith.lab.replay.plan import make_plan
 from heapsmith.lab.replay.player import as_replay, play
-from heapsmith.lab.replay.validation import validate
+from heapsmith.lab.replay.validation import has_sizes_of_glibc, validate
 from heapsmith.lab.statistics import Difference
 from heapsmith.peers.candidate import Candidate, read_candidate
 from heapsmith.spec import HeapSpec, load_spec
@@ -118,9 +118,15 @@ def test_a_replay_is_validated_against_the_recorded_run(tmp_path: Path) -> None:
     subprocess.run(words, check=True, capture_output=True, timeout=60)
     trace = open_trace(path)
     with make_plan(trace) as plan:
-        found = validate(trace, as_replay(plan), dict(os.environ), pid=None, timeout_s=60)
+        replay, glibc = as_replay(plan), read_candidate("glibc")
+        found = validate(trace, replay, glibc, dict(os.environ), pid=None, timeout_s=60)
     assert found.samples >= 5
     assert found.ratio == pytest.approx(1, abs=0.1)
+
+
+def test_a_recording_of_another_allocator_is_not_validated_on_glibc(trace_path: Path) -> None:
+    # Made-up traces have usable sizes that glibc would not give.
+    assert not has_sizes_of_glibc(open_trace(trace_path), 0)
 
 
 def test_bad_input_is_one_line(tmp_path: Path, trace_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_without_a_compiler_presets_and_knobs_are_tuned_all_the_same(
     assert main(["tune", str(trace_path), "-o", str(spec), "--budget", "10s", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "heapsmith.tune/1"
-    assert document["verdict"] in {"tailored", "allocator", "nothing"}
+    assert document["verdict"] in {"preset", "allocator", "nothing"}
     assert any("no C++ compiler" in note for note in document["notes"])
     assert len(document["search"]) > 5
     assert spec.read_text().startswith("# Designed by")

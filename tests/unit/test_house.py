@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heapsmith.cli import VERBS
+from heapsmith.cli import VERBS, main
 from heapsmith.wire import render
 from heapsmith.wire.classes import CLASS_BYTES, compute_class_index
 
@@ -56,9 +56,12 @@ def test_every_class_ends_where_its_bound_says() -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_is_in_the_file_of_its_name_and_shows_an_example(verb: str) -> None:
-    source = (SOURCES / "cli" / f"{verb}.py").read_text()
-    assert f"Example: heapsmith {verb}" in source
+def test_every_verb_is_in_the_file_of_its_name_and_shows_an_example(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (SOURCES / "cli" / f"{verb}.py").is_file()
+    assert main([verb, "--help"]) == 0
+    assert f"Example: heapsmith {verb}" in capsys.readouterr().out
 
 
 def public_names() -> Iterator[tuple[str, str]]:

@@ -15,8 +15,9 @@ from heapsmith.lab.executors import open_executor
 from heapsmith.lab.field import read_field
 from heapsmith.lab.ledger import Ledger, describe_machine
 from heapsmith.lab.rehearsal import rehearse
-from heapsmith.show.advise import build_advice_document, render_advice, sentence
-from heapsmith.show.compare_page import check_page, write_page
+from heapsmith.show.advice_page import write_advice_page
+from heapsmith.show.advise import build_advice_document, render_advice
+from heapsmith.show.compare_page import check_page
 from heapsmith.show.service_lines import Place
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.trials_progress import TrialsProgress
@@ -84,8 +85,8 @@ def advise(
         advice = decide(
             laboratories[0], laboratories[1:], objective, budget_s, named=named, stage=progress.say
         )
-    if output is not None and advice.evidence is not None:
-        write_page(output, advice.evidence.comparison, sentence(advice), advice.notes)
+    if output is not None:
+        write_advice_page(output, advice, place)
     if json:
         print_json(build_advice_document(advice, place, describe_machine()))
     else:

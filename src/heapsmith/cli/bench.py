@@ -29,6 +29,7 @@ from heapsmith.show.benching import render_case, render_progress, render_suites
 from heapsmith.show.compare_page import check_page
 from heapsmith.show.record_cost import render_record_case, render_record_cost
 from heapsmith.show.statistics_cost import render_statistics_case, render_statistics_cost
+from heapsmith.show.terminal import print_text
 
 bench = App(
     name="bench",
@@ -71,7 +72,7 @@ def watch(
     if json:
         print(msgspec.json.encode(build_cost_document(rows)).decode())  # noqa: T201
     else:
-        Console().print(render_cost_table(rows))
+        print_text(render_cost_table(rows))
 
 
 def suites(
@@ -141,7 +142,7 @@ def suites(
         document = {"schema": BENCH_SCHEMA, "machine": facts, "runs": runs, "suites": measured}
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
-        Console().print(render_suites(measured))
+        print_text(render_suites(measured))
         if line := noise_line(measured):
             console.print(line)
     if output is not None:
@@ -179,7 +180,7 @@ def stats(
         document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": suites}
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
-        Console().print(render_statistics_cost(cases))
+        print_text(render_statistics_cost(cases))
 
 
 @bench.command
@@ -204,7 +205,7 @@ def record(
         document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": suites}
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
-        Console().print(render_record_cost(cases))
+        print_text(render_record_cost(cases))
 
 
 add_local_suites(bench)

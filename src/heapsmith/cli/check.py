@@ -15,6 +15,7 @@ from heapsmith.errors import EXIT_FAILED, CheckError
 from heapsmith.lab.checks import CHECKS_SCHEMA, Check, CheckResult, list_checks, run_checks, select_checks
 from heapsmith.lab.subjects import Subject, resolve_subject
 from heapsmith.show.checking import render_check_list, render_checks, render_verdicts
+from heapsmith.show.terminal import print_text
 
 
 def check(
@@ -47,7 +48,7 @@ def check(
     if names and names[0] == "stats":
         return check_statistics(names[1:], allocator or [], json=json)
     if list_only:
-        Console().print(render_check_list(list_checks()))
+        print_text(render_check_list(list_checks()))
         return 0
     if allocator and len(allocator) > 1:
         raise CheckError("the contract is checked on one allocator at a time", hint="say --allocator once")
@@ -59,9 +60,8 @@ def check(
         document = {"schema": CHECKS_SCHEMA, "allocator": name, "checks": results}
         print(msgspec.json.encode(document).decode())  # noqa: T201
     else:
-        console = Console()
-        console.print(render_checks(results, {check.name: check.promise for check in chosen}))
-        console.print(render_verdicts(name, results))
+        print_text(render_checks(results, {check.name: check.promise for check in chosen}))
+        print_text(render_verdicts(name, results))
     return EXIT_FAILED if any(result.verdict == "fail" for result in results) else 0
 
 

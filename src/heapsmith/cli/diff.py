@@ -37,7 +37,7 @@ def diff(
 ) -> int:
     """Tell what grew and what shrank, by place and by size, in bytes and counts.
 
-    Example: heapsmith diff before.heap after.heap --fail-above 1MiB
+    Example: heapsmith diff /tmp/a.heap /tmp/a.heap --fail-above 1MiB
     """
     limit = None if fail_above is None else parse_bytes(fail_above)
     endings = {".html": "html", ".json": "json"}

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
 
 from heapsmith.errors import RunError
 from heapsmith.run.find import find_process
@@ -20,7 +19,7 @@ from heapsmith.run.limits import (
 )
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
-from heapsmith.show.terminal import print_json
+from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.text import render_process
 from heapsmith.units import format_bytes, parse_bytes
 
@@ -34,7 +33,9 @@ def info(
     set: Annotated[
         list[str] | None,
         Parameter(
-            help="Change it while it runs: limit=BYTES, warn-at=BYTES; `none` takes it away.", name="--set"
+            help="Change it while it runs: limit=BYTES, warn-at=BYTES; `none` takes it away.",
+            name="--set",
+            negative="",
         ),
     ] = None,
     force: Annotated[
@@ -44,7 +45,7 @@ def info(
 ) -> None:
     """Show the heap statistics of one watched process, or change its limit.
 
-    Example: heapsmith info 4711 --set limit=512MiB
+    Example: heapsmith run --no-summary -- sh -c 'heapsmith info $$ --set limit=512MiB'
     """
     wishes = [_parse_wish(text) for text in set or []]
     with contextlib.closing(Watcher(pids=[pid])) as watcher:
@@ -65,7 +66,7 @@ def info(
     if json:
         print_json(_document(process, limit))
     else:
-        Console().print(render_process(process, _details(process, limit) | _waiting(process, wishes)))
+        print_text(render_process(process, _details(process, limit) | _waiting(process, wishes)))
 
 
 def _parse_wish(text: str) -> tuple[str, int | None]:

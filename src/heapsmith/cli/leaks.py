@@ -38,7 +38,7 @@ def leaks(
 ) -> int:
     """List what was still live at exit by place, known one-time caches apart.
 
-    Example: heapsmith leaks demo.heap --fail-above 1MiB
+    Example: heapsmith leaks /tmp/a.heap --fail-above 1MiB
     """
     limit = None if fail_above is None else parse_bytes(fail_above)
     check_output(output, force=force)

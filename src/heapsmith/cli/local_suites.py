@@ -13,6 +13,7 @@ from heapsmith.errors import CheckError
 from heapsmith.lab.bench import BENCH_SCHEMA, machine
 from heapsmith.lab.local_suites import LOCAL_SUITES, run_local_suite
 from heapsmith.show.local_suites import render_local_case, render_local_suite
+from heapsmith.show.terminal import print_text
 
 _PROMISES = {
     "local-heaps": "Heaps of their own in C++: LocalHeap and Arena beside mimalloc's heaps and std::pmr.",
@@ -58,6 +59,6 @@ def _command(suite: str) -> Callable[..., None]:
             document = {"schema": BENCH_SCHEMA, "machine": machine(), "runs": runs, "suites": [measured]}
             print(msgspec.json.encode(document).decode())  # noqa: T201
         else:
-            Console().print(render_local_suite(measured, LOCAL_SUITES[suite].baseline))
+            print_text(render_local_suite(measured, LOCAL_SUITES[suite].baseline))
 
     return command

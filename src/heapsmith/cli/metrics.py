@@ -53,6 +53,10 @@ def metrics(
     if dashboard or alerts:
         sys.stdout.write(read_dashboard() if dashboard else read_alerts())
         return 0
+    if once and otlp is not None:
+        raise HeapsmithError(
+            "--once and --otlp exclude each other", hint="a collector is sent to until Ctrl-C"
+        )
     registry = CollectorRegistry()
     with contextlib.closing(Fleet(parse_seconds(keep))) as fleet:
         registry.register(HeapCollector(fleet, label_pid=label_pid))

@@ -25,7 +25,8 @@ from heapsmith.units import parse_bytes
 
 osmem = App(
     name="osmem",
-    help="The teaching allocator: build it, trace it, check anybody's, see its heap, study its policies.",
+    help="The teaching allocator: build it, trace it, check anybody's, see its heap, study its policies.\n\n"
+    "Example: heapsmith osmem check",
 )
 
 LayoutOption = Annotated[Layout, Parameter(help="Header layout: v1 (24 bytes) or v2 (32 bytes).")]
@@ -108,6 +109,8 @@ def check(
         text.print_scenarios(choose_scenarios(names))
         return 0
     library = lib or built_library(layout)
+    if random < 0:
+        raise HeapsmithError(f"cannot run {random} programs", hint="for example: --random 1000")
     if names and random:
         raise HeapsmithError("check runs either named scenarios or random programs", "both were asked for")
     scenarios = [random_scenario(seed + number) for number in range(random)] or choose_scenarios(names)

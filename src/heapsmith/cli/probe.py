@@ -37,8 +37,13 @@ def probe(
     limit_bytes = choose_limit() if limit is None else parse_bytes(limit)
     step_bytes = None if step is None else parse_bytes(step)
     found = list[Reach]()
+    console = Console(stderr=True)
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(f"probing to {format_bytes(limit_bytes)}")
         for reach in measure_reach(limit_bytes, step_bytes, environment):

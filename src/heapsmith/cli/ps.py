@@ -11,7 +11,7 @@ from rich.console import Console
 
 from heapsmith.run.values import Process
 from heapsmith.run.watch import Watcher
-from heapsmith.show.terminal import print_json
+from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.text import render_processes
 
 _DETAILS = ("threads", "size_classes", "spans")
@@ -31,7 +31,7 @@ def ps(*, json: Annotated[bool, Parameter(help="One JSON document on standard ou
     if json:
         print_json([_without_details(process) for process in processes])
     else:
-        Console().print(render_processes(processes))
+        print_text(render_processes(processes))
 
 
 def _without_details(process: Process) -> dict[str, object]:

@@ -47,7 +47,10 @@ def replay(
     objective: Annotated[Objective, Parameter(help="what the recommendation weighs more")] = "balanced",
     timeout: Annotated[str, Parameter(help="end a replay that takes longer; it counts as hung")] = "10min",
     validate: Annotated[
-        bool, Parameter(help="compare with the recorded run's memory as well; exit 1 beyond 5 %", negative="")
+        bool,
+        Parameter(
+            help="compare the first allocator with the recorded run's memory; exit 1 beyond 5 %", negative=""
+        ),
     ] = False,
     output: Annotated[
         Path | None, Parameter(name=["--output", "-o"], help="write an HTML page with figures")
@@ -56,7 +59,7 @@ def replay(
 ) -> int:
     """Play a recorded program's allocations over several allocators, each in a process of its own.
 
-    Example: heapsmith replay program.heap --allocator glibc --allocator jemalloc --runs 3
+    Example: heapsmith replay /tmp/a.heap --allocator glibc --allocator small --runs 3
     """
     pace = read_speed(speed)
     if runs < 1:
@@ -78,6 +81,7 @@ def replay(
             compute_validation(
                 recording,
                 stage.workload.replay,
+                candidates[0],
                 stage.workload.environment,
                 pid=pid,
                 timeout_s=parse_seconds(timeout),

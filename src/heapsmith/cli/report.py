@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from heapsmith.cli.trace_options import TraceOptions, check_output, write_output
 from heapsmith.errors import HeapsmithError
 from heapsmith.show.terminal import print_json, print_text
-from heapsmith.trace.inputs import find_traces
+from heapsmith.trace.inputs import find_traces, split_inputs
 
 Format = Literal["html", "text", "json", "pprof", "speedscope", "folded", "parquet"]
 _ENDINGS: Final[dict[str, Format]] = {
@@ -28,7 +28,8 @@ _MEASURES: Final = {
 
 def report(
     *files: Annotated[
-        str, Parameter(help="Traces: files, folders of them or patterns; several make one report.")
+        str,
+        Parameter(help="Traces, or Parquet files that this verb wrote (URLs too): files, folders, patterns."),
     ],
     output: Annotated[
         Path | None,
@@ -49,13 +50,16 @@ def report(
 
     Without --output, text, JSON and folded stacks go to standard output, the others to a file beside the trace.
 
-    Example: heapsmith report demo.heap -o demo.html
+    Example: heapsmith report /tmp/a.heap -o /tmp/a.html --force
     """
     chosen: Format = "json" if json else format or _format_of(output)
-    paths = find_traces(files)
+    of_traces, of_tables = split_inputs(files)
+    first = [Path(name.rstrip("/*").rpartition("/")[2]) for name in of_tables]
+    if of_traces or not of_tables:
+        first = find_traces(of_traces)
     if output is None and chosen in {"html", "pprof", "speedscope", "parquet"}:
         ending = {"html": ".html", "pprof": ".pb.gz", "speedscope": ".speedscope.json", "parquet": ".parquet"}
-        output = paths[0].with_suffix(ending[chosen])
+        output = first[0].with_suffix(ending[chosen])
     check_output(output, force=force)
     traces, made = (options or TraceOptions()).read(files)
     data: bytes | None = None

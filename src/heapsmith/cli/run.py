@@ -85,6 +85,17 @@ def run(
     Example: heapsmith run --limit 1GiB -- python3 -c "print(sum(range(10**6)))"
     """
     if shadow is not None:
+        beside = {
+            "--allocator": allocator,
+            "--leaks": leaks,
+            "--limit": limit,
+            "--warn-at": warn_at,
+            "--live": live,
+            "--linger": linger,
+        }
+        for option, value in beside.items():
+            if value is not None:
+                raise RunError(f"--shadow and {option} exclude each other", hint="run the program twice")
         return _run_in_shadow(command, shadow, json)
     auto = compute_auto_limit() if limit == "auto" else None
     heap, variables = _subject_of(allocator)
@@ -100,6 +111,8 @@ def run(
         _must_be_writable(json)
     page_at = None if live is None else parse_address(live)
     linger_s = None if linger is None else parse_seconds(linger)
+    if linger_s is not None and page_at is None:
+        raise RunError("--linger is how long a page stays", hint="add --live")
     console = Console(stderr=True)
     with contextlib.ExitStack() as stack:
         watched = stack.enter_context(contextlib.closing(Run(command, wishes)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from heapsmith.show.trials_progress import TrialsProgress
 from heapsmith.symbols import FrameNames
 from heapsmith.trace import Trace, open_trace
 from heapsmith.trace.caches import CacheRules, read_rules
-from heapsmith.trace.inputs import find_traces
+from heapsmith.trace.from_parquet import convert_tables, find_tables
+from heapsmith.trace.inputs import find_traces, split_inputs
 from heapsmith.trace.report import Report, build_report
 from heapsmith.wire.classes import CLASS_BYTES
 
@@ -51,16 +53,29 @@ class TraceOptions:
                 raise HeapsmithError(
                     f"--symbols {folder} is no folder", hint="give the folder with the files"
                 )
-        traces = [open_trace(path) for path in find_traces(names)]
-        total = sum(trace.events for trace in traces)
+        of_traces, of_tables = split_inputs(names)
+        paths = find_traces(of_traces) if of_traces or not of_tables else []
+        bases = list(dict.fromkeys(base for name in of_tables for base in find_tables(name)))
         done = 0
         with (
+            tempfile.TemporaryDirectory(prefix="heapsmith-") as folder,
             open_executor(self.executor) as workers,
-            TrialsProgress(max(1, total), "reading events", _SECONDS_AN_EVENT) as progress,
+            TrialsProgress(1, "reading events", _SECONDS_AN_EVENT) as progress,
         ):
+            shown = [str(path) for path in paths]
+            for base in bases:
+                progress.begin(1, f"reading {base}.events.parquet", 0.0)
+                converted = convert_tables(base, Path(folder), progress.advance)
+                paths += converted
+                shown += [f"{base}.parquet"] * len(converted)
+            traces = [open_trace(path) for path in paths]
+            total = max(1, sum(trace.events for trace in traces))
+            progress.begin(total, "reading events", _SECONDS_AN_EVENT)
 
             def count(events: int) -> None:
                 nonlocal done
+                if not done:  # what took its time until now were names, and compiling at the first use
+                    progress.begin(total, "reading events", _SECONDS_AN_EVENT)
                 done += events
                 progress.advance(done)
 
@@ -73,6 +88,7 @@ class TraceOptions:
                 moments=moments,
                 on_events=count,
             )
+            report.paths = shown
         return traces, report
 
 
@@ -102,4 +118,6 @@ def write_output(path: Path, data: bytes) -> None:
         if part != path:
             part.replace(path)
     except OSError as error:
+        if part != path:
+            part.unlink(missing_ok=True)
         raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None

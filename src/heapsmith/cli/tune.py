@@ -51,7 +51,7 @@ def tune(
     The last of several recordings is held out of the search. What follows `--` is the real program: the answer has to
     hold on it too.
 
-    Example: heapsmith tune program.heap -o program.toml --objective memory --budget 5m
+    Example: heapsmith tune /tmp/a.heap -o /tmp/a.toml --force --objective memory --budget 1m
     """
     traces, command = _read_words(words)
     page = report or output.with_suffix(".html")

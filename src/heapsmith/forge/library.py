@@ -171,7 +171,7 @@ def _compile(
     if verify:
         limited = any(isinstance(stage, Limit) for stage in spec.pages.stages)
         verify_library(library, limited=limited)
-    _beside(library, output).replace(output)
+    _put(library, output)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -186,18 +186,22 @@ def _split_debug(library: Path, debug_file: Path) -> None:
         subprocess.run([tool, *words], check=True, capture_output=True)
 
 
-def _beside(source: Path, target: Path) -> Path:
-    """Copy next to where it will be renamed to: whoever reads the target never sees half of it."""
+def _put(source: Path, target: Path) -> None:
+    """Copy next to the target and rename: whoever reads the target never sees half of it."""
     file, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(file)
-    shutil.copyfile(source, name)
-    Path(name).chmod(0o755)
-    return Path(name)
+    beside = Path(name)
+    try:
+        shutil.copyfile(source, beside)
+        beside.chmod(0o755)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _place(source: Path, target: Path) -> Path:
     try:
-        _beside(source, target).replace(target)
+        _put(source, target)
     except OSError as error:
         raise ForgeError(f"cannot write {target}", error.strerror or str(error)) from error
     return target

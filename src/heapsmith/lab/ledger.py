@@ -45,8 +45,7 @@ class Ledger:
     """The outcomes of one workload on one machine.
 
     Args:
-        workload: What was run; its command, directory and whatever of its environment decides the heap are
-        the key.
+        workload: What was run; its command, directory and whatever of its environment decides the heap are the key.
         folder: Where ledgers are kept; by default ``$XDG_STATE_HOME/heapsmith/trials``.
         resume: Keep what is there; else begin anew.
     """

@@ -71,14 +71,16 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
         lines: list[str] = []
         if self.unreachable:
             lines.append(self.unreachable)
+        if self.seen.killed:
+            lines.append("it did not end on its signal and was killed each time: --stop-signal names another")
         if self.linked_with:
             name, file = self.linked_with
             lines.append(f"the program is linked with {name} ({Path(file).name}): that is its default")
-        for inner in self.embedded:
-            advice = f": {inner.advice}" if inner.advice else ""
-            lines.append(
-                f"{Path(inner.file).name} has {inner.allocator} inside, which no preload replaces{advice}"
-            )
+        for file in dict.fromkeys(inner.file for inner in self.embedded):
+            inside = [inner for inner in self.embedded if inner.file == file]
+            names = " and ".join(inner.allocator for inner in inside)
+            advice = f": {inside[0].advice}" if inside[0].advice else ""
+            lines.append(f"{Path(file).name} has {names} inside, which no preload replaces{advice}")
         if self.python is not None and self.python.free_threaded:
             lines.append(
                 "free-threaded Python keeps its objects in its own mimalloc, whatever PYTHONMALLOC says"
@@ -95,8 +97,7 @@ def rehearse(workload: Workload) -> Rehearsal:
     """Run the workload once as it is today.
 
     Raises:
-        RunError: It cannot be started, fails, hangs or goes into the background: nothing can be compared
-        then.
+        RunError: It cannot be started, fails, hangs or goes into the background: nothing can be compared then.
     """
     program = find_program(workload.command[0], workload.directory, workload.environment.get("PATH"))
     seen, _ = run_once(workload, as_it_is(), scan=True)
@@ -131,6 +132,10 @@ def _hint(seen: Watched, workload: Workload) -> str:
     failed = seen.failed or ""
     if "still running" in failed:
         return "give it a longer --timeout, or for a server --ready and --load"
+    if "the time for a trial" in failed:
+        return "give it a longer --timeout, or check the port or pattern of --ready and the load command"
+    if "it ended while" in failed:
+        return "it has to serve until it is stopped: run it by hand under that load"
     if "background" in failed or "foreground" in failed:
         return "most servers have an option for the foreground"
     if "get ready" in failed:

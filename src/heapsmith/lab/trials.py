@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError, RunError
-from heapsmith.lab.endings import describe_code
 from heapsmith.lab.replay.player import Replay, play, watched
 from heapsmith.peers.candidate import Candidate
 from heapsmith.run.inside import watch_inside
+from heapsmith.run.keeper import describe_code
 from heapsmith.run.outside import Service, Subject, Watched, refuse_taken_port, watch
 
 PORT: Final = "{port}"
@@ -119,8 +119,13 @@ def check_metric(pattern: str) -> None:
         )  # fmt: skip
 
 
+def here_name() -> str:
+    """Name this machine, where trials run one after the other, also those of a call that goes on with another's."""
+    return socket.gethostname()
+
+
 def worker_name() -> str:
-    """Name the worker that this code runs on: machine, process and thread."""
+    """Name the worker of an executor that this code runs on: machine, process and thread."""
     return f"{socket.gethostname()}/{os.getpid()}/{threading.get_native_id()}"
 
 
@@ -193,8 +198,8 @@ def _with_free_port(workload: Workload) -> Workload:
     return msgspec.structs.replace(workload, command=command, service=service)
 
 
-def run_trial(job: Job, candidate: Candidate) -> Outcome:
-    """Run one candidate of a round."""
+def run_trial(job: Job, candidate: Candidate, worker: str) -> Outcome:
+    """Run one candidate of a round, here, which is called ``worker``."""
     seen, metric = run_once(job.workload, candidate)
     reference = job.reference_digest
     if seen.failed is None and reference is not None and seen.output_digest != reference:
@@ -205,7 +210,7 @@ def run_trial(job: Job, candidate: Candidate) -> Outcome:
         candidate=candidate.label,
         phase=job.phase,
         round=job.round,
-        worker=worker_name(),
+        worker=worker,
         seen=seen,
         metric=metric,
     )
@@ -213,7 +218,7 @@ def run_trial(job: Job, candidate: Candidate) -> Outcome:
 
 def run_round(job: Job) -> list[Outcome]:
     """Run all trials of a round, one after the other (on a worker)."""
-    return [run_trial(job, candidate) for candidate in job.in_order()]
+    return [run_trial(job, candidate, worker_name()) for candidate in job.in_order()]
 
 
 def iterate_trials(
@@ -239,7 +244,7 @@ def iterate_trials(
             for candidate in job.in_order():
                 if not is_out(candidate.label):
                     begins(candidate)
-                    yield run_trial(job, candidate)
+                    yield run_trial(job, candidate, here_name())
         return
     waiting: set[Future[list[Outcome]]] = set()
     source = iter(jobs)

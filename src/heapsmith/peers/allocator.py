@@ -39,6 +39,30 @@ def tells(**known: Tells) -> dict[str, Tells]:
     return {field: known.get(field, "unknown") for field in FIELDS}
 
 
+class Install(msgspec.Struct, frozen=True):
+    """A way to get an allocator.
+
+    Args:
+        manager: ``apt-get``, ``dnf`` or ``pip``; ``source`` where only building it is left.
+        command: What to type, or what to build.
+        where: On which systems that works, where it is not on all that have the manager.
+    """
+
+    manager: str
+    command: str
+    where: str = ""
+
+    def words(self) -> str:
+        """Write it for people.
+
+        Example:
+            >>> Install("apt-get", "apt-get install libjemalloc2").words()
+            '`apt-get install libjemalloc2`'
+        """
+        way = f"its source ({self.command})" if self.manager == "source" else f"`{self.command}`"
+        return f"{way} ({self.where})" if self.where else way
+
+
 class Start(msgspec.Struct, frozen=True):
     """A setting of knobs that people really use, and where a search begins.
 
@@ -84,10 +108,17 @@ class Allocator(msgspec.Struct, frozen=True, kw_only=True):
     libraries: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     starts: tuple[Start, ...] = ()
-    install: tuple[tuple[str, str], ...] = ()
+    install: tuple[Install, ...] = ()
     note: str = ""
     python_only: bool = False
     worth_trying: bool = True
+
+    def how_to_get(self) -> str:
+        """Say how to get it here, in one clause."""
+        if not self.install:
+            return self.note
+        ways = " or ".join(way.words() for way in self.install)
+        return f"get it with {ways}, or give the path of its library"
 
     def knob(self, name: str) -> Knob | None:
         """Return the knob of that name, or None."""

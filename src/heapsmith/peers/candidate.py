@@ -23,6 +23,7 @@ from heapsmith.peers.knobs import Knob, Value, Version
 from heapsmith.peers.register import Found, find, register
 
 AS_IT_IS: Final = "system"
+_NEWEST_MIMALLOC: Final = "mimalloc"
 _PRELOAD: Final = "LD_PRELOAD"
 _TUNABLES: Final = "GLIBC_TUNABLES"
 _HEAP_TUNABLES: Final = "glibc.malloc."
@@ -53,8 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
         """Return the environment of a program started on this candidate.
 
         Args:
-            base: The environment the program would have had. Other allocators' libraries and variables are
-            taken
+            base: The environment the program would have had. Other allocators' libraries and variables are taken
                 out of it, everything else stays.
 
         Example:
@@ -160,8 +160,7 @@ def read_candidates(texts: Iterable[str], elsewhere: Elsewhere = _NOWHERE) -> li
         elsewhere: Further heaps that may be named.
 
     Raises:
-        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it
-        does not
+        HeapsmithError: At least one text names an allocator that is unknown or not here, or a knob that it does not
             have or a value out of its range; the nearest names are suggested.
 
     Example:
@@ -223,22 +222,17 @@ def _find(name: str, problems: list[str], elsewhere: Elsewhere) -> Found | None:
     if "/" in name or name.endswith(".so"):
         return _find_library(Path(name), problems)
     known = register()
-    if name == "mimalloc":
+    if name == _NEWEST_MIMALLOC:
         name = next((line for line in ("mimalloc3", "mimalloc2") if find(line).here), "mimalloc2")
     if name not in known:
-        every = [AS_IT_IS, *known, *elsewhere.names]
+        every = [AS_IT_IS, *known, *elsewhere.names, _NEWEST_MIMALLOC]
         near = difflib.get_close_matches(name, every, n=1)
         hint = f", did you mean `{near[0]}`?" if near else f" (there are {', '.join(every)})"
         problems.append(f"there is no allocator {name!r}{hint}")
         return None
     found = find(name)
     if not found.here:
-        how = known[name].install
-        way = how and (f"its source: {how[0][1]}" if how[0][0] == "source" else f"`{how[0][1]}`")
-        advice = found.problem or (
-            f"get it with {way}, or give the path of its library" if way else known[name].note
-        )
-        problems.append(f"{name} is not on this machine: {advice}")
+        problems.append(f"{name} is not on this machine: {found.problem or known[name].how_to_get()}")
         return None
     return found
 

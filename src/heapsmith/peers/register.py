@@ -21,8 +21,10 @@ from heapsmith.peers.allocator import Allocator
 from heapsmith.peers.identify import identify
 from heapsmith.peers.knobs import Version
 
+_ACTIVE: Final = ("VIRTUAL_ENV", "CONDA_PREFIX")
+_OF_WHEELS: Final = "lib/python3*/*-packages/cmeel.prefix/lib"
+"""Where wheels of the cmeel family (mimalloc 3 is one) have their C libraries, below an environment."""
 _USUAL_FOLDERS: Final = (
-    "/usr/local/lib",
     "/usr/local/lib64",
     "/usr/lib64",
     "/usr/lib",
@@ -124,13 +126,15 @@ def _candidates(patterns: tuple[str, ...]) -> Iterator[Path]:
 def library_folders() -> tuple[Path, ...]:
     """Return the folders where libraries are looked for, best first.
 
-    That is where our own presets are, ``LD_LIBRARY_PATH``, the environment of this Python (pip and conda put
-    libraries there), the folders the loader knows, and the usual places of distributions.
+    That is where our own presets are, ``LD_LIBRARY_PATH``, where pip and conda put libraries (the active environment, that
+    of this Python, the user's), the folders the loader knows, and the usual places of distributions.
     """
     folders = [LIBRARIES]
     folders += [Path(part) for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
-    folders += [Path(prefix) / "lib" for prefix in (os.environ.get("CONDA_PREFIX"), sys.prefix) if prefix]
-    folders += [Path.home() / ".local" / "lib"]
+    active = [Path(prefix) for name in _ACTIVE if (prefix := os.environ.get(name))]
+    for prefix in (*active, Path(sys.prefix), Path.home() / ".local", Path("/usr/local")):
+        folders.append(prefix / "lib")
+        folders += sorted(prefix.glob(_OF_WHEELS))
     folders += _loader_folders()
     folders += sorted(Path("/usr/lib").glob("*-linux-*"))
     folders += [Path(folder) for folder in _USUAL_FOLDERS]

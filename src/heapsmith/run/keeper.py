@@ -4,12 +4,10 @@
 
 Standard library alone, started without ``site``: the kernel counts the resident pages of the process that
 forks towards the peak of the program it starts (``ru_maxrss`` survives exec), so the forking process has to
-be small; and a
-watcher with an interpreter of its own is not slowed by, and does not slow, the progress shown meanwhile. It
-adopts
-orphans (``PR_SET_CHILD_SUBREAPER``), so that every process of the trial, and no other, is a descendant of it
-and can
-be ended. When its standard input closes (its caller has gone), it ends the tree and itself.
+be small; and a watcher with an interpreter of its own is not slowed by, and does not slow, the progress shown
+meanwhile. It adopts orphans (``PR_SET_CHILD_SUBREAPER``), so that every process of the trial, and no other, is
+a descendant of it and can be ended. When its standard input closes (its caller has gone), it ends the tree and
+itself.
 
 Request and answer are one JSON document each; `run.outside` is the only one who writes and reads them.
 """
@@ -42,6 +40,23 @@ LOOKS_FOR_LIBRARY = 40
 FEWEST_SAMPLES = 3
 LINGER_S = 0.5
 GROUP_PREFIX = "heapsmith-trial-"
+
+
+def describe_code(code: int | None) -> str:
+    """Say how a program ended.
+
+    Example:
+        >>> describe_code(3), describe_code(-11)
+        ('exit code 3', 'signal 11 (SIGSEGV)')
+    """
+    if code is None:
+        return "it did not end"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"
 
 
 def read(path: str) -> bytes:
@@ -210,9 +225,9 @@ class Keeper:
         self.load_usage: resource.struct_rusage | None = None
         self.status: int | None = None
         self.ended: float | None = None
+        self.killed = False
 
     # -- looking
-    # ------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -255,7 +270,6 @@ class Keeper:
                     self.objects.add(os.fsdecode(fields[5]))
 
     # -- waiting
-    # ------------------------------------------------------------------------------------------------
 
     def _wait(self, done: Callable[[], bool], limit_s: float | None = None) -> str:
         """Watch until ``done()`` is true, the program ends, the limit passes or the caller has gone."""
@@ -317,7 +331,6 @@ class Keeper:
         return pid, os.pidfd_open(pid)
 
     # -- the trial
-    # ----------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Do the trial and return what was seen."""
@@ -370,6 +383,7 @@ class Keeper:
             "no_group": "" if charged is not None else group.why_not,
             "samples": self.samples,
             "marks": self.marks,
+            "killed": self.killed,
             "objects": sorted(self.objects),
             "executables": self.tree.executables,
             "reached": self._was_reached(),
@@ -397,7 +411,7 @@ class Keeper:
             if how != "done":
                 return self._why_not("while the load command ran", how)
             if self.marks["load_status"] != 0:
-                return f"the load command failed with {self.marks['load_status']}"
+                return f"the load command failed: {describe_code(int(self.marks['load_status']))}"
         how = self._wait(lambda: False, server["settle_s"])
         if how != "limit":
             return self._why_not("while it settled", how)
@@ -405,7 +419,7 @@ class Keeper:
         with contextlib.suppress(OSError):
             os.kill(self.root, server["stop_signal"])
         if self._wait(lambda: False, server["stop_within_s"]) != "ended":
-            self.marks["killed"] = 1.0
+            self.killed = True
         return None
 
     def _why_not(self, when: str, how: str) -> str:
@@ -415,9 +429,9 @@ class Keeper:
             self.tree.refresh()
             if code == 0 and self.tree.pids:
                 return f"it went into the background {when}: start it in the foreground"
-            return f"it ended with {code} {when}"
+            return f"it ended {when}: {describe_code(code)}"
         if how == "timeout":
-            return f"still running after {self.request['timeout_s']:g} s, {when} (ended)"
+            return f"the time for a trial, {self.request['timeout_s']:g} s, was over {when}"
         return f"it did not get ready within {self.request['server']['ready_within_s']:g} s"
 
     def _is_ready(self, server: dict[str, Any]) -> bool:

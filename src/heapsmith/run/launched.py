@@ -45,7 +45,7 @@ def judge_command(command: Sequence[str]) -> Watchability:
     """
     program = find_program(command[0])
     if program is None:
-        raise RunError(f"{command[0]}: command not found", exit_code=EXIT_NOT_FOUND)
+        raise RunError(f"{command[0] or '(an empty word)'}: command not found", exit_code=EXIT_NOT_FOUND)
     if program.is_dir() or not os.access(program, os.X_OK):
         why = "it is a directory" if program.is_dir() else "permission denied"
         raise RunError(f"{command[0]} cannot be executed", why, exit_code=EXIT_NOT_EXECUTABLE)

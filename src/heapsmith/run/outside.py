@@ -30,8 +30,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A program that serves until it is stopped, and what is done with it meanwhile.
 
     Args:
-        ready: A port (``8000``, ``localhost:8000``) that answers, or a pattern in its output, when it can
-        take load.
+        ready: A port (``8000``, ``localhost:8000``) that answers, or a pattern in its output, when it can take
+            load.
         load: A shell command run against it once it is ready; None to load it with nothing.
         settle_s: Seconds of quiet after the load, before what stays resident is measured.
         stop_signal: The signal that stops it politely.
@@ -108,6 +108,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         reached: Whether the preloaded library was seen in it.
         live_bytes_peak: Of the process that had the most, where the run was probed.
         allocations: Of all processes, where the run was probed.
+        killed: A service that did not end on its signal, and was killed.
     """
 
     failed: str | None
@@ -136,6 +137,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     reached: bool | None = None
     live_bytes_peak: int | None = None
     allocations: int | None = None
+    killed: bool = False
 
 
 def find_program(word: str, directory: str, path: str | None) -> Path:
@@ -270,6 +272,7 @@ class _Answer(msgspec.Struct):
     no_group: str = ""
     samples: list[tuple[float, int]] = []
     marks: dict[str, float] = {}
+    killed: bool = False
     objects: list[str] = []
     executables: list[str] = []
     reached: bool | None = None
@@ -293,7 +296,7 @@ def _read_answer(subject: Subject, raw: dict[str, object], folder: Path) -> Watc
     )
     times, values = _thin(samples)
     complaint = _tail(folder / "stderr")
-    if failed is not None and "load command" in failed:
+    if failed is not None and failed.startswith("the load command"):
         complaint = _tail(folder / "load-stderr") or _tail(folder / "load-stdout")
     return Watched(
         failed=failed,
@@ -326,6 +329,7 @@ def _read_answer(subject: Subject, raw: dict[str, object], folder: Path) -> Watc
         objects=answer.objects,
         executables=answer.executables,
         reached=answer.reached,
+        killed=answer.killed,
     )
 
 

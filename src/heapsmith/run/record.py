@@ -33,6 +33,7 @@ from heapsmith.trace import (
     End,
     Manifest,
     Mark,
+    ModuleRecord,
     ProcessEnd,
     ProcessStart,
     ThreadRecord,
@@ -69,6 +70,7 @@ class RecordWishes:
         sample_every_bytes: Mean bytes between two sampled stacks.
         on_full: What a thread does whose ring is full.
         python_objects: Record CPython's own objects.
+        names_s: How long to look for lines of native frames when the recording has ended; 0: write no names at all.
         environment: Further variables of the program.
     """
 
@@ -76,6 +78,7 @@ class RecordWishes:
     sample_every_bytes: int = 512 * 1024
     on_full: OnFull = OnFull.WAIT
     python_objects: bool = True
+    names_s: float = 10.0
     environment: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -143,8 +146,11 @@ class Recorder:
         self.output = output
         self.exit_of: Callable[[int], Exit | None] = lambda _: None
         """Tells how a process ended, where somebody knows better than the process could say."""
+        self.on_module: Callable[[ModuleRecord, int, int], None] | None = None
+        """Called before the frames of each module get their names."""
         self.notes = list[str]()
         self._directory = directory
+        self._names_s = wishes.names_s
         self._drain = Drain(
             directory,
             stacks=wishes.stacks,
@@ -227,11 +233,23 @@ class Recorder:
         for image in list(self._images.values()):
             self._close_image(image, None, still_runs=True)
         self._put(self._writer.write_end, End(ended_ns=self.now_ns(), events=self._writer.events))
+        self._drain.close()
+        self._write_names()
         self.close()
+
+    def _write_names(self) -> None:
+        """The recording is whole without them, so nothing that goes wrong here ends it."""
+        if not self._names_s:
+            return
+        try:
+            self._put(self._tables.write_names, self._names_s, self.on_module)
+        except Exception as error:  # noqa: BLE001 (files of other people, in any state)
+            self.notes.append(f"the names of native frames could not be written: {error}")
 
     def close(self) -> None:
         """Let go of the file and of the programs, whatever has been read."""
         self._writer.close()
+        self._tables.close()
         self._drain.close()
 
     def _read_rest(self) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.run.drain import DrainedProcess
+from heapsmith.symbols import name_frames
 from heapsmith.trace import FrameKind, ModuleRecord, TraceWriter
 from heapsmith.trace.layout import FRAME, STACK, UNKNOWN_MODULE
 from heapsmith.wire.recording import (
@@ -23,6 +28,7 @@ from heapsmith.wire.recording import (
     TEXTS_OFFSET_BYTES,
 )
 
+_MOST_KEPT_OPEN: Final = 512
 _ADDRESS: Final = (1 << FRAME_MODULE_SHIFT) - 1
 _CODE_UNIT_BYTES: Final = 2
 _NO_LOCATION: Final = 15
@@ -98,6 +104,10 @@ class FileTables:
     writer: TraceWriter
     strings: dict[str, int] = field(default_factory=dict[str, int])
     modules: dict[ModuleRecord, int] = field(default_factory=dict[ModuleRecord, int])
+    native_frames: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """Module and address of each native frame."""
+    kept_open: dict[ModuleRecord, int] = field(default_factory=dict[ModuleRecord, int])
+    """Descriptors of the modules' files: names are read at the end, when a file may have been deleted."""
     next_stack: int = 1
     _new_strings: list[str] = field(default_factory=list[str])
 
@@ -121,7 +131,29 @@ class FileTables:
         if number is None:
             number = self.modules[record] = len(self.modules)
             self.writer.write_modules([record])
+            if len(self.kept_open) < _MOST_KEPT_OPEN:
+                with contextlib.suppress(OSError):
+                    self.kept_open[record] = os.open(record.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         return number
+
+    def write_names(
+        self, longest_s: float, on_module: Callable[[ModuleRecord, int, int], None] | None
+    ) -> None:
+        """Write what the native frames are called, so that the trace can be read where the files are not."""
+        files = {
+            record: Path(f"/proc/{os.getpid()}/fd/{number}") for record, number in self.kept_open.items()
+        }
+        frames, self.native_frames = self.native_frames, {}
+        for symbols in name_frames(
+            list(self.modules), frames, kept_open=files, longest_s=longest_s, on_module=on_module
+        ):
+            if symbols:
+                self.writer.write_symbols(symbols)
+
+    def close(self) -> None:
+        """Let go of the modules' files."""
+        while self.kept_open:
+            os.close(self.kept_open.popitem()[1])
 
 
 @dataclass
@@ -154,8 +186,6 @@ class StackTables:
         self._frames = dict[int, int]()
         self._modules = list[tuple[int, int]]()
         self._codes = list[_Code]()
-        self.native_frames = dict[int, tuple[int, int]]()
-        """Module and address of each native frame of the file that this process brought."""
 
     def write_new(self) -> None:
         """Write the nodes that the program has added since the last call."""
@@ -204,7 +234,7 @@ class StackTables:
                 self._frames[int(keys[place])] = numbers[place] = first + offset
                 kind, module, address, _ = new[offset]
                 if kind == FrameKind.NATIVE:
-                    self.native_frames[first + offset] = module, address
+                    self._tables.native_frames[first + offset] = module, address
         return numbers
 
     def _describe(self, key: int) -> tuple[int, int, int, int]:

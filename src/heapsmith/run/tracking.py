@@ -72,7 +72,7 @@ def run_tracked(
         raise RunError("there is no command to run", hint="heapsmith track -- COMMAND")
     program = find_program(command[0])
     if program is None:
-        raise RunError(f"{command[0]}: command not found", exit_code=EXIT_NOT_FOUND)
+        raise RunError(f"{command[0] or '(an empty word)'}: command not found", exit_code=EXIT_NOT_FOUND)
     problem = judge_program(program).problem
     if problem:
         raise RunError(

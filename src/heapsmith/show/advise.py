@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -14,8 +13,10 @@ from heapsmith.lab.comparison import FIGURE, Result
 from heapsmith.show.compare import build_result_document, shown_figures
 from heapsmith.show.quantities import format_quantity, format_ratio
 from heapsmith.show.service_lines import PLACES, Place, render_lines
+from heapsmith.show.terminal import Verbatim
 from heapsmith.tune.advise import Advice, Evidence
 from heapsmith.tune.objective import describe_gain
+from heapsmith.tune.race import NO_TIME
 from heapsmith.units import UNKNOWN
 
 SCHEMA: Final = "heapsmith.advise/1"
@@ -35,6 +36,11 @@ def sentence(advice: Advice) -> str:
     if advice.evidence is not None and any(other.refutes for other in advice.also):
         label = advice.evidence.comparison.results[1].candidate.label
         return f"nothing to gain: keep what you have ({label} helps the first command and harms another)"
+    if advice.without_a_try:
+        return (
+            f"nothing better was found, but {advice.without_a_try} setting(s) were not tried for lack of time:"
+            " keep what you have, or give a larger --budget"
+        )
     return "nothing to gain: keep what you have"
 
 
@@ -47,10 +53,10 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
     """
     parts: list[RenderableType] = [Text(sentence(advice), style="bold"), Text()]
     if advice.candidate is not None:
-        parts += [Padding(Text(render_lines(advice.candidate, place), style="cyan"), (0, 0, 0, 4)), Text()]
+        parts += [Verbatim(render_lines(advice.candidate, place), "cyan"), Text()]
     if advice.evidence is not None:
         parts.append(_evidence_table(advice.evidence))
-        parts.append(Text(_how_sure(advice), style="dim"))
+        parts.append(Text(how_sure(advice), style="dim"))
     for other in advice.also:
         ratio = format_ratio(other.cost)
         parts.append(Text(f"also `{other.comparison.workload.words()}`: {advice.objective} cost {ratio}"))
@@ -60,7 +66,8 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
     return Group(*parts)
 
 
-def _how_sure(advice: Advice) -> str:
+def how_sure(advice: Advice) -> str:
+    """Say how the answer was confirmed; there has to be evidence."""
     assert advice.evidence is not None
     runs = min(result.runs for result in advice.evidence.comparison.results)
     ratio = format_ratio(advice.evidence.cost)
@@ -106,12 +113,16 @@ def _standings_table(advice: Advice) -> RenderableType:
     )
     for heading in ("", "rounds", "cost"):
         table.add_column(heading, justify="left" if not heading else "right", overflow="fold")
-    for standing in advice.standings[:_STANDINGS]:
+    ran = [
+        standing for standing in advice.standings if standing.rounds or standing.left not in (None, NO_TIME)
+    ]
+    for standing in ran[:_STANDINGS]:
         ratio = UNKNOWN if standing.ratio is None else f"{standing.ratio:.2f}"
         table.add_row(standing.candidate.label, str(standing.rounds), ratio)
-    rest = len(advice.standings) - _STANDINGS
-    if rest > 0:
-        table.add_row(f"and {rest} more that left earlier", "", "")
+    if len(ran) > _STANDINGS:
+        table.add_row(f"and {len(ran) - _STANDINGS} more that left earlier", "", "")
+    if len(ran) < len(advice.standings):
+        table.add_row(f"{len(advice.standings) - len(ran)} more were not tried for lack of time", "", "")
     return table
 
 
@@ -138,6 +149,7 @@ def build_advice_document(advice: Advice, place: Place, machine: dict[str, Any])
             }
             for standing in advice.standings
         ],
+        "without_a_try": advice.without_a_try,
         "notes": advice.notes,
         "interrupted": advice.interrupted,
         "recommendation": sentence(advice),

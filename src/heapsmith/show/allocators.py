@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,9 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from heapsmith.peers import python
+from heapsmith.peers.allocator import FIELDS
 from heapsmith.peers.knobs import Knob
 from heapsmith.peers.register import Found
 
+_HEADINGS: Final = {
+    "current_allocated_heap_size": "in use",
+    "peak_allocated_heap_size": "peak",
+    "max_total_heap_size": "limit",
+}
 _TOLD_MARKS: Final = {"exact": "exact", "approximate": "~", "unknown": "?"}
 
 
@@ -33,15 +40,18 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
     knobs = Table(title="knobs, written NAME:knob=value,knob=value", title_justify="left", pad_edge=False)
     for heading in ("allocator", "knob", "default", "range", "what it does"):
         knobs.add_column(heading, overflow="fold")
+    having: dict[tuple[Knob, ...], list[str]] = defaultdict(list)
     for item in found:
-        for index, knob in enumerate(_known(item)):
+        having[tuple(_known(item))].append(item.allocator.name)
+    for known, names in having.items():
+        for index, knob in enumerate(known):
             knobs.add_row(
-                item.allocator.name if index == 0 else "",
+                "\n".join(names) if index == 0 else "",
                 knob.name,
                 _default(knob),
                 knob.range_text(),
                 knob.help,
-                end_section=index == len(_known(item)) - 1,
+                end_section=index == len(known) - 1,
             )
     knobs.add_row("each", python.KNOB.name, _default(python.KNOB), python.KNOB.range_text(), python.KNOB.help)
     parts: list[RenderableType] = [table, Text(), _what_each_tells(found), Text(), knobs]
@@ -49,39 +59,36 @@ def render_allocators(found: Sequence[Found]) -> RenderableType:
     if missing:
         parts.append(Text("\nnot on this machine", style="italic"))
     for item in missing:
-        ways = " or ".join(
-            f"its source ({way})" if manager == "source" else f"`{way}`"
-            for manager, way in item.allocator.install
-        )
         trouble = f" ({item.problem})" if item.problem else ""
-        advice = f"get it with {ways}, or give the path of its library" if ways else item.allocator.note
-        parts.append(Text(f"  {item.allocator.name}{trouble}: {advice}"))
+        parts.append(Text(f"  {item.allocator.name}{trouble}: {item.allocator.how_to_get()}"))
     return Group(*parts)
 
 
 def _what_each_tells(found: Sequence[Found]) -> RenderableType:
     """What an allocator's own statistics answer; where they say nothing, the watch counts or nobody knows."""
-    names = sorted({name for item in found for name in item.allocator.fields})
+    names = list(FIELDS)
     title = "what each can tell of itself (~ approximately, ? not at all)"
-    table = Table(title=title, title_justify="left", pad_edge=False)
-    table.add_column("allocator")
+    table = Table(title=title, title_justify="left", padding=0)
+    table.add_column("allocator", no_wrap=True)
     for name in names:
         table.add_column(_short(name), justify="center")
     for item in found:
         if item.here and not item.allocator.python_only:
             told = (item.allocator.fields[name] for name in names)
             table.add_row(item.allocator.name, *(_TOLD_MARKS[tells] for tells in told))
+    sharing: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in found:
+        for name, meaning in item.allocator.meanings.items() if item.here else ():
+            sharing[name, meaning].append(item.allocator.name)
     meanings = [
-        Text(f"  {item.allocator.name}, {_short(name)}: {meaning}", style="dim")
-        for item in found
-        if item.here
-        for name, meaning in item.allocator.meanings.items()
+        Text(f"  {', '.join(allocators)}: {_short(name)}: {meaning}", style="dim")
+        for (name, meaning), allocators in sharing.items()
     ]
     return Group(table, *meanings)
 
 
 def _short(field: str) -> str:
-    return field.removesuffix("_bytes").replace("_", " ")
+    return _HEADINGS.get(field) or field.removesuffix("_bytes").replace("_", " ")
 
 
 def _known(item: Found) -> list[Knob]:
@@ -105,7 +112,7 @@ def build_allocators_document(found: Sequence[Found]) -> list[dict[str, Any]]:
             "fields": item.allocator.fields,
             "meanings": item.allocator.meanings,
             "knobs": [_knob_document(knob, item) for knob in item.allocator.knobs],
-            "install": dict(item.allocator.install),
+            "install": {way.manager: way.command for way in item.allocator.install},
             "note": item.allocator.note or None,
         }
         for item in found
@@ -123,5 +130,6 @@ def _knob_document(knob: Knob, item: Found) -> dict[str, Any]:
         "highest": knob.highest,
         "choices": list(knob.choices) or None,
         "since": ".".join(map(str, knob.since)) or None,
+        "before": ".".join(map(str, knob.before or ())) or None,
         "known": knob.known_in(item.version_numbers) if item.here else None,
     }

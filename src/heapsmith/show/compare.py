@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +28,10 @@ _SHOWN: Final = (
     "blowup",
     "page_faults",
 )
+_NAME_COLUMNS: Final = 37
+"""Of the terminal, for names and numbers of runs."""
+_FIGURE_COLUMNS: Final = 19
+"""For a figure with the ratio and its interval."""
 _NOT_OF_REPLAYS: Final = ("time_s", "cpu_s")
 """The clock of a replay has the waiting of threads for each other in it; processor time is told per call."""
 
@@ -42,17 +46,7 @@ def render_comparison(
         recommendation: What follows from it, in one sentence.
         notes: What a person has to know about the program.
     """
-    figures = shown_figures(comparison)
-    table = Table(
-        title=Text(comparison.workload.words()), title_justify="left", pad_edge=False, show_lines=True
-    )
-    table.add_column("allocator", overflow="fold", min_width=26)
-    table.add_column("runs", justify="right")
-    for figure in figures:
-        table.add_column(figure.title.replace(", ", ",\n"), justify="right")
-    for result in comparison.results:
-        table.add_row(_name(result, comparison), str(result.runs), *_cells(result, figures))
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [Text(comparison.workload.words(), style="italic"), _Tables(comparison)]
     if len(comparison.results) > 1:
         parts.append(
             Text(
@@ -76,14 +70,45 @@ def render_comparison(
     return Group(*parts)
 
 
+class _Tables:
+    """The figures side by side, in as many tables below each other as the terminal is too narrow for."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        figures = shown_figures(self._comparison)
+        room = max(1, (options.max_width - _NAME_COLUMNS) // _FIGURE_COLUMNS)
+        tables = -(-len(figures) // room) or 1
+        width = -(-len(figures) // tables)
+        for first in range(0, max(1, len(figures)), max(1, width)):
+            yield _table(self._comparison, figures[first : first + width])
+
+
+def _table(comparison: Comparison, figures: Sequence[Figure]) -> Table:
+    table = Table(pad_edge=False, show_lines=True)
+    table.add_column("allocator", overflow="fold", min_width=26)
+    table.add_column("runs", justify="right")
+    for figure in figures:
+        table.add_column(figure.title.replace(", ", ",\n"), justify="right")
+    for result in comparison.results:
+        table.add_row(_name(result, comparison), str(result.runs), *_cells(result, figures))
+    return table
+
+
 def shown_figures(comparison: Comparison) -> list[Figure]:
     """Return the figures that this comparison has values of, in the order of columns."""
-    by_name = {figure.name: figure for figure in FIGURES}
+    known = {figure.name: figure for figure in known_figures(comparison)}
+    return [known[name] for name in _SHOWN if name in known]
+
+
+def known_figures(comparison: Comparison) -> list[Figure]:
+    """Return all figures that this comparison has values of, also those there is no room for in a terminal."""
     return [
-        by_name[name]
-        for name in _SHOWN
-        if not (comparison.workload.replay is not None and name in _NOT_OF_REPLAYS)
-        and any(_median(result, name) is not None for result in comparison.results)
+        figure
+        for figure in FIGURES
+        if not (comparison.workload.replay is not None and figure.name in _NOT_OF_REPLAYS)
+        and any(_median(result, figure.name) is not None for result in comparison.results)
     ]
 
 

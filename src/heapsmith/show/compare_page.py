@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-import shlex
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from bokeh.models import (
     CustomJSTickFormatter,
     HoverTool,
     LabelSet,
+    Range1d,
     TeeHead,
     Whisker,
 )
@@ -23,11 +24,12 @@ from bokeh.resources import INLINE
 
 from heapsmith import __version__
 from heapsmith.errors import HeapsmithError
-from heapsmith.lab.comparison import FIGURE, Comparison, Result
+from heapsmith.lab.comparison import FIGURE, Comparison, Result, Unit
 from heapsmith.lab.replay.player import Replay
-from heapsmith.lab.statistics import Difference
-from heapsmith.show.compare import shown_figures
+from heapsmith.lab.statistics import Difference, Spread
+from heapsmith.show.compare import known_figures
 from heapsmith.show.quantities import format_quantity, format_ratio, format_spread
+from heapsmith.show.service_lines import render_lines
 
 _INKS: Final = (
     "#3d4752", "#0072b2", "#d55e00", "#009e73", "#cc79a7",
@@ -40,35 +42,49 @@ _RESIDENTS: Final = ("resident_bytes_peak", "resident_bytes_settled", "resident_
 _BYTES_JS: Final = """
 let size = Math.abs(tick), unit = 'B';
 for (const next of ['KiB', 'MiB', 'GiB', 'TiB']) { if (size < 1024) break; size /= 1024; unit = next; }
-const digits = size < 10 ? +size.toFixed(2) : size < 100 ? +size.toFixed(1) : Math.round(size);
+const digits = size < 10 ? +size.toFixed(3) : size < 100 ? +size.toFixed(2) : +size.toFixed(1);
 return (tick < 0 ? '-' : '') + digits + ' ' + unit;
 """
 _SECONDS_JS: Final = """
 const t = Math.abs(tick);
-return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(3) + ' s'
-  : t >= 1e-3 ? +(tick * 1e3).toPrecision(3) + ' ms'
-  : t >= 1e-6 ? +(tick * 1e6).toPrecision(3) + ' us' : +(tick * 1e9).toPrecision(3) + ' ns';
+return t === 0 ? '0 s' : t >= 1 ? +tick.toPrecision(4) + ' s'
+  : t >= 1e-3 ? +(tick * 1e3).toPrecision(4) + ' ms'
+  : t >= 1e-6 ? +(tick * 1e6).toPrecision(4) + ' us' : +(tick * 1e9).toPrecision(4) + ' ns';
 """
 _STYLE: Final = """
-:root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad:
-#b23c00; } body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color:
-var(--ink);
-       max-width: 1180px; margin: 0 auto; padding: 24px 20px 60px; background: #fff; }
-h1 { font-size: 22px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 34px 0 8px; }
-.answer { font-size: 18px; font-weight: 600; border-left: 4px solid #0072b2; padding: 6px 0 6px 14px; margin:
-18px 0; } .quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
+:root { color-scheme: light; --ink: #1f2933; --quiet: #5f6c7b; --line: #dfe4ea; --good: #00714f; --bad: #b23c00; }
+body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color: var(--ink);
+       max-width: 1240px; margin: 0 auto; padding: 24px 20px 60px; background: #fff; }
+h1 { font: 600 19px/1.4 ui-monospace, 'DejaVu Sans Mono', monospace; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2 { font-size: 17px; margin: 34px 0 8px; }
+.answer { font-size: 18px; font-weight: 600; border-left: 4px solid #0072b2; padding: 6px 0 6px 14px; margin: 18px 0; }
+.quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
 code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', monospace; }
 pre { background: #f5f7f9; padding: 10px 12px; overflow-x: auto; border-radius: 4px; margin: 4px 0; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 12px; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size:
-13.5px; } th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line);
-vertical-align:
-top; } th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 12px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
+th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { white-space: nowrap; } td small { font-size: 12px; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; vertical-align: bottom; }
+td:first-child, td.bad { white-space: normal; min-width: 220px; text-align: left; }
 .swatch { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 7px; }
 """
+_PLOT_PIXELS: Final = (440.0, 360.0)
+"""About the inside of a Pareto figure, for the places of its labels."""
+_LABEL_PIXELS: Final = (6.6, 14.0)
+"""About a letter of a label: width and height."""
 
 
-def write_page(path: Path, comparison: Comparison, recommendation: str, notes: Sequence[str] = ()) -> None:
+def write_page(
+    path: Path,
+    comparison: Comparison,
+    recommendation: str,
+    notes: Sequence[str] = (),
+    *,
+    before: str = "",
+    after: str = "",
+) -> None:
     """Write the page of a comparison.
 
     Args:
@@ -76,11 +92,13 @@ def write_page(path: Path, comparison: Comparison, recommendation: str, notes: S
         comparison: What was compared.
         recommendation: What follows from it.
         notes: What a person has to know about the program.
+        before: What stands before the figures, as HTML.
+        after: All there may be more, as HTML.
 
     Raises:
         HeapsmithError: The file cannot be written.
     """
-    text = render_page(comparison, recommendation, notes)
+    text = render_page(comparison, recommendation, notes, before=before, after=after)
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -164,6 +182,8 @@ def _how(comparison: Comparison) -> str:
         f"{watched}; ratios are against "
         f"<b>{_escape(comparison.baseline.candidate.label)}</b>. heapsmith {__version__}."
     )
+    if comparison.accounting:
+        text += f" Memory: {_escape(comparison.accounting)}."
     if comparison.workers > 1:
         text += f" {comparison.workers} workers; only runs on the same worker were compared."
     return text + (" <b>Broken off: the figures so far.</b>" if comparison.interrupted else "")
@@ -178,47 +198,36 @@ def _first_known(results: Sequence[Result], names: Sequence[str]) -> str | None:
 def _draw_pareto(
     comparison: Comparison, drawn: Sequence[Result], inks: dict[str, str], across: str, upward: str
 ) -> Any:
-    columns: dict[str, list[Any]] = {
-        key: []
-        for key in (
-            "x",
-            "x_low",
-            "x_high",
-            "y",
-            "y_low",
-            "y_high",
-            "label",
-            "ink",
-            "x_text",
-            "y_text",
-            "size",
-            "align",
-            "shift",
-        )
-    }
-    medians = [median for result in drawn if (median := result.spreads[across].median) is not None]
-    middle = (min(medians) + max(medians)) / 2
+    columns: dict[str, list[Any]] = defaultdict(list)
     for result in drawn:
         x, y = result.spreads[across], result.spreads[upward]
         if x.median is None or y.median is None:
             continue
-        values = (
-            x.median,
-            x.low or x.median,
-            x.high or x.median,
-            y.median,
-            y.low or y.median,
-            y.high or y.median,
-        )
-        for key, value in zip(("x", "x_low", "x_high", "y", "y_low", "y_high"), values, strict=True):
-            columns[key].append(value)
+        for axis, spread in (("x", x), ("y", y)):
+            columns[axis].append(spread.median)
+            columns[f"{axis}_low"].append(spread.low or spread.median)
+            columns[f"{axis}_high"].append(spread.high or spread.median)
         columns["label"].append(result.candidate.label)
         columns["ink"].append(inks[result.candidate.label])
         columns["x_text"].append(format_spread(x, FIGURE[across].unit))
         columns["y_text"].append(format_spread(y, FIGURE[upward].unit))
-        columns["align"].append("left" if x.median <= middle else "right")
-        columns["shift"].append(9 if x.median <= middle else -9)
         columns["size"].append(15 if result is comparison.baseline else 11)
+    if not columns["x"]:
+        return None
+    ranges = [_range(columns[f"{axis}_low"], columns[f"{axis}_high"]) for axis in ("x", "y")]
+    places = place_labels(
+        [
+            tuple(
+                (value - axis.start) / (axis.end - axis.start) * pixels
+                for value, axis, pixels in zip(point, ranges, _PLOT_PIXELS, strict=True)
+            )
+            for point in zip(columns["x"], columns["y"], strict=True)
+        ],
+        columns["label"],
+    )
+    columns["shift"] = [8 if place[0] > 0 else -8 for place in places]
+    columns["align"] = ["left" if place[0] > 0 else "right" for place in places]
+    columns["rise"] = [place[1] for place in places]
     source = ColumnDataSource(columns)
     plot: Any = _plot(FIGURE[across].title, FIGURE[upward].title)
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
@@ -254,7 +263,7 @@ def _draw_pareto(
             text="label",
             source=source,
             x_offset="shift",
-            y_offset=5,
+            y_offset="rise",
             text_font_size="12px",
             text_color="ink",
             text_align="align",
@@ -266,8 +275,53 @@ def _draw_pareto(
             tooltips=[("", "@label"), (FIGURE[across].title, "@x_text"), (FIGURE[upward].title, "@y_text")],
         )
     )
-    plot.x_range.range_padding = plot.y_range.range_padding = 0.12
+    plot.x_range, plot.y_range = ranges
     return plot
+
+
+def _range(low: Sequence[float], high: Sequence[float]) -> Any:
+    """From the smallest to the largest value with its interval, and some room around."""
+    first, last = min(low), max(high)
+    room = 0.12 * ((last - first) or last or 1.0)
+    return Range1d(start=first - room, end=last + room)
+
+
+def place_labels(points: Sequence[tuple[float, ...]], labels: Sequence[str]) -> list[tuple[int, float]]:
+    """Find a place beside each point where its label covers no other label and no other point.
+
+    Args:
+        points: Where the points are, in pixels.
+        labels: Their labels.
+
+    Returns:
+        Of each, on which side its label goes (1: right, -1: left), and how many pixels above its point it begins.
+
+    Example:
+        >>> place_labels([(100, 100), (110, 100)], ["one", "two"])
+        [(-1, 3.0), (1, 3.0)]
+    """
+    width, height = _LABEL_PIXELS
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    chosen: list[tuple[int, float]] = []
+    # Beside a point are the lines of its intervals: above them first, below them then.
+    rises = [rise for step in range(8) for rise in (3 + step * height, -3 - (step + 1) * height)]
+    places = [(side, rise) for rise in rises for side in (1, -1)]
+    for (x, y), label in zip(points, labels, strict=True):
+        for side, rise in places:
+            edge = x + 8 * side + width * len(label) * side
+            box = (min(x + 8 * side, edge), y + rise, max(x + 8 * side, edge), y + rise + height)
+            inside = box[0] >= -20 and box[2] <= _PLOT_PIXELS[0] and box[1] >= 0 and box[3] <= _PLOT_PIXELS[1]
+            if inside and not any(_meet(box, other) for other in taken):
+                break
+        else:
+            side, rise, box = 1, 3.0, (x, y, x, y)
+        taken.append(box)
+        chosen.append((side, rise))
+    return chosen
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -328,7 +382,7 @@ def _plot(across: str, upward: str) -> Any:
 
 
 def _figures_table(comparison: Comparison, inks: dict[str, str]) -> str:
-    figures = shown_figures(comparison)
+    figures = known_figures(comparison)
     head = "".join(f"<th title='{_escape(item.note)}'>{_escape(item.title)}</th>" for item in figures)
     rows: list[str] = []
     for result in comparison.results:
@@ -345,16 +399,24 @@ def _figures_table(comparison: Comparison, inks: dict[str, str]) -> str:
             )
             continue
         cells = "".join(
-            f"<td>{format_spread(result.spreads[item.name], item.unit)}"
+            f"<td>{_spread(result.spreads[item.name], item.unit)}"
             f"{_ratio_line(result.differences.get(item.name), less_is_better=item.less_is_better)}</td>"
             for item in figures
         )
         rows.append(f"<tr><td>{name}</td><td>{result.runs}</td>{cells}</tr>")
     return (
-        "<h2>All figures</h2><p class='quiet'>Medians with 95 % intervals; below, the ratio to the baseline. "
+        "<h2>All figures</h2><p class='quiet'>Medians; below, their 95 % intervals and the ratio to the baseline. "
         "<i>noise</i>: not told from the baseline.</p><div class='wide'><table><thead><tr><th>allocator</th>"
         f"<th>runs</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _spread(spread: Spread, unit: Unit) -> str:
+    median = format_quantity(spread.median, unit)
+    if spread.low is None or spread.high is None:
+        return median
+    low, high = (format_quantity(value, unit) for value in (spread.low, spread.high))
+    return f"{median}<br><small class='quiet'>{low} – {high}</small>"
 
 
 def _ratio_line(difference: Difference | None, *, less_is_better: bool) -> str:
@@ -369,11 +431,7 @@ def _ratio_line(difference: Difference | None, *, less_is_better: bool) -> str:
 
 def _environment(comparison: Comparison) -> str:
     lines = [
-        f"<p>{_escape(result.candidate.label)}</p><pre>"
-        + _escape(
-            " ".join(f"{name}={shlex.quote(value)}" for name, value in result.candidate.lines().items())
-        )
-        + "</pre>"
+        f"<p>{_escape(result.candidate.label)}</p><pre>{_escape(render_lines(result.candidate, 'env'))}</pre>"
         for result in comparison.results
         if result.candidate.lines()
     ]

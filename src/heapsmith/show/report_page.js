@@ -94,9 +94,9 @@
         kid.value += own[i]; at = kid;
       }
     }
-    zoomed = null; layout();
+    zoomed = pointed = null; layout();
   }
-  let found = null;
+  let found = null, pointed = null;
   function layout() {
     const top = zoomed || root, width = Math.max(120, $("flame").parentElement.clientWidth);
     rows = [];
@@ -149,6 +149,7 @@
         g.globalAlpha = found && !matched ? 0.35 : key >= 0 ? 0.82 + ((key * 7919) % 19) / 100 : 0.55;
         g.fillRect(x, y, Math.max(0.4, w - 0.6), ROW - 1.5);
         g.globalAlpha = 1;
+        if (node === pointed) { g.strokeStyle = ink; g.lineWidth = 2; g.strokeRect(x + 1, y + 1, Math.max(1, w - 2.6), ROW - 3.5); }
         if (w < 34) continue;
         const [name, where] = labelName(key);
         g.save(); g.beginPath(); g.rect(x, y, w - 4, ROW); g.clip();
@@ -178,7 +179,20 @@
     $("hover").textContent = node ? tell(node).replace(/\n/g, " · ") : "\u00a0"; });
   $("flame").addEventListener("mouseleave", () => showTip(""));
   $("flame").addEventListener("click", (e) => { const node = nodeAt(e); if (!node || node.key === TOO_SMALL) return; showTip(""); zoomed = node === root ? null : node; layout(); });
-  $("flame").addEventListener("keydown", (e) => { if (e.key === "Escape" || e.key === "Backspace") { zoomed = zoomed && zoomed.up !== root ? zoomed.up : null; layout(); } });
+  // Keys walk through the frames that are drawn: down to the largest callee, up, to the neighbours, Enter zooms.
+  function step(key) {
+    const from = pointed || zoomed || root, near = from.up ? from.up.sorted || [] : [];
+    const to = { ArrowDown: (from.sorted || [])[0], ArrowUp: from.up, ArrowLeft: near[near.indexOf(from) - 1], ArrowRight: near[near.indexOf(from) + 1] }[key];
+    if (!to || !rows.some((row) => row.some(([node]) => node === to))) return;
+    pointed = to; draw();
+    $("hover").textContent = tell(to).replace(/\n/g, " · ");
+  }
+  $("flame").addEventListener("keydown", (e) => {
+    if (e.key.startsWith("Arrow")) { e.preventDefault(); step(e.key); }
+    else if (e.key === "Enter" && pointed) { zoomed = pointed === root ? null : pointed; layout(); }
+    else if (e.key === "Escape" || e.key === "Backspace") { zoomed = zoomed && zoomed.up !== root ? zoomed.up : null; layout(); }
+  });
+  $("flame").addEventListener("blur", () => { pointed = null; draw(); });
   $("whole").onclick = () => { zoomed = null; layout(); };
   function search(text) { $("search").value = text; found = matcher(text.trim()); matchCache.clear(); draw(); }
   $("search").oninput = () => search($("search").value);
@@ -331,7 +345,10 @@
     $("details").hidden = !d; if (!d) return;
     $("details-of").textContent = data.processes.length > 1 ? `of ${data.names[id]}` : "";
     $("facts").innerHTML = d.facts.map(([a, b]) => `<tr><td>${escapeText(a)}</td><td>${escapeText(b)}</td></tr>`).join("");
-    bars($("classes"), ["class", "allocations", "at peak", "at the end"], d.classes.map((r) => [escapeText(r[0]), thousands(r[1]), bytes(r[2]), bytes(r[3]), r[2]]));
+    const held = new Set([...d.classes].sort((a, b) => b[2] - a[2] || b[1] - a[1]).slice(0, 24)), rest = d.classes.filter((r) => !held.has(r));
+    const classes = d.classes.filter((r) => held.has(r)), sum = (i) => rest.reduce((all, r) => all + r[i], 0);
+    if (rest.length) classes.push([`${rest.length} others`, sum(1), sum(2), sum(3)]);
+    bars($("classes"), ["class", "allocations", "at peak", "at the end"], classes.map((r) => [escapeText(r[0]), thousands(r[1]), bytes(r[2]), bytes(r[3]), r[2]]));
     bars($("sizes"), ["requested", "usable", "allocations"], d.sizes.slice(0, 24).map((r) => [bytes(r[0]), bytes(r[1]), thousands(r[2]), r[2]]));
     $("sizes-note").textContent = `the most frequent of ${thousands(d.distinct_sizes)}`;
     if (d.lifetimes.length) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 import zlib
 from importlib import resources
 from typing import Any, Final
@@ -103,7 +104,8 @@ def _sentence(sentence: Sentence) -> str:
         for place, figure in sentence.places
     )
     table = f"<table class='said'>{rows}</table>" if rows else ""
-    advice = f"<p class='advice'>{_escape(sentence.advice)}</p>" if sentence.advice else ""
+    said = re.sub(r"`([^`]+)`", r"<code>\1</code>", _escape(sentence.advice))
+    advice = f"<p class='advice'>{said}</p>" if said else ""
     return f"<li class='{sentence.kind}'><p>{_escape(sentence.text)}</p>{table}{advice}</li>"
 
 
@@ -162,7 +164,7 @@ def _build_data(report: Report) -> dict[str, Any]:
                 site.process,
                 int(site.mapped),
                 site.cache or "",
-                int(site.growing),
+                int(site.growing and site.cache is None),
                 round(site.live_bytes_at_peak),
                 round(site.live_bytes_at_exit),
                 round(site.allocated_bytes),

@@ -189,7 +189,7 @@ def _leak(report: Report, finding: Finding) -> Sentence:
         rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
         advice = (
             f"{name_site(growing[0].label)} kept adding to what stays, {format_bytes(rate)} a second: "
-            "that is a leak; free what it holds, or bound it."
+            "unless the program was about to end anyway, that is a leak; free what it holds, or bound it."
         )
     elif finding.sites and f["share"] > 0.1:
         advice = f"Look at {name_site(finding.sites[0].label)} first: is it meant to stay?"
@@ -212,7 +212,7 @@ def _growth(report: Report, finding: Finding) -> Sentence:
             (_where(report, site), f"up to {format_bytes(float(site.course.max(initial=0.0)))}")
             for site in finding.sites
         ],
-        "A longer run would need more: give it a bound, or free what is done.",
+        "If a longer run would go on like this, give it a bound, or free what is done.",
     )
 
 
@@ -229,21 +229,17 @@ def _spike(report: Report, finding: Finding) -> Sentence:
 
 def _churn(report: Report, finding: Finding) -> Sentence:
     f = finding.figures
-    if f["share"]:
-        return Sentence(
-            "churn",
-            f"{format_count(f['temporary_allocations'])} allocations ({100 * f['share']:.0f} %) were temporary: freed "
-            f"before their thread allocated again. {format_bytes(f['allocated_bytes'])} passed through, "
-            f"{f['churn']:.3g} times the peak.",
-            _places(report, finding.sites, "temporary_allocations", f["temporary_allocations"]),
-            f"Reuse a buffer in {name_site(finding.sites[0].label)}." if finding.sites else "",
-        )
+    advice = ""
+    if finding.sites:
+        place = name_site(finding.sites[0].label)
+        advice = f"Where it is hot, a buffer that is used again saves them: {place}."
     return Sentence(
         "churn",
-        f"{format_bytes(f['allocated_bytes'])} passed through, {f['churn']:.3g} times the peak: blocks are made and "
-        "freed over and over.",
-        _places(report, finding.sites, "allocated_bytes", f["allocated_bytes"]),
-        f"Reuse what {name_site(finding.sites[0].label)} allocates." if finding.sites else "",
+        f"{format_count(f['temporary_allocations'])} allocations ({100 * f['share']:.0f} %) were temporary: freed "
+        f"before their thread allocated again. {format_bytes(f['allocated_bytes'])} passed through, "
+        f"{f['churn']:.3g} times the peak.",
+        _places(report, finding.sites, "temporary_allocations", f["temporary_allocations"]),
+        advice,
     )
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
+from pathlib import Path
 from typing import Final, Literal, get_args
 
+from heapsmith.native import preloadable
+from heapsmith.peers.allocator import Install
 from heapsmith.peers.candidate import Candidate
 from heapsmith.peers.register import register
 from heapsmith.spec import presets
 
 Place = Literal["env", "shell", "systemd", "docker", "k8s"]
-_IN_IMAGE: Final = "/usr/local/lib/heapsmith-heap.so"
 PLACES: tuple[Place, ...] = get_args(Place)
+_FOLDER: Final = "/usr/local/lib"
+_OF_THE_SYSTEM: Final = ("/usr/lib", "/lib")
+_APT: Final = "apt-get install "
 
 
 def render_lines(candidate: Candidate, place: Place) -> str:
-    """Write what a candidate needs, ready to paste.
+    """Write what a candidate needs, ready to paste; comments say how its library gets there.
 
     Args:
         candidate: What to use.
@@ -29,34 +33,47 @@ def render_lines(candidate: Candidate, place: Place) -> str:
         [Service]
         Environment="GLIBC_TUNABLES=glibc.malloc.arena_max=1"
     """
-    variables = sorted(candidate.lines().items(), key=lambda item: item[0] != "LD_PRELOAD")
-    if place == "env":
-        return "\n".join(f"{name}={value}" for name, value in variables)
-    if place == "shell":
-        return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables)
-    if place == "systemd":
-        # A percent sign starts a specifier in unit files.
-        lines = (f'Environment="{name}={value.replace("%", "%%")}"' for name, value in variables)
-        return "\n".join(["[Service]", *lines])
-    forged = _made_by(candidate)
+    in_image = place in ("docker", "k8s")
+    path = _path_there(candidate, in_image=in_image)
+    variables = candidate.lines()
+    if path is not None:
+        variables["LD_PRELOAD"] = path
+    written = sorted(variables.items(), key=lambda item: item[0] != "LD_PRELOAD")
     if place == "docker":
-        words = " \\\n    ".join(f"{name}={json.dumps(value)}" for name, value in variables)
-        package = _debian_package(candidate)
-        install = (
-            f"RUN apt-get update && apt-get install -y --no-install-recommends {package}"
-            " && rm -rf /var/lib/apt/lists/*\n"
-            if package
-            else ""
-        )
-        if forged:
-            words = words.replace(json.dumps(candidate.library), f'"{_IN_IMAGE}"')
-            install = f"# beforehand: {forged} -o heap.so\nCOPY heap.so {_IN_IMAGE}\n"
-        return f"{install}ENV {words}"
-    if forged:
-        variables = [(name, value.replace(candidate.library or "", _IN_IMAGE)) for name, value in variables]
-    entries = "".join(f"\n  - name: {name}\n    value: {json.dumps(value)}" for name, value in variables)
-    note = f"# in the image, {_IN_IMAGE} is what `{forged} -o heap.so` makes\n" if forged else ""
-    return f"{note}env:{entries}"
+        return _docker(candidate, path, written)
+    if place == "k8s":
+        entries = (f"  - name: {name}\n    value: {json.dumps(value)}" for name, value in written)
+        return "\n".join([*_needed_in_image(candidate, path), "env:", *entries])
+    remarks = _remarks_here(candidate, path)
+    if place == "env":
+        return "\n".join([*remarks, *(f"{name}={value}" for name, value in written)])
+    if place == "shell":
+        return "\n".join([*remarks, *(f"export {name}={shlex.quote(value)}" for name, value in written)])
+    # A percent sign starts a specifier in unit files.
+    lines = (f'Environment="{name}={value.replace("%", "%%")}"' for name, value in written)
+    return "\n".join([*remarks, "[Service]", *lines])
+
+
+def _path_there(candidate: Candidate, *, in_image: bool) -> str | None:
+    """Where the library is for whoever pastes the line: where it is now, if it is there too and can be written there."""
+    library = candidate.library
+    if library is None:
+        return None
+    stays = _is_of_system(library) if in_image else str(preloadable(Path(library))) == library
+    return library if stays else f"{_FOLDER}/{_name_there(candidate)}"
+
+
+def _is_of_system(library: str) -> bool:
+    return library.startswith(_OF_THE_SYSTEM)
+
+
+def _name_there(candidate: Candidate) -> str:
+    if _made_by(candidate) is not None:
+        return f"libheapsmith_{Path(candidate.allocator).stem}.so"
+    return "".join(
+        letter if letter.isalnum() or letter in "._-" else "_"
+        for letter in Path(candidate.library or "").name
+    )
 
 
 def _made_by(candidate: Candidate) -> str | None:
@@ -65,9 +82,52 @@ def _made_by(candidate: Candidate) -> str | None:
     return f"heapsmith forge {shlex.quote(candidate.allocator)}" if is_ours else None
 
 
-def _debian_package(candidate: Candidate) -> str | None:
+def _brought_by(candidate: Candidate, target: str) -> str:
+    """The command that puts the library into a file."""
+    made_by = _made_by(candidate)
+    return f"{made_by} -o {target}" if made_by else f"cp {shlex.quote(candidate.library or '')} {target}"
+
+
+def _remarks_here(candidate: Candidate, path: str | None) -> list[str]:
+    if path is not None and path != candidate.library:
+        return [f"# beforehand: {_brought_by(candidate, path)}"]
+    if _made_by(candidate) is None:
+        return []
+    lasting = f"{_FOLDER}/{_name_there(candidate)}"
+    return [f"# there as long as this heapsmith; for good: {_brought_by(candidate, lasting)}"]
+
+
+def _docker(candidate: Candidate, path: str | None, variables: list[tuple[str, str]]) -> str:
+    lines: list[str] = []
+    package = _debian_package(candidate)
+    if package is not None:
+        lines += [f"# {package.where}"] if package.where else []
+        name = package.command.removeprefix(_APT)
+        lines.append(
+            f"RUN apt-get update && apt-get install -y --no-install-recommends {name}"
+            " && rm -rf /var/lib/apt/lists/*"
+        )
+    elif path is not None and path != candidate.library:
+        name = Path(path).name
+        lines += [f"# beforehand: {_brought_by(candidate, name)}", f"COPY {name} {path}"]
+    words = (f"{name}={json.dumps(value)}" for name, value in variables)
+    return "\n".join([*lines, "ENV " + " \\\n    ".join(words)])
+
+
+def _needed_in_image(candidate: Candidate, path: str | None) -> list[str]:
+    package = _debian_package(candidate)
+    if package is not None:
+        where = f" ({package.where})" if package.where else ""
+        return [f"# the image needs: {package.command}{where}"]
+    if path is None:
+        return []
+    if path == candidate.library:
+        return [f"# the image needs {path}"]
+    return [f"# the image needs {path}: {_brought_by(candidate, Path(path).name)}, and COPY it there"]
+
+
+def _debian_package(candidate: Candidate) -> Install | None:
     allocator = register().get(candidate.allocator)
-    if allocator is None or candidate.library is None or not candidate.library.startswith("/usr/lib/"):
+    if allocator is None or candidate.library is None or not _is_of_system(candidate.library):
         return None
-    match = re.search(r"apt-get install (\S+)", dict(allocator.install).get("apt-get", ""))
-    return match[1] if match else None
+    return next((way for way in allocator.install if way.command.startswith(_APT)), None)

@@ -8,15 +8,33 @@ import sys
 from typing import Any, Final, cast
 
 import msgspec
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 
 _WIDTH_WITHOUT_TERMINAL: Final = 150
+
+
+class Verbatim:
+    """Lines to paste: they stay whole, however narrow the terminal is.
+
+    Args:
+        text: The lines.
+        style: How they look.
+    """
+
+    def __init__(self, text: str, style: str = "") -> None:
+        self._lines, self._style = text.splitlines(), style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            yield Segment(line, console.get_style(self._style))
+            yield Segment.line()
 
 
 def print_text(view: RenderableType) -> None:
     """Print a view; where nobody's window sets the width (a pipe, a log), lines get enough of it."""
     width = shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 50)).columns if sys.stdout.isatty() else None
-    Console(width=width or _WIDTH_WITHOUT_TERMINAL, highlight=False).print(view)
+    Console(width=width or _WIDTH_WITHOUT_TERMINAL, highlight=False).print(view, crop=False)
 
 
 def encode_text(view: RenderableType) -> bytes:

@@ -52,6 +52,8 @@ def line_to_run(answer: Tailored, spec: Path) -> str | None:
     """Return the line that starts a program on the answer; None: as it is."""
     if answer.verdict == "tailored":
         return f"heapsmith run --allocator {shlex.quote(str(spec))} -- COMMAND"
+    if answer.verdict == "preset" and answer.ours is not None:
+        return f"heapsmith run --allocator {shlex.quote(answer.ours.label)} -- COMMAND"
     if answer.verdict == "allocator":
         words = [f"{name}={shlex.quote(value)}" for name, value in answer.rival.lines().items()]
         return " ".join([*words, "COMMAND"])

@@ -27,19 +27,17 @@ class SymbolTable:
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         values: list[NDArray[Any]] = []
-        names: list[bytes] = []
+        self._strings: list[bytes] = []
         for path in paths:
             for table, strings in _read_tables(path):
                 functions = np.isin(table["info"] & 15, _FUNCTIONS) & (table["section"] != 0)
                 rows = table[functions & (table["value"] != 0)]
-                values.append(np.stack([rows["value"], rows["size"]], axis=1))
-                names += [strings[start : strings.find(b"\0", start)] for start in rows["name"].tolist()]
-        everything = np.concatenate(values) if values else np.zeros((0, 2), np.uint64)
+                which = np.full(len(rows), len(self._strings), np.uint64)
+                values.append(np.stack([rows["value"], rows["size"], which, rows["name"]], axis=1))
+                self._strings.append(strings)
+        everything = np.concatenate(values) if values else np.zeros((0, 4), np.uint64)
         order = np.lexsort((everything[:, 1], everything[:, 0]))
-        self._starts: NDArray[np.uint64] = everything[order, 0].astype(np.uint64)
-        self._sizes: NDArray[np.uint64] = everything[order, 1].astype(np.uint64)
-        places: list[int] = order.tolist()
-        self._names = [names[place] for place in places]
+        self._starts, self._sizes, self._tables, self._names = everything[order].astype(np.uint64).T
 
     def find(self, address: int) -> str | None:
         """Answer the name of the function that holds an address (as linked); None where none does."""
@@ -47,11 +45,15 @@ class SymbolTable:
         while place >= 0:
             start, size = int(self._starts[place]), int(self._sizes[place])
             if address < start + size or (size == 0 and address - start < 4096):
-                return demangle(self._names[place].decode(errors="replace").partition("@")[0])
+                return demangle(self._name(place).partition("@")[0])
             if address - start > 1 << 20 or size:
                 return None
             place -= 1
         return None
+
+    def _name(self, place: int) -> str:
+        strings, start = self._strings[int(self._tables[place])], int(self._names[place])
+        return strings[start : strings.find(b"\0", start)].decode(errors="replace")
 
 
 def _read_tables(path: Path) -> list[tuple[NDArray[np.void], bytes]]:

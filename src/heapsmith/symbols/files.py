@@ -32,17 +32,21 @@ class ModuleFiles:
     problem: str = ""
 
 
-def find_module_files(module: ModuleRecord, folders: Sequence[Path] = ()) -> ModuleFiles:
+def find_module_files(
+    module: ModuleRecord, folders: Sequence[Path] = (), kept_open: Path | None = None
+) -> ModuleFiles:
     """Find what is here of a recorded module; a file with another build-id is another module.
 
     Args:
         module: As recorded.
         folders: Further places, looked at first: a debug tree with ``.build-id``, or simply the files.
+        kept_open: Where the file can still be read if it has been deleted meanwhile.
     """
     found: list[Path] = []
     lines: Path | None = None
     problem = "neither it nor a debug file of its build-id is here"
-    for path in _candidates(module, folders):
+    at_home = {Path(module.path), kept_open}
+    for path in (*_candidates(module, folders), *([kept_open] if kept_open else [])):
         if path in found or not path.is_file():
             continue
         build_id, has_symbols, has_lines = _look(path)
@@ -50,7 +54,7 @@ def find_module_files(module: ModuleRecord, folders: Sequence[Path] = ()) -> Mod
             if path == Path(module.path):
                 problem = "the file on this machine is another version"
             continue
-        if module.build_id is None and path != Path(module.path) and path.name != Path(module.path).name:
+        if module.build_id is None and path not in at_home and path.name != Path(module.path).name:
             continue
         if has_symbols:
             found.append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -23,12 +24,15 @@ def find_tool() -> str | None:
     return next((path for name in _TOOLS if (path := shutil.which(name))), None)
 
 
-def read_lines(path: Path, addresses: Sequence[int]) -> dict[int, list[Symbol]]:
+def read_lines(
+    path: Path, addresses: Sequence[int], timeout_s: float = _TIMEOUT_S
+) -> dict[int, list[Symbol]]:
     """Look up where addresses are in the source.
 
     Args:
         path: A file with debug information.
         addresses: As linked.
+        timeout_s: When to be content with what has been found.
 
     Returns:
         For each address that is known its places: inlined functions first, the function they are in last.
@@ -37,14 +41,18 @@ def read_lines(path: Path, addresses: Sequence[int]) -> dict[int, list[Symbol]]:
     if tool is None or not addresses:
         return {}
     command = [tool, *_TOOLS[Path(tool).name], "-e", str(path)]
+    # Names never wait for a server: what debuginfod has fetched before is found by its cache.
+    environment = os.environ | {"DEBUGINFOD_URLS": ""}
     text = "".join(f"{address:#x}\n" for address in addresses)
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            command, input=text.encode(), capture_output=True, timeout=timeout_s, env=environment, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return {}
-    return parse_lines(done.stdout)
+    except subprocess.TimeoutExpired as late:
+        return parse_lines((late.stdout or b"").decode(errors="replace"))
+    return parse_lines(done.stdout.decode(errors="replace"))
 
 
 def parse_lines(text: str) -> dict[int, list[Symbol]]:

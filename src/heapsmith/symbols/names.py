@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from heapsmith.symbols.elf_symbols import SymbolTable, demangle
-from heapsmith.symbols.files import ModuleFiles, find_module_files
-from heapsmith.symbols.lines import find_tool, read_lines
-from heapsmith.trace import FrameKind, Symbol, Trace
+from heapsmith.symbols.elf_symbols import demangle
+from heapsmith.symbols.modules import ModuleNames
+from heapsmith.trace import FrameKind, ModuleRecord, Symbol, Trace
 from heapsmith.trace.layout import UNKNOWN_MODULE
 from heapsmith.trace.places import Label
 
@@ -32,8 +31,7 @@ class FrameNames:
     def __init__(self, folders: Sequence[Path] = (), *, read_debug_files: bool = True) -> None:
         self._folders = list(folders)
         self._read_debug_files = read_debug_files
-        self._files: dict[tuple[str, str | None], ModuleFiles] = {}
-        self._tables: dict[tuple[Path, ...], SymbolTable] = {}
+        self._modules: dict[ModuleRecord, ModuleNames] = {}
         self.problems: dict[str, str] = {}
         """Modules whose frames have no names, and why."""
 
@@ -66,48 +64,39 @@ class FrameNames:
         unknown: list[tuple[int, int]] = []
         for frame, address in rows:
             recorded = trace.symbols.get(frame)
-            if recorded and (recorded[-1].line is not None or not self._read_debug_files):
+            # The recorder had the same file, so only a folder that somebody names can know more than a line.
+            if recorded and not self._folders and (recorded[-1].line or not self._read_debug_files):
                 found[frame] = _native_labels(module.path, recorded)
             else:
                 unknown.append((frame, address))
         if not unknown:
             return found
-        files = self._files_of(module.path, module.build_id, trace, number)
-        # A frame is a return address: the call is before it, perhaps on another line.
-        calls = {frame: max(0, address - 1) for frame, address in unknown}
-        lines = read_lines(files.lines, sorted(set(calls.values()))) if files.lines else {}
-        table = self._table(files.symbols)
+        here = (
+            self._names_of(module).find([address for _, address in unknown]) if self._read_debug_files else {}
+        )
+        is_any_unnamed = False
         for frame, address in unknown:
-            symbols = lines.get(calls[frame]) or trace.symbols.get(frame)
+            symbols, recorded = here.get(address), trace.symbols.get(frame)
+            if recorded and not (symbols and (symbols[-1].line or not recorded[-1].line)):
+                symbols = recorded
             if symbols:
                 found[frame] = _native_labels(module.path, symbols)
                 continue
-            function = table.find(calls[frame])
-            if function is not None:
-                found[frame] = (Label(function, module=module.path),)
-            else:
-                offset = f"{module.path.rpartition('/')[2]}+{address:#x}"
-                found[frame] = (Label(offset, module=module.path, is_named=False),)
+            is_any_unnamed = True
+            offset = f"{module.path.rpartition('/')[2]}+{address:#x}"
+            found[frame] = (Label(offset, module=module.path, is_named=False),)
+        if is_any_unnamed or not any(frame in trace.symbols for frame, _ in unknown):
+            problem = (
+                self._names_of(module).problem if self._read_debug_files else "files were not looked for"
+            )
+            if problem:
+                self.problems[module.path] = problem
         return found
 
-    def _files_of(self, path: str, build_id: str | None, trace: Trace, number: int) -> ModuleFiles:
-        key = path, build_id
-        if key not in self._files:
-            if self._read_debug_files:
-                files = find_module_files(trace.modules[number], self._folders)
-            else:
-                files = ModuleFiles((), None, "files were not looked for")
-            self._files[key] = files
-            if files.problem:
-                self.problems[path] = files.problem
-            elif files.lines is not None and find_tool() is None:
-                self.problems[path] = "its lines need llvm-symbolizer or addr2line, and neither is installed"
-        return self._files[key]
-
-    def _table(self, paths: tuple[Path, ...]) -> SymbolTable:
-        if paths not in self._tables:
-            self._tables[paths] = SymbolTable(paths)
-        return self._tables[paths]
+    def _names_of(self, module: ModuleRecord) -> ModuleNames:
+        if module not in self._modules:
+            self._modules[module] = ModuleNames(module, self._folders)
+        return self._modules[module]
 
 
 def _python_label(trace: Trace, name: int, file: int, line: int) -> Label:

@@ -38,7 +38,6 @@ _LARGEST_THREADS: Final = 1 << 22
 _LARGEST_GAP: Final = 1 << 28
 _DISTINCT_SIZES: Final = 200_000
 _TASK_EVENTS: Final = 20_000_000
-_COLUMNS: Final = ("operations", "threads", "ticks", "ages", "shapes")
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -471,8 +470,7 @@ class _Pass:
         self.numbers[kernel.N_EPOCH] = self.numbers[kernel.N_INTERVAL] = 1
         self.levels = np.zeros(kernel.F_COUNT)
         self.keys = np.zeros((64, kernel.K_COUNT))
-        self.threads = np.zeros((1, kernel.T_COUNT))
-        self.last_objects = np.full(1, -1, np.int64)
+        self.threads = np.zeros((0, kernel.T_COUNT))
         self.classes = np.zeros((len(self._class_bytes), kernel.C_COUNT))
         self.lifetimes = np.zeros((64, kernel.L_COUNT))
         self.bins = np.zeros((bins, kernel.B_COUNT))
@@ -515,26 +513,27 @@ class _Pass:
         k = self._k
         header = np.frombuffer(payload, BATCH_HEADER, 1)[0]
         offset = BATCH_HEADER.itemsize
-        streams: list[tuple[NDArray[Any], ...]] = []
-        for _ in range(5):
-            *split, offset = split_column(payload, offset)
-            streams.append(tuple(split))
+        (operations, *wide_operations), offset = _split(payload, offset)
+        columns: list[tuple[NDArray[Any], ...]] = []
+        for _ in range(4):
+            split, offset = _split(payload, offset)
+            columns.append(split)
         tables: list[NDArray[np.uint64]] = []
         for _ in range(3):
             values, offset = decode_column(payload, offset)
             tables.append(values)
-        *stack_split, offset = split_column(payload, offset)
+        split, offset = _split(payload, offset)
+        columns.append(split)
         stack_table, offset = decode_column(payload, offset)
-        operations, *wide_operations = streams[0]
         count = int(header["events"])
         if any(len(w) for w in wide_operations) or not (
-            len(operations) == len(streams[1][0]) == len(streams[2][0]) == count
+            len(operations) == len(columns[k.THREADS][0]) == len(columns[k.TICKS][0]) == count
         ):
             raise ValueError("the columns of a batch do not fit each other")
         sizes, slacks, alignments = tables
         if not len(sizes) == len(slacks) == len(alignments):
             raise ValueError("the columns of a batch do not fit each other")
-        births = len(streams[4][0])
+        births = len(columns[k.SHAPES][0])
         first_object = int(header["first_object"])
         if first_object > int(self.numbers[k.N_OBJECT]) + _LARGEST_GAP:
             raise ValueError("objects are missing before it")
@@ -545,27 +544,23 @@ class _Pass:
         self.numbers[k.N_OBJECT] = first_object
         self.numbers[k.N_TICK] = int(header["base_tick"])
         self.numbers[k.N_EVENT] = self.numbers[k.N_DEATH] = self.numbers[k.N_BIRTH] = 0
-        self.numbers[k.N_WIDE :] = 0
-        self._make_room(births, first_object, _largest(streams[1]))
-        shape_values = self._weigh(sizes, slacks)
-        usable = (sizes + slacks).astype(np.float64)
-        shape_class = np.searchsorted(self._bounds, usable).astype(np.int64)
-        shape_count = np.zeros(len(sizes), np.int64)
-        heap_keys, mapped_keys = self._keys_of(stack_table, operations)
+        wide = self._join_wide(columns)
+        self._make_room(births, first_object, _largest(columns[k.THREADS]))
+        shapes = self._weigh(sizes, slacks)
+        rows = self._keys_of(stack_table, operations)
         without = np.flatnonzero(stack_table == 0) if len(stack_table) else np.zeros(1, np.int64)
-        ending_rows = self._ending_stacks[self._rows_of(stack_table)]
         no_stack_row = int(without[0]) if len(without) else -1
+        codes = [column[0] for column in columns]
         while True:
             place = len(self._moment_rows)
             stop = self._moments_ns[place] if place < len(self._moments_ns) else None
             result = k.run(
-                operations, *streams[1], *streams[2], *streams[3], *streams[4], *stack_split,
-                shape_values, shape_class, shape_count, heap_keys, mapped_keys, no_stack_row,
-                self.numbers, self.levels, self.keys, self.threads, self.last_objects, self.classes,
-                self.lifetimes, self.bins, self._edges, self.dirty, self.slots, self.sampled_slots, self.free_slots,
+                operations, *codes, wide, shapes, rows, no_stack_row,
+                self.numbers, self.levels, self.keys, self.threads, self.classes, self.lifetimes, self.bins,
+                self._edges, self.dirty, self.slots, self.sampled_slots, self.free_slots,
                 self.page_of, self.pages, self.page_live, self.free_pages,
                 np.iinfo(np.int64).max if stop is None else -(-stop // self._tick_ns), self._tick_ns,
-                self._stacks_sampled, ending_rows, self._watches_ending,
+                self._stacks_sampled, self._watches_ending,
             )  # fmt: skip
             if result == k.DAMAGED:
                 raise ValueError("the columns of a batch do not fit each other")
@@ -575,36 +570,61 @@ class _Pass:
                 self._note_ending()
             else:
                 self._end_interval()
-        self._note_sizes(sizes, slacks, shape_count)
+        self._note_sizes(sizes, slacks, shapes[:, k.H_COUNTED].astype(np.int64))
+        blocks = shapes[:, k.H_COUNTED] - shapes[:, k.H_MAPS]
+        for column, each in ((k.C_ALLOCATIONS, k.H_BLOCKS), (k.C_BYTES, k.H_BYTES)):
+            self.classes[:, column] += np.bincount(
+                shapes[:, k.H_CLASS].astype(np.int64), blocks * shapes[:, each], len(self.classes)
+            )
         return count
 
+    def _join_wide(self, columns: list[tuple[NDArray[Any], ...]]) -> Integers:
+        """Put the wider values of the columns behind each other, and say where each width of each column begins."""
+        at, parts = 0, list[NDArray[Any]]()
+        for column, (codes, *widths) in enumerate(columns):
+            is_wide = any(len(values) for values in widths)
+            for width, values in enumerate(widths):
+                if is_wide and np.count_nonzero(codes == 253 + width) != len(values):
+                    raise ValueError("the streams of a column do not fit each other")
+                self.numbers[self._k.N_WIDE + 3 * column + width] = at
+                at += len(values)
+                parts.append(values)
+            if not is_wide and len(codes) and int(codes.max()) >= 253:
+                raise ValueError("the streams of a column do not fit each other")
+        return np.concatenate(parts).astype(np.int64)
+
     def _weigh(self, sizes: NDArray[np.uint64], slacks: NDArray[np.uint64]) -> Floats:
+        k = self._k
         size = sizes.astype(np.float64)
-        values = np.zeros((len(sizes), 6))
-        values[:, 1] = values[:, 5] = 1.0
+        usable = size + slacks.astype(np.float64)
+        shapes = np.zeros((len(sizes), k.H_COUNT))
+        blocks = np.ones(len(sizes))
         if self._mean is not None:
             share = -np.expm1(-np.maximum(size, 1.0) / self._mean)
-            values[:, 5] = 1 / share
-            values[:, 3] = size * size * (1 - share) / (share * share)
-            if not self._stacks_sampled:
-                values[:, 1] = values[:, 5]
-        values[:, 0] = size * values[:, 1]
-        values[:, 2] = (size + slacks.astype(np.float64)) * values[:, 1]
-        values[:, 4] = size * values[:, 5]
-        return values
+            blocks = 1 / share
+            shapes[:, k.H_VARIANCE] = size * size * (1 - share) / (share * share)
+        shapes[:, k.H_STACK_BLOCKS] = blocks
+        shapes[:, k.H_STACK_BYTES] = size * blocks
+        shapes[:, k.H_BLOCKS] = 1.0 if self._stacks_sampled else blocks
+        shapes[:, k.H_BYTES] = size * shapes[:, k.H_BLOCKS]
+        shapes[:, k.H_USABLE] = usable * shapes[:, k.H_BLOCKS]
+        shapes[:, k.H_CLASS] = np.searchsorted(self._bounds, usable)
+        return shapes
 
-    def _keys_of(
-        self, table: NDArray[np.uint64], operations: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _keys_of(self, table: NDArray[np.uint64], operations: NDArray[np.uint8]) -> Integers:
+        k = self._k
         stacks = len(self._trace.stacks)
-        rows = self._rows_of(table)
-        heap = self._number(rows)
-        mapped = self._number(rows + stacks) if (operations & 0x3F == 6).any() else heap
+        numbers = self._rows_of(table)
+        rows = np.empty((len(numbers), k.R_COUNT), np.int64)
+        rows[:, k.R_HEAP] = rows[:, k.R_MAPPED] = self._number(numbers)
+        rows[:, k.R_ENDING] = self._ending_stacks[numbers]
+        if (operations & OPERATION_MASK == Operation.MAP).any():
+            rows[:, k.R_MAPPED] = self._number(numbers + stacks)
         if self._key_count > len(self.keys):
             room = max(self._key_count, 2 * len(self.keys))
             self.keys = _grown(self.keys, room)
             self.dirty = _grown(self.dirty, room)
-        return heap, mapped
+        return rows
 
     def _rows_of(self, table: NDArray[np.uint64]) -> Integers:
         rows = table.astype(np.int64) if len(table) else np.zeros(1, np.int64)
@@ -636,11 +656,9 @@ class _Pass:
         if threads > _LARGEST_THREADS:
             raise ValueError("a thread has a number that no thread has")
         if threads > len(self.threads):
-            room = max(threads, 2 * len(self.threads))
-            self.last_objects = np.concatenate(
-                [self.last_objects, np.full(room - len(self.last_objects), -1, np.int64)]
-            )
-            self.threads = _grown(self.threads, room)
+            before = len(self.threads)
+            self.threads = _grown(self.threads, max(threads, 2 * before))
+            self.threads[before:, k.T_LAST_OBJECT] = -1
         free = int(self.numbers[k.N_FREE_SLOTS])
         if free < births:
             before = len(self.slots)
@@ -736,9 +754,9 @@ class _Pass:
             forked=start.forked_from is not None,
             events=process.events,
             dropped_events=process.dropped_events,
-            allocations=float(levels[k.F_ALLOCATIONS]),
+            allocations=float(self.bins[:, k.B_ALLOCATIONS].sum()),
             frees=float(self.threads[:, k.T_FREES].sum()),
-            allocated_bytes=float(levels[k.F_BYTES]),
+            allocated_bytes=float(self.bins[:, k.B_BYTES].sum()),
             live_bytes_peak=float(levels[k.F_PEAK]),
             live_bytes_peak_at_s=peak_tick * self._tick_ns * 1e-9
             if levels[k.F_PEAK]
@@ -810,7 +828,7 @@ class _Pass:
             live = _grown(self._at_ending[2], len(self.threads))
         for index, row in enumerate(self.threads.tolist()):
             record = self._process.threads.get(index)
-            if record is None and not any(row):
+            if record is None and not any(row[: k.T_LAST_OBJECT]):
                 continue
             found.append(
                 ThreadFigures(
@@ -849,6 +867,11 @@ class _Pass:
             )
             for place, (size, row) in enumerate(zip(self._class_bytes, self.classes.tolist(), strict=True))
         ]
+
+
+def _split(payload: memoryview, offset: int) -> tuple[tuple[NDArray[Any], ...], int]:
+    *streams, offset = split_column(payload, offset)
+    return tuple(streams), offset
 
 
 def _largest(streams: tuple[NDArray[Any], ...]) -> int:

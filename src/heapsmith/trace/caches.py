@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from heapsmith.errors import TraceError
 from heapsmith.trace.places import Forest, Label
@@ -46,8 +47,8 @@ class CacheRules:
         TraceError: A pattern is no regular expression.
 
     Example:
-        >>> CacheRules(read_rules(), ignored=["warm_up"]).find(Forest(), 0) is None
-        True
+        >>> CacheRules(read_rules(), ignored=["warm_up"]).find(Forest())
+        [None]
     """
 
     def __init__(self, rules: Sequence[Rule], ignored: Sequence[str] = ()) -> None:
@@ -58,32 +59,33 @@ class CacheRules:
             )
             for rule in rules
         ]
-        self._forest: Forest | None = None
-        self._of_label: dict[int, Rule | None] = {}
-        self._of_node: list[Rule | None] = [None]
         self._ignored = [(text, _compile(text, "--ignore")) for text in ignored]
 
-    def ignored_by(self, forest: Forest, node: int) -> str | None:
-        """Answer the person's pattern that a stack matches with any of its frames; None where it matches none."""
-        if not self._ignored:
-            return None
-        path = forest.path(node)
-        return next((text for text, pattern in self._ignored if pattern and _matches(pattern, path)), None)
+    def find(self, forest: Forest) -> list[str | None]:
+        """Answer for each node what its stack falls under.
 
-    def find(self, forest: Forest, node: int) -> Rule | None:
-        """Answer the rule that a stack falls under, by its frames inside of the program's own code."""
-        if forest is not self._forest:
-            self._forest, self._of_label, self._of_node = forest, {}, [None]
-        found = self._of_node
-        for at in range(len(found), len(forest.parents)):
-            number = forest.label_of[at]
-            if forest.owner(number) == "own" and forest.labels[number].is_named:
-                found.append(None)
-                continue
-            if number not in self._of_label:
-                self._of_label[number] = self._judge(forest.labels[number])
-            found.append(self._of_label[number] or found[forest.parents[at]])
-        return found[node]
+        A rule judges frames inside of the program's own code; where none holds, a pattern of the person any frame.
+
+        Returns:
+            The name of the cache or the text of the pattern of each node; None where it falls under nothing.
+        """
+        names: list[str | None] = [None, None]
+        of_label = np.zeros(len(forest.labels), np.int64)
+        for number, label in enumerate(forest.labels):
+            if forest.owner(number) == "own" and label.is_named:
+                of_label[number] = 1
+            elif (rule := self._judge(label)) is not None:
+                if rule.name not in names:
+                    names.append(rule.name)
+                of_label[number] = names.index(rule.name)
+        labels = np.array(forest.label_of, np.int64)
+        found = forest.inherit(of_label[labels])
+        for text, pattern in self._ignored:
+            matches = [pattern is not None and _matches(pattern, label) for label in forest.labels]
+            is_ignored = forest.inherit(np.array(matches, np.int64)[labels]) > 0
+            found[is_ignored & (found <= 1)] = len(names)
+            names.append(text)
+        return [names[place] for place in found.tolist()]
 
     def _judge(self, label: Label) -> Rule | None:
         for rule, function, file, module in self._rules:
@@ -96,8 +98,8 @@ class CacheRules:
         return None
 
 
-def _matches(pattern: re.Pattern[str], path: Sequence[Label]) -> bool:
-    return any(pattern.search(label.text) or pattern.search(label.module or "") for label in path)
+def _matches(pattern: re.Pattern[str], label: Label) -> bool:
+    return bool(pattern.search(label.text) or pattern.search(label.module or ""))
 
 
 def _compile(text: str | None, whose: str) -> re.Pattern[str] | None:

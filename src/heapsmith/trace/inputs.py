@@ -12,6 +12,33 @@ from heapsmith.errors import TraceError
 SUFFIX: Final = ".heap"
 
 
+def split_inputs(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell traces and Parquet tables apart.
+
+    Args:
+        names: As a person gave them; a folder may hold both.
+
+    Returns:
+        Names for `find_traces`, and names for `heapsmith.trace.from_parquet.find_tables`.
+
+    Example:
+        >>> split_inputs(["a.heap", "b.parquet", "s3://bucket/fleet/"])
+        (['a.heap'], ['b.parquet', 's3://bucket/fleet/'])
+    """
+    traces: list[str] = []
+    tables: list[str] = []
+    for name in names:
+        if "://" in name or name.endswith(".parquet"):
+            tables.append(name)
+            continue
+        has_tables = Path(name).is_dir() and any(Path(name).glob("*.processes.parquet"))
+        if has_tables:
+            tables.append(f"{name.rstrip('/')}/")
+        if not has_tables or any(Path(name).glob(f"*{SUFFIX}")):
+            traces.append(name)
+    return traces, tables
+
+
 def find_traces(names: Sequence[str]) -> list[Path]:
     """Find the trace files of names: files, folders (all ``*.heap`` in them) and patterns.
 

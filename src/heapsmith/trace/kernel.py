@@ -20,18 +20,19 @@ PAGE: Final = 1 << PAGE_SHIFT
 # Scalars that are whole numbers.
 (
     N_EVENT, N_OBJECT, N_TICK, N_EPOCH, N_PEAK_EVENT, N_PEAK_TICK, N_UNKNOWN, N_DIRTY, N_INTERVAL, N_BIN, N_FREE_SLOTS,
-    N_FREE_PAGES, N_PAGES, N_DEATH, N_BIRTH, N_EVENTS_BEFORE, N_TWICE, N_CODES,
-) = range(18)  # fmt: skip
-N_WIDE: Final = 18
-"""Behind these, three cursors for each of the six columns that are read in step."""
-N_COUNT: Final = N_WIDE + 18
+    N_FREE_PAGES, N_PAGES, N_DEATH, N_BIRTH, N_EVENTS_BEFORE, N_TWICE,
+) = range(17)  # fmt: skip
+N_WIDE: Final = 17
+"""Behind these, for each of the columns that are read in step where its next 16-, 32- and 64-bit values lie."""
+THREADS, TICKS, AGES, SHAPES, STACKS = range(5)
+N_COUNT: Final = N_WIDE + 3 * 5
 
 # Scalars that may be estimates. The first `LEVELS` are levels: their values at the peak are kept beside them.
 (
     F_LIVE, F_USABLE, F_BLOCKS, F_MALLOC, F_PYTHON, F_MAPPED, F_MAPPED_BLOCKS, F_VARIANCE, F_PEAK, F_PEAK_USABLE,
     F_PEAK_BLOCKS, F_PEAK_MALLOC, F_PEAK_PYTHON, F_PEAK_MAPPED, F_PEAK_MAPPED_BLOCKS, F_PEAK_VARIANCE, F_MAPPED_PEAK,
-    F_USABLE_PEAK, F_TEMPORARY, F_TEMPORARY_BYTES, F_ALLOCATIONS, F_BYTES, F_COUNT,
-) = range(23)  # fmt: skip
+    F_USABLE_PEAK, F_TEMPORARY, F_TEMPORARY_BYTES, F_COUNT,
+) = range(21)  # fmt: skip
 LEVELS: Final = 8
 
 # Of each key: a stack, of heap blocks or of mappings. What every event changes is in the first line of a cache.
@@ -43,14 +44,23 @@ K_COUNT: Final = 16
 
 # Of each thread.
 (
-    T_ALLOCATIONS, T_FREES, T_BYTES, T_REMOTE_FREES, T_FREED_BY_OTHERS, T_LIVE_BYTES, T_TEMPORARY, T_LIVE_PEAK, T_COUNT,
-) = range(9)  # fmt: skip
+    T_ALLOCATIONS, T_FREES, T_BYTES, T_REMOTE_FREES, T_FREED_BY_OTHERS, T_LIVE_BYTES, T_TEMPORARY, T_LIVE_PEAK,
+    T_LAST_OBJECT, T_COUNT,
+) = range(10)  # fmt: skip
 
 # Of each size class.
 C_ALLOCATIONS, C_BYTES, C_LIVE_BLOCKS, C_LIVE_BYTES, C_PEAK_BLOCKS, C_PEAK_BYTES, C_STAMP, C_COUNT = range(8)
 
 # Of each live object: one line of a cache. What it stands for among stacks is apart, where that is something else.
 S_BYTES, S_BLOCKS, S_USABLE, S_KEY, S_TICK, S_THREAD, S_CLASS, S_VARIANCE, S_COUNT = range(9)
+
+# Of each shape of a batch: what one allocation stands for in the process and among those of its stack.
+(
+    H_BYTES, H_BLOCKS, H_USABLE, H_VARIANCE, H_STACK_BYTES, H_STACK_BLOCKS, H_CLASS, H_COUNTED, H_MAPS, H_COUNT,
+) = range(10)  # fmt: skip
+
+# Of each stack of a batch: its keys for blocks and for mappings; whether the interpreter takes itself down in it.
+R_HEAP, R_MAPPED, R_ENDING, R_COUNT = range(4)
 
 # Of each bin of the time line.
 B_MAX, B_END, B_USABLE, B_MAPPED, B_BLOCKS, B_ALLOCATIONS, B_BYTES, B_FREES, B_MIN, B_COUNT = range(10)
@@ -72,34 +82,26 @@ _ZERO_MAPPED: Final = 1 << 30
 """Added to a slot's class where its object is a mapping."""
 _PYTHON: Final = 1 << 29
 
+_index: Any = np.uint64
+"""An index that is known not to be negative: without it, each access looks whether to count from the end."""
+
 _compile: Any = numba.njit(cache=True, nogil=True, boundscheck=False)
 _inline: Any = numba.njit(cache=True, nogil=True, inline="always")
 
 
 @_inline
-def _wide(code: int, column: int, numbers: Any, w16: Any, w32: Any, w64: Any) -> Any:
-    """The value behind a code of 253 or above; -1 where its stream has ended."""
+def _wide(code: int, column: int, numbers: Any, wide: Any) -> Any:
+    """The value behind a code of 253 or above; a damaged column may lead to another's, never out of the batch."""
     place = N_WIDE + 3 * column + code - 253
     at = numbers[place]
     numbers[place] = at + 1
-    if code == 253:
-        return np.int64(w16[at]) if at < len(w16) else np.int64(-1)
-    if code == 254:
-        return np.int64(w32[at]) if at < len(w32) else np.int64(-1)
-    return np.int64(w64[at]) if at < len(w64) else np.int64(-1)
+    return wide[at] if at < len(wide) else np.int64(-1)
 
 
 @_inline
-def _doubling(value: int) -> int:
-    """0 for 0, else the number of bits of the value, up to 63."""
-    bits = 0
-    while value >= 256:
-        value >>= 8
-        bits += 8
-    while value > 0:
-        value >>= 1
-        bits += 1
-    return bits
+def _doubling(value: int) -> Any:
+    """0 for 0, else the number of bits of the value: the exponent of the floating-point number."""
+    return _index(max(0, (np.float64(value).view(np.int64) >> 52) - 1022))
 
 
 @_inline
@@ -135,6 +137,9 @@ def _end_bin(
     usable: float,
     mapped: float,
     blocks: float,
+    allocations: float,
+    allocated: float,
+    frees: float,
 ) -> None:
     bins[place, B_MAX] = highest
     bins[place, B_MIN] = lowest
@@ -142,50 +147,58 @@ def _end_bin(
     bins[place, B_USABLE] = usable
     bins[place, B_MAPPED] = mapped
     bins[place, B_BLOCKS] = blocks
+    bins[place, B_ALLOCATIONS] += allocations
+    bins[place, B_BYTES] += allocated
+    bins[place, B_FREES] += frees
 
 
 @_compile
-def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
-    operations: Any,
-    threads_codes: Any, threads_16: Any, threads_32: Any, threads_64: Any,
-    ticks_codes: Any, ticks_16: Any, ticks_32: Any, ticks_64: Any,
-    ages_codes: Any, ages_16: Any, ages_32: Any, ages_64: Any,
-    shapes_codes: Any, shapes_16: Any, shapes_32: Any, shapes_64: Any,
-    stacks_codes: Any, stacks_16: Any, stacks_32: Any, stacks_64: Any,
-    shape_values: Any, shape_class: Any, shape_count: Any,
-    heap_keys: Any, mapped_keys: Any,
-    no_stack_row: int,
-    numbers: Any, levels: Any, keys: Any, threads: Any, last_objects: Any, classes: Any, lifetimes: Any, bins: Any,
-    edges: Any, dirty: Any, slots: Any, sampled_slots: Any,
-    free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
-    stop_tick: int, tick_ns: int, stacks_sampled: bool, ending_rows: Any, watches_ending: bool,
+def run(
+    operations: Any, thread_codes: Any, tick_codes: Any, age_codes: Any, shape_codes: Any, stack_codes: Any, wide: Any,
+    shapes: Any, rows: Any, no_stack_row: int,
+    numbers: Any, levels: Any, keys: Any, threads: Any, classes: Any, lifetimes: Any, bins: Any, edges: Any, dirty: Any,
+    slots: Any, sampled_slots: Any, free_slots: Any, page_of: Any, pages: Any, page_live: Any, free_pages: Any,
+    stop_tick: int, tick_ns: int, stacks_sampled: bool, watches_ending: bool,
 ) -> int:  # fmt: skip
     """Go through the events of a batch until its end or the first event at or behind `stop_tick`.
 
     Args:
-        operations: (n,) uint8; every other column as its codes and its wider values.
-        shape_values: (m, 6) float64: bytes, blocks, usable bytes that one allocation stands for in the process, then
-            variance, bytes and blocks that it stands for among those of its stack.
-        shape_class: (m,) int64 size class.
-        shape_count: (m,) int64, counted up.
-        heap_keys: Key of each of the batch's stacks, for blocks of the heap; (1,) where the batch has no stacks.
-        mapped_keys: The same for mappings.
-        no_stack_row: Row of those keys that stands for no stack; -1 where there is none.
-        numbers: `N_COUNT` whole numbers; levels: `F_COUNT`; the others as their columns say.
-        sampled_slots: (n, 2) as slots: bytes and blocks among stacks; used where stacks_sampled.
-        edges: (n_bins,) int64: ticks at which the bins end.
+        operations: (n,) uint8, as the codes of the other columns.
+        thread_codes: Of the column of threads; likewise the others.
+        tick_codes: Of ticks since the event before.
+        age_codes: Of ages of those that die.
+        shape_codes: Of shapes of those that are born.
+        stack_codes: Of rows of stacks; (0,) where the batch has none.
+        wide: (w,) int64, the wider values of all columns; `numbers` says where each column's begin.
+        shapes: (m, `H_COUNT`) float64; `H_COUNTED` and, of these, `H_MAPS` are counted up.
+        rows: (r, `R_COUNT`) int64; (1, `R_COUNT`) where the batch has no stacks.
+        no_stack_row: The row that stands for no stack; -1 where there is none.
+        numbers: `N_COUNT` whole numbers.
+        levels: `F_COUNT` figures.
+        keys: As their columns say; likewise `threads`, `classes`, `lifetimes`, `bins`, `slots`.
+        threads: (t, `T_COUNT`).
+        classes: (c, `C_COUNT`).
+        lifetimes: (64, `L_COUNT`).
+        bins: (b, `B_COUNT`).
+        edges: (b,) int64: ticks at which the bins end.
+        dirty: Keys that changed in this interval.
+        slots: Of live objects.
+        sampled_slots: (s, 2) as slots: bytes and blocks among stacks; used where stacks_sampled.
+        free_slots: A stack of slots that may be used.
         page_of: Page of each `PAGE` objects, -1 where all of them have died.
+        pages: Slot of each object of a page.
+        page_live: How many of a page's objects live.
+        free_pages: A stack of pages that may be used again.
         stop_tick: In ticks since the start of the trace.
         tick_ns: Length of a tick.
         stacks_sampled: All events are there, but only those with a stack stand for something among stacks.
-        ending_rows: (as heap_keys,) bool: whether a stack says that the interpreter takes itself down.
-        watches_ending: Leave behind the first such event.
+        watches_ending: Leave behind the first event whose row says that the interpreter takes itself down.
 
     Returns:
         `DONE`, `EDGE`, `ENDING` or `DAMAGED`.
     """
     n = len(operations)
-    has_stacks = len(stacks_codes) > 0
+    has_stacks = len(stack_codes) > 0
     i = numbers[N_EVENT]
     tick = numbers[N_TICK]
     place_bin = numbers[N_BIN]
@@ -205,77 +218,83 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     mapped = levels[F_MAPPED]
     peak = levels[F_PEAK]
     usable_peak = levels[F_USABLE_PEAK]
+    allocations = allocated = frees = 0.0  # of the bin
     result = DONE
     highest = bins[place_bin, B_MAX]
     lowest = bins[place_bin, B_MIN]
     while i < n:
-        code = np.int64(ticks_codes[i])
-        saved = numbers[N_WIDE + 3 * 1 + code - 253] if code >= 253 else np.int64(0)
-        delta = code if code < 253 else _wide(code, 1, numbers, ticks_16, ticks_32, ticks_64)
+        code = np.int64(tick_codes[_index(i)])
+        delta = code if code < 253 else _wide(code, TICKS, numbers, wide)
         if delta < 0:
             result = DAMAGED
             break
         if tick + delta >= stop_tick:
             if code >= 253:
-                numbers[N_WIDE + 3 * 1 + code - 253] = saved
+                numbers[N_WIDE + 3 * TICKS + code - 253] -= 1
             result = EDGE
             break
         tick += delta
         while place_bin < last_bin and tick >= edges[place_bin]:
-            _end_bin(bins, place_bin, highest, lowest, live, usable, mapped, blocks)
+            _end_bin(
+                bins, place_bin, highest, lowest, live, usable, mapped, blocks, allocations, allocated, frees
+            )
             place_bin += 1
             highest = lowest = live
-        code = np.int64(threads_codes[i])
-        thread = code if code < 253 else _wide(code, 0, numbers, threads_16, threads_32, threads_64)
-        if thread < 0 or thread >= len(threads):
+            allocations = allocated = frees = 0.0
+        code = np.int64(thread_codes[_index(i)])
+        thread_number = code if code < 253 else _wide(code, THREADS, numbers, wide)
+        if thread_number < 0 or thread_number >= len(threads):
             result = DAMAGED
             break
-        flags = np.int64(operations[i])
+        thread = _index(thread_number)
+        flags = np.int64(operations[_index(i)])
         operation = flags & 0x3F
         if operation > 9:
             i += 1
             continue
         if (_DIED_MASK >> operation) & 1:
             at = n_death
-            if at >= len(ages_codes):
+            if at >= len(age_codes):
                 result = DAMAGED
                 break
             n_death = at + 1
-            code = np.int64(ages_codes[at])
-            age = code if code < 253 else _wide(code, 2, numbers, ages_16, ages_32, ages_64)
+            code = np.int64(age_codes[_index(at)])
+            age = code if code < 253 else _wide(code, AGES, numbers, wide)
             number = n_object - age
             is_free = operation == 3
             if age < 0 or number < 0:
                 result = DAMAGED
                 break
-            page = np.int64(-1)
-            slot = np.int64(-1)
-            if age > 0 and (number >> PAGE_SHIFT) < len(page_of):
-                page = np.int64(page_of[number >> PAGE_SHIFT])
-                if page >= 0:
-                    slot = np.int64(pages[page, number & (PAGE - 1)])
-            if slot < 0:
+            page_number = _index(number >> PAGE_SHIFT)
+            within = _index(number & (PAGE - 1))
+            found = np.int64(-1)
+            page = _index(0)
+            if age > 0 and page_number < len(page_of) and page_of[page_number] >= 0:
+                page = _index(page_of[page_number])
+                found = np.int64(pages[page, within])
+            if found < 0:
                 if age > 0:
                     numbers[N_TWICE] += 1
                 elif operation != _UNMAP:
                     numbers[N_UNKNOWN] += 1
                 if is_free:
                     threads[thread, T_FREES] += 1
-                    bins[place_bin, B_FREES] += 1
+                    frees += 1.0
             else:
-                pages[page, number & (PAGE - 1)] = -1
+                slot = _index(found)
+                pages[page, within] = -1
                 page_live[page] -= 1
                 if page_live[page] == 0 and (number >> PAGE_SHIFT) != (n_object >> PAGE_SHIFT):
-                    page_of[number >> PAGE_SHIFT] = -1
+                    page_of[page_number] = -1
                     free_pages[numbers[N_FREE_PAGES]] = page
                     numbers[N_FREE_PAGES] += 1
-                free_slots[n_free_slots] = slot
+                free_slots[_index(n_free_slots)] = slot
                 n_free_slots += 1
                 w = slots[slot, S_BYTES]
                 c = slots[slot, S_BLOCKS]
-                key = np.int64(slots[slot, S_KEY])
+                key = _index(slots[slot, S_KEY])
                 kind = np.int64(slots[slot, S_CLASS])
-                birth_thread = np.int64(slots[slot, S_THREAD])
+                birth_thread = _index(slots[slot, S_THREAD])
                 life = tick - np.int64(slots[slot, S_TICK])
                 kw = w
                 kc = c
@@ -285,12 +304,12 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                 n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
                 keys[key, K_LIVE_BYTES] -= kw
                 keys[key, K_LIVE_BLOCKS] -= kc
+                keys[key, K_LIFE_TICKS] += life * kc
                 if kind & _ZERO_MAPPED:
                     mapped -= w
                     levels[F_MAPPED_BLOCKS] -= c
-                    keys[key, K_LIFE_TICKS] += life * kc
                 else:
-                    place = kind & 0xFFFF
+                    place = _index(kind & 0xFFFF)
                     _touch_class(classes, place, epoch)
                     classes[place, C_LIVE_BLOCKS] -= c
                     classes[place, C_LIVE_BYTES] -= w
@@ -311,14 +330,13 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                         threads[birth_thread, T_FREED_BY_OTHERS] += 1
                     if is_free:
                         threads[thread, T_FREES] += c
-                        bins[place_bin, B_FREES] += c
-                    if is_free and birth_thread == thread and last_objects[thread] == number:
+                        frees += c
+                    if is_free and birth_thread == thread and threads[thread, T_LAST_OBJECT] == number:
                         keys[key, K_TEMPORARY] += kc
                         keys[key, K_TEMPORARY_BYTES] += kw
                         levels[F_TEMPORARY] += c
                         levels[F_TEMPORARY_BYTES] += w
                         threads[thread, T_TEMPORARY] += c
-                    keys[key, K_LIFE_TICKS] += life * kc
                     doubling = _doubling(life * tick_ns)
                     lifetimes[doubling, L_BLOCKS] += c
                     lifetimes[doubling, L_BYTES] += w
@@ -327,117 +345,110 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
                     lifetimes[doubling, L_AGE_BYTES] += w
         if (_BORN_MASK >> operation) & 1:
             at = n_birth
-            if at >= len(shapes_codes):
+            if at >= len(shape_codes):
                 result = DAMAGED
                 break
             n_birth = at + 1
-            code = np.int64(shapes_codes[at])
-            shape = code if code < 253 else _wide(code, 3, numbers, shapes_16, shapes_32, shapes_64)
-            if shape < 0 or shape >= len(shape_class):
+            code = np.int64(shape_codes[_index(at)])
+            shape_number = code if code < 253 else _wide(code, SHAPES, numbers, wide)
+            if shape_number < 0 or shape_number >= len(shapes):
                 result = DAMAGED
                 break
-            row = np.int64(0)
+            shape = _index(shape_number)
+            row_number = np.int64(0)
             if has_stacks:
-                if at >= len(stacks_codes):
+                if at >= len(stack_codes):
                     result = DAMAGED
                     break
-                code = np.int64(stacks_codes[at])
-                row = code if code < 253 else _wide(code, 4, numbers, stacks_16, stacks_32, stacks_64)
-                if row < 0 or row >= len(heap_keys):
+                code = np.int64(stack_codes[_index(at)])
+                row_number = code if code < 253 else _wide(code, STACKS, numbers, wide)
+                if row_number < 0 or row_number >= len(rows):
                     result = DAMAGED
                     break
-            if watches_ending and ending_rows[row]:
+            row = _index(row_number)
+            if watches_ending and rows[row, R_ENDING] != 0:
                 # This event is gone through to its end; its block is none of those that live at the moment.
                 watches_ending = False
                 result = ENDING
-            shape_count[shape] += 1
-            w = shape_values[shape, 0]
-            c = shape_values[shape, 1]
-            v = shape_values[shape, 3]
+            shapes[shape, H_COUNTED] += 1
+            w = shapes[shape, H_BYTES]
+            c = shapes[shape, H_BLOCKS]
+            v = shapes[shape, H_VARIANCE]
             kw = w
             kc = c
             if stacks_sampled:
-                kw = shape_values[shape, 4]
-                kc = shape_values[shape, 5]
-                if row == no_stack_row:
+                kw = shapes[shape, H_STACK_BYTES]
+                kc = shapes[shape, H_STACK_BLOCKS]
+                if row_number == no_stack_row:
                     v = kw = kc = 0.0
             number = n_object
             n_object = number + 1
-            page = np.int64(page_of[number >> PAGE_SHIFT])
-            if page < 0:
+            page_number = _index(number >> PAGE_SHIFT)
+            if page_of[page_number] < 0:
                 if numbers[N_FREE_PAGES] > 0:
                     numbers[N_FREE_PAGES] -= 1
-                    page = np.int64(free_pages[numbers[N_FREE_PAGES]])
+                    page_of[page_number] = free_pages[numbers[N_FREE_PAGES]]
                 else:
-                    page = numbers[N_PAGES]
+                    page_of[page_number] = numbers[N_PAGES]
                     numbers[N_PAGES] += 1
-                page_of[number >> PAGE_SHIFT] = page
+            page = _index(page_of[page_number])
             n_free_slots -= 1
-            slot = np.int64(free_slots[n_free_slots])
-            pages[page, number & (PAGE - 1)] = slot
+            slot = _index(free_slots[_index(n_free_slots)])
+            pages[page, _index(number & (PAGE - 1))] = np.int64(slot)
             page_live[page] += 1
             slots[slot, S_BYTES] = w
             slots[slot, S_BLOCKS] = c
-            slots[slot, S_USABLE] = shape_values[shape, 2]
+            slots[slot, S_USABLE] = shapes[shape, H_USABLE]
             slots[slot, S_TICK] = tick
-            slots[slot, S_THREAD] = thread
+            slots[slot, S_THREAD] = thread_number
             slots[slot, S_VARIANCE] = v
             if stacks_sampled:
                 sampled_slots[slot, 0] = kw
                 sampled_slots[slot, 1] = kc
-            kind = shape_class[shape]
-            if operation == _MAP:
-                key = np.int64(mapped_keys[row])
-                slots[slot, S_KEY] = key
-                slots[slot, S_CLASS] = kind | _ZERO_MAPPED
-                n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
-                keys[key, K_ALLOCATIONS] += kc
-                keys[key, K_BYTES] += kw
-                keys[key, K_LIVE_BYTES] += kw
-                keys[key, K_LIVE_BLOCKS] += kc
-                if keys[key, K_LIVE_BYTES] > keys[key, K_OWN_PEAK]:
-                    keys[key, K_OWN_PEAK] = keys[key, K_LIVE_BYTES]
+            kind = _index(shapes[shape, H_CLASS])
+            is_map = operation == _MAP
+            key = _index(rows[row, R_MAPPED] if is_map else rows[row, R_HEAP])
+            slots[slot, S_KEY] = np.int64(key)
+            n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
+            keys[key, K_ALLOCATIONS] += kc
+            keys[key, K_BYTES] += kw
+            held = keys[key, K_LIVE_BYTES] + kw
+            keys[key, K_LIVE_BYTES] = held
+            keys[key, K_LIVE_BLOCKS] += kc
+            if held > keys[key, K_OWN_PEAK]:
+                keys[key, K_OWN_PEAK] = held
+            if is_map:
+                slots[slot, S_CLASS] = np.int64(kind) | _ZERO_MAPPED
+                shapes[shape, H_MAPS] += 1
                 mapped += w
                 levels[F_MAPPED_BLOCKS] += c
                 if mapped > levels[F_MAPPED_PEAK]:
                     levels[F_MAPPED_PEAK] = mapped
             else:
-                key = np.int64(heap_keys[row])
-                slots[slot, S_KEY] = key
-                slots[slot, S_CLASS] = kind | (_PYTHON if flags & 0x40 else 0)
-                last_objects[thread] = number
-                n_dirty = _touch(keys, key, epoch, interval, dirty, n_dirty)
+                slots[slot, S_CLASS] = np.int64(kind) | (_PYTHON if flags & 0x40 else 0)
+                threads[thread, T_LAST_OBJECT] = number
                 _touch_class(classes, kind, epoch)
-                keys[key, K_ALLOCATIONS] += kc
-                keys[key, K_BYTES] += kw
-                keys[key, K_LIVE_BYTES] += kw
-                keys[key, K_LIVE_BLOCKS] += kc
-                if keys[key, K_LIVE_BYTES] > keys[key, K_OWN_PEAK]:
-                    keys[key, K_OWN_PEAK] = keys[key, K_LIVE_BYTES]
                 if v > 0:
                     keys[key, K_VARIANCE] += v
                     keys[key, K_LIVE_VARIANCE] += v
                     levels[F_VARIANCE] += v
-                classes[kind, C_ALLOCATIONS] += c
-                classes[kind, C_BYTES] += w
                 classes[kind, C_LIVE_BLOCKS] += c
                 classes[kind, C_LIVE_BYTES] += w
                 threads[thread, T_ALLOCATIONS] += c
                 threads[thread, T_BYTES] += w
-                threads[thread, T_LIVE_BYTES] += w
-                if threads[thread, T_LIVE_BYTES] > threads[thread, T_LIVE_PEAK]:
-                    threads[thread, T_LIVE_PEAK] = threads[thread, T_LIVE_BYTES]
+                held = threads[thread, T_LIVE_BYTES] + w
+                threads[thread, T_LIVE_BYTES] = held
+                if held > threads[thread, T_LIVE_PEAK]:
+                    threads[thread, T_LIVE_PEAK] = held
                 if flags & 0x40:
                     python += w
                 else:
                     malloc += w
                 live += w
-                usable += shape_values[shape, 2]
+                usable += shapes[shape, H_USABLE]
                 blocks += c
-                levels[F_ALLOCATIONS] += c
-                levels[F_BYTES] += w
-                bins[place_bin, B_ALLOCATIONS] += c
-                bins[place_bin, B_BYTES] += w
+                allocations += c
+                allocated += w
                 if usable > usable_peak:
                     usable_peak = usable
                 if live > peak:
@@ -474,7 +485,7 @@ def run(  # noqa: D417 (columns come as codes, 16-, 32- and 64-bit values)
     levels[F_MAPPED] = mapped
     levels[F_PEAK] = peak
     levels[F_USABLE_PEAK] = usable_peak
-    _end_bin(bins, place_bin, highest, lowest, live, usable, mapped, blocks)
+    _end_bin(bins, place_bin, highest, lowest, live, usable, mapped, blocks, allocations, allocated, frees)
     return result
 
 

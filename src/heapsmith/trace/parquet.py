@@ -1,4 +1,4 @@
-"""A trace as open columns: Parquet files of its events, its objects and its stacks, for anybody's tools."""
+"""A trace as open columns: Parquet files of its events, objects, stacks, frames and processes, for anybody's tools."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -13,21 +14,36 @@ from heapsmith.errors import TraceError
 from heapsmith.trace.layout import OPERATION_MASK, Operation, OperationFlag
 from heapsmith.trace.objects import read_objects
 from heapsmith.trace.reader import Trace
+from heapsmith.trace.records import Drops, Manifest, Mark, ProcessEnd, ProcessStart, ThreadRecord
 from heapsmith.trace.report import Report
 
-_OPERATIONS: Final = [operation.name.lower() for operation in Operation]
+OPERATIONS: Final = [operation.name.lower() for operation in Operation]
 _ROW_GROUP: Final = 1 << 20
+TABLES: Final = ("events", "objects", "stacks", "frames", "processes")
+
+
+class ProcessFacts(msgspec.Struct, frozen=True):
+    """What a trace says of a process beside its events: JSON in the table of processes, so that it can be read back."""
+
+    manifest: Manifest
+    complete: bool
+    start: ProcessStart
+    end: ProcessEnd | None
+    threads: list[ThreadRecord]
+    marks: list[Mark]
+    drops: list[Drops]
+    memory: list[tuple[int, int, int, int]]
 
 
 def table_paths(output: Path) -> dict[str, Path]:
-    """Answer where the three tables go: beside each other, named after the output.
+    """Answer where the tables go: beside each other, named after the output.
 
     Example:
         >>> [path.name for path in table_paths(Path("x.parquet")).values()]
-        ['x.events.parquet', 'x.objects.parquet', 'x.stacks.parquet']
+        ['x.events.parquet', 'x.objects.parquet', 'x.stacks.parquet', 'x.frames.parquet', 'x.processes.parquet']
     """
     stem = output.name.removesuffix(".parquet")
-    return {name: output.with_name(f"{stem}.{name}.parquet") for name in ("events", "objects", "stacks")}
+    return {name: output.with_name(f"{stem}.{name}.parquet") for name in TABLES}
 
 
 def write_tables(traces: Sequence[Trace], report: Report, output: Path, *, force: bool = False) -> list[Path]:
@@ -53,6 +69,8 @@ def write_tables(traces: Sequence[Trace], report: Report, output: Path, *, force
         _write(paths["events"], _events(traces))
         _write(paths["objects"], _objects(traces))
         _write(paths["stacks"], _stacks(traces, report))
+        _write(paths["frames"], _frames(traces, report))
+        _write(paths["processes"], _processes(traces))
     except OSError as error:
         raise TraceError(f"cannot write {output}", error.strerror or str(error)) from error
     return list(paths.values())
@@ -84,7 +102,7 @@ def _write(path: Path, frames: Iterator[pl.DataFrame]) -> None:
 
 
 def _events(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
-    names = pl.Series(_OPERATIONS, dtype=pl.String)
+    names = pl.Series(OPERATIONS, dtype=pl.String)
     yielded = False
     for file, trace in enumerate(traces):
         pids = np.array([process.start.pid for process in trace.processes], np.int64)
@@ -93,7 +111,7 @@ def _events(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
             yielded = True
             operation = (batch.operation & OPERATION_MASK).astype(np.uint32)
             yield _event_frame(
-                file, batch.process, int(pids[batch.process]), count, names, np.minimum(operation, len(_OPERATIONS) - 1),
+                file, batch.process, int(pids[batch.process]), count, names, np.minimum(operation, len(OPERATIONS) - 1),
                 (batch.operation & OperationFlag.PYTHON) != 0, batch,
             )  # fmt: skip
     if not yielded:
@@ -136,7 +154,7 @@ def _event_frame(
 
 
 def _objects(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
-    names = pl.Series(_OPERATIONS, dtype=pl.String)
+    names = pl.Series(OPERATIONS, dtype=pl.String)
     yielded = False
     for file, trace in enumerate(traces):
         for batch in read_objects(trace):
@@ -185,6 +203,92 @@ def _stacks(traces: Sequence[Trace], report: Report) -> Iterator[pl.DataFrame]:
                 "file": np.full(len(numbers), file, np.uint32),
                 "stack": np.array(numbers, np.uint32),
                 "frames": [[label.text for label in forest.path(rows[number])] for number in numbers],
+                "frame": [forest.path_numbers(rows[number]) for number in numbers],
             },
-            schema={"file": pl.UInt32, "stack": pl.UInt32, "frames": pl.List(pl.String)},
+            schema={
+                "file": pl.UInt32,
+                "stack": pl.UInt32,
+                "frames": pl.List(pl.String),
+                "frame": pl.List(pl.UInt32),
+            },
         )
+
+
+def _frames(traces: Sequence[Trace], report: Report) -> Iterator[pl.DataFrame]:
+    labels = report.forest.labels
+    build_ids = {module.path: module.build_id for trace in traces for module in trace.modules}
+    yield pl.DataFrame(
+        {
+            "frame": range(len(labels)),
+            "function": [label.function for label in labels],
+            "file": [label.file for label in labels],
+            "line": [label.line for label in labels],
+            "module": [label.module for label in labels],
+            "build_id": [build_ids.get(label.module or "") for label in labels],
+            "python": [label.is_python for label in labels],
+            "named": [label.is_named for label in labels],
+        },
+        schema={
+            "frame": pl.UInt32,
+            "function": pl.String,
+            "file": pl.String,
+            "line": pl.UInt32,
+            "module": pl.String,
+            "build_id": pl.String,
+            "python": pl.Boolean,
+            "named": pl.Boolean,
+        },
+    )
+
+
+def _processes(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
+    rows: list[tuple[Any, ...]] = []
+    for file, trace in enumerate(traces):
+        for process in trace.processes:
+            start, end = process.start, process.end
+            facts = ProcessFacts(
+                manifest=trace.manifest,
+                complete=trace.end is not None,
+                start=start,
+                end=end,
+                threads=list(process.threads.values()),
+                marks=process.marks,
+                drops=process.drops,
+                memory=process.memory.tolist(),
+            )
+            rows.append(
+                (
+                    file,
+                    process.index,
+                    start.pid,
+                    start.ppid,
+                    start.name,
+                    start.command,
+                    start.started_ns,
+                    end.ended_ns if end else None,
+                    end.exit_code if end else None,
+                    end.signal if end else None,
+                    process.events,
+                    process.dropped_events,
+                    msgspec.json.encode(facts).decode(),
+                )
+            )
+    yield pl.DataFrame(
+        rows,
+        schema={
+            "file": pl.UInt32,
+            "process": pl.UInt32,
+            "pid": pl.Int64,
+            "ppid": pl.Int64,
+            "name": pl.String,
+            "command": pl.List(pl.String),
+            "started_ns": pl.Int64,
+            "ended_ns": pl.Int64,
+            "exit_code": pl.Int64,
+            "signal": pl.Int64,
+            "events": pl.Int64,
+            "dropped_events": pl.Int64,
+            "facts": pl.String,
+        },
+        orient="row",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -66,6 +66,7 @@ _RUNTIME_FILE: Final = re.compile(
 )
 _RUNTIME_FUNCTION: Final = re.compile(
     r"^(_*(libc_)?(malloc|calloc|realloc|free|memalign|aligned_alloc|posix_memalign|valloc|pvalloc|mmap|mremap)(64)?"
+    r"|(x|xx|z|g_|safe_?|Perl_safesys|sqlite3(Mem)?)(m|M|c|re|Re|z)?alloc(0|_n|array|_usable)?|xstrn?dup|xmemdup"
     r"|operator new.*|_start|__libc_start_.*|start_thread|clone3?|(std|__gnu_cxx)::.*|void std::.*|_?Py[A-Z_].*"
     r"|_*PyObject_.*)$"
 )
@@ -101,6 +102,20 @@ def judge_owner(label: Label) -> Owner:
     return "own"
 
 
+def with_callers(parents: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Add to the chosen nodes of a tree all that lie between them and the root, and the root.
+
+    Args:
+        parents: Shape (n,); a parent has a smaller number.
+        chosen: Shape (n,).
+    """
+    from heapsmith.trace.kernel import include
+
+    below = chosen.astype(np.float64)[:, None]
+    include(parents, below)
+    return below[:, 0] > 0
+
+
 @dataclass(slots=True)
 class Forest:
     """Stacks of named frames as one tree: equal paths of names are one node, whatever process or file they are from.
@@ -112,18 +127,18 @@ class Forest:
     parents: list[int] = field(default_factory=lambda: [0])
     label_of: list[int] = field(default_factory=lambda: [0])
     _label_numbers: dict[Label, int] = field(default_factory=dict[Label, int])
-    _nodes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    _nodes: dict[int, int] = field(default_factory=dict[int, int])
+    """By node and label, in one number."""
     _owners: dict[int, Owner] = field(default_factory=dict[int, Owner])
-    _own_of: list[int] = field(default_factory=lambda: [0])
-    """For each node the innermost of the program's own frames on its way to the root; 0: there is none."""
-    _library_of: list[int] = field(default_factory=lambda: [0])
 
-    def add_trace(self, trace: Trace, stacks: Iterable[int], name_frames: NameFrames) -> NDArray[np.int64]:
+    def add_trace(
+        self, trace: Trace, stacks: NDArray[np.int64], name_frames: NameFrames
+    ) -> NDArray[np.int64]:
         """Add stacks of a trace.
 
         Args:
             trace: Where they are from.
-            stacks: Their numbers.
+            stacks: Their numbers, shape (n,).
             name_frames: Gives their frames names.
 
         Returns:
@@ -138,14 +153,8 @@ class Forest:
         parents[wrong] = 0
         frames[(frames >= len(trace.frames)) | (frames < 0)] = 0
         wanted = np.zeros(total, np.bool_)
-        asked = np.unique(np.fromiter(stacks, np.int64))
-        wanted[asked[(asked >= 0) & (asked < total)]] = True
-        level = np.flatnonzero(wanted)
-        while len(level):
-            level = np.unique(parents[level])
-            level = level[~wanted[level]]
-            wanted[level] = True
-        used = np.flatnonzero(wanted)
+        wanted[stacks[(stacks >= 0) & (stacks < total)]] = True
+        used = np.flatnonzero(with_callers(parents, wanted))
         used = used[used > 0]
         names = name_frames(trace, np.unique(frames[used]).tolist())
         label_numbers = {
@@ -154,27 +163,37 @@ class Forest:
         unknown = [self._number(Label("?", is_named=False))]
         node_of = np.full(total, -1, np.int64)
         node_of[0] = 0
-        nodes, add = self._nodes, self._add
-        placed: dict[int, int] = {0: 0}
-        for stack, parent, frame in zip(
-            used.tolist(), parents[used].tolist(), frames[used].tolist(), strict=True
-        ):
+        nodes, grown_parents, grown_labels = self._nodes, self.parents, self.label_of
+        placed = [0] * total
+        rows: tuple[list[int], list[int], list[int]] = (
+            used.tolist(),
+            parents[used].tolist(),
+            frames[used].tolist(),
+        )
+        for stack, parent, frame in zip(*rows, strict=True):
             node = placed[parent]
             for label in label_numbers.get(frame, unknown):
-                child = nodes.get((node, label))
-                node = add(node, label) if child is None else child
+                key = node << 32 | label
+                child = nodes.get(key)
+                if child is None:
+                    child = nodes[key] = len(grown_parents)
+                    grown_parents.append(node)
+                    grown_labels.append(label)
+                node = child
             placed[stack] = node
-        if placed:
-            keys = np.fromiter(placed.keys(), np.int64, len(placed))
-            node_of[keys] = np.fromiter(placed.values(), np.int64, len(placed))
+        node_of[used] = np.array(placed, np.int64)[used]
         node_of[0] = self._child(0, self._number(NO_STACK)) if wanted[0] else -1
         return node_of
 
     def path(self, node: int) -> list[Label]:
         """The labels of a node, innermost frame first."""
-        found: list[Label] = []
+        return [self.labels[number] for number in self.path_numbers(node)]
+
+    def path_numbers(self, node: int) -> list[int]:
+        """The numbers of a node's labels, innermost frame first."""
+        found: list[int] = []
         while node:
-            found.append(self.labels[self.label_of[node]])
+            found.append(self.label_of[node])
             node = self.parents[node]
         return found
 
@@ -189,30 +208,42 @@ class Forest:
         """Whose code a label is that is in the tree."""
         return self.owner(self._label_numbers[label]) if label in self._label_numbers else judge_owner(label)
 
-    def site(self, node: int) -> int:
-        """The node that tells most of a stack: the innermost frame of the program's own code, else of a library.
+    def sites(self) -> NDArray[np.int64]:
+        """For each node the one that tells most of its stack: the innermost of the program's own code, else of a library.
 
         Returns:
-            A node on the way from `node` to the root.
+            Shape (n_nodes,): nodes on the way to the root; the node itself where neither is there.
         """
-        own, library = self._own_of, self._library_of
-        for at in range(len(own), len(self.parents)):
-            parent, label = self.parents[at], self.label_of[at]
-            owner = self.owner(label)
-            own.append(at if owner == "own" and self.labels[label].is_named else own[parent])
-            library.append(at if owner == "library" else library[parent])
-        return own[node] or library[node] or node
+        labels = np.array(self.label_of, np.int64)
+        nodes = np.arange(len(labels))
+        owners = [self.owner(number) for number in range(len(self.labels))]
+        is_own = [owner == "own" and label.is_named for owner, label in zip(owners, self.labels, strict=True)]
+        own = self.inherit(np.where(np.array(is_own)[labels], nodes, 0))
+        library = self.inherit(np.where(np.array([owner == "library" for owner in owners])[labels], nodes, 0))
+        return np.where(own > 0, own, np.where(library > 0, library, nodes))
 
-    def include(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add to each node what the nodes below it hold.
+    def inherit(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give each node that has no value that of the nearest node above it which has one.
 
         Args:
-            own: Shape (n_nodes,).
+            values: Shape (n_nodes,); 0: none.
+
+        Example:
+            >>> forest = Forest()
+            >>> forest._child(0, 0), forest._child(1, 0)
+            (1, 2)
+            >>> forest.inherit(np.array([0, 7, 0])).tolist()
+            [0, 7, 7]
         """
-        total = own.copy()
-        for node, parent in zip(reversed(range(1, len(total))), reversed(self.parents[1:]), strict=True):
-            total[parent] += total[node]
-        return total
+        found = values.copy()
+        above = np.array(self.parents, np.int64)
+        # Each round looks twice as far up as the one before.
+        open_nodes = np.flatnonzero(found == 0)
+        while len(open_nodes):
+            found[open_nodes] = found[above[open_nodes]]
+            open_nodes = open_nodes[(found[open_nodes] == 0) & (above[open_nodes] > 0)]
+            above[open_nodes] = above[above[open_nodes]]
+        return found
 
     def _number(self, label: Label) -> int:
         number = self._label_numbers.get(label)
@@ -222,11 +253,10 @@ class Forest:
         return number
 
     def _child(self, node: int, label: int) -> int:
-        child = self._nodes.get((node, label))
-        return self._add(node, label) if child is None else child
-
-    def _add(self, node: int, label: int) -> int:
-        child = self._nodes[(node, label)] = len(self.parents)
-        self.parents.append(node)
-        self.label_of.append(label)
+        key = node << 32 | label
+        child = self._nodes.get(key)
+        if child is None:
+            child = self._nodes[key] = len(self.parents)
+            self.parents.append(node)
+            self.label_of.append(label)
         return child

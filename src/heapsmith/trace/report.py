@@ -40,9 +40,10 @@ MEASURES: Final = (
 _TELLING_SHARE: Final = 0.05
 _TAKES_DOWN: Final = ("Py_FinalizeEx", "Py_Finalize", "finalize_modules", "wait_for_thread_shutdown")
 _SPIKE_RATIO: Final = 2.0
+_SPIKE_BYTES: Final = 4 * MiB
 _SPIKE_TIME_SHARE: Final = 0.25
 _STORM_SHARE: Final = 0.3
-_CHURN: Final = 20.0
+_STORM_PLACE_SHARE: Final = 0.4
 _STORM_ALLOCATIONS: Final = 10_000
 _STEPS: Final = 20
 _GROWTH_BYTES: Final = 256 * KiB
@@ -188,15 +189,18 @@ def build_report(
         on_events=on_events,
     )
     forest = Forest()
-    processes: list[ReportedProcess] = []
-    for index, (trace, figures_of) in enumerate(zip(traces, analysed, strict=True)):
+    nodes_of: list[NDArray[np.int64]] = []
+    for trace, figures_of in zip(traces, analysed, strict=True):
         asked = [figures.places.stack for figures in figures_of if figures.places is not None]
-        stacks: list[int] = np.concatenate(asked).tolist() if asked else []
-        node_of = forest.add_trace(trace, stacks, name_frames)
+        stacks: Integers = np.concatenate(asked) if asked else np.zeros(0, np.int64)
+        nodes_of.append(forest.add_trace(trace, stacks, name_frames))
+    of_forest = _judge_forest(forest, rules)
+    processes: list[ReportedProcess] = []
+    for index, (node_of, figures_of) in enumerate(zip(nodes_of, analysed, strict=True)):
         for figures in figures_of:
             assert figures.places is not None
             node = node_of[figures.places.stack]
-            sites = _find_sites(forest, figures, node, len(processes), rules)
+            sites = _find_sites(forest, figures, node, len(processes), of_forest)
             processes.append(ReportedProcess(index, figures, node, sites))
     findings = [
         finding
@@ -240,34 +244,48 @@ def find_ending_stacks(trace: Trace, name_frames: NameFrames) -> NDArray[np.bool
     for frame, labels in names.items():
         takes_down[frame] = any(label.function.startswith(_TAKES_DOWN) for label in labels)
     own = takes_down[np.minimum(trace.stacks["frame"], len(frames))]
+    if not own.any():
+        return ending
     parents: list[int] = trace.stacks["parent"].tolist()
     for stack, (parent, is_own) in enumerate(zip(parents, own.tolist(), strict=True)):
         ending[stack] = is_own or (parent < stack and bool(ending[parent]))
     return ending
 
 
+@dataclass(frozen=True, slots=True)
+class _OfForest:
+    """Of each node: its site, and the number of the cache's name that its stack falls under."""
+
+    site: Integers
+    cache: Integers
+    names: list[str | None]
+
+
+def _judge_forest(forest: Forest, rules: CacheRules) -> _OfForest:
+    found = rules.find(forest)
+    names = [None, *dict.fromkeys(name for name in found if name is not None)]
+    number = {name: place for place, name in enumerate(names)}
+    return _OfForest(forest.sites(), np.array([number[name] for name in found], np.int64), names)
+
+
 def _find_sites(
-    forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, rules: CacheRules
+    forest: Forest, figures: ProcessFigures, nodes: NDArray[np.int64], process: int, of_forest: _OfForest
 ) -> list[Site]:
     places = figures.places
     assert places is not None
-    key_of: dict[int, tuple[int, str | None]] = {}
-    numbers: dict[tuple[int, bool, str | None], int] = {}
-    sites: list[Site] = []
-    row_site: list[int] = []
-    for node, mapped in zip(nodes.tolist(), places.mapped.tolist(), strict=True):
-        known = key_of.get(node)
-        if known is None:
-            rule = rules.find(forest, node)
-            cache = rule.name if rule else rules.ignored_by(forest, node)
-            known = key_of[node] = forest.label_of[forest.site(node)], cache
-        key = known[0], mapped, known[1]
-        number = numbers.get(key)
-        if number is None:
-            number = numbers[key] = len(sites)
-            sites.append(Site(forest.labels[key[0]], mapped, node, process, cache=key[2]))
-        row_site.append(number)
-    site_of_row = np.array(row_site, np.int64)
+    labels = np.array(forest.label_of, np.int64)[of_forest.site]
+    key = (labels * len(of_forest.names) + of_forest.cache)[nodes] * 2 + places.mapped
+    keys, first, site_of_row = np.unique(key, return_index=True, return_inverse=True)
+    sites = [
+        Site(
+            forest.labels[labels[node]],
+            bool(number & 1),
+            node,
+            process,
+            cache=of_forest.names[of_forest.cache[node]],
+        )
+        for number, node in zip(keys.tolist(), nodes[first].tolist(), strict=True)
+    ]
     for name in _ADDED:
         sums: list[float] = np.bincount(site_of_row, getattr(places, name), len(sites)).tolist()
         for site, value in zip(sites, sums, strict=True):
@@ -439,7 +457,8 @@ def _find_spike(place: int, figures: ProcessFigures, process: ReportedProcess) -
     before_exit = (line.ends_s <= figures.exit_s) & (line.ends_s <= figures.end_s - 0.03 * figures.duration_s)
     middle = (usual + figures.live_bytes_peak) / 2
     over = bool(before_exit.any()) and float(line.live_bytes[before_exit][-1]) < middle
-    if figures.live_bytes_peak < max(_SPIKE_RATIO * usual, MiB) or high > _SPIKE_TIME_SHARE or not over:
+    least = max(_SPIKE_RATIO * usual, usual + _SPIKE_BYTES)
+    if figures.live_bytes_peak < least or high > _SPIKE_TIME_SHARE or not over:
         return []
     before = line.ends_s[(line.live_bytes_highest < middle) & (line.ends_s < figures.live_bytes_peak_at_s)]
     since_s = float(before[-1]) if len(before) else figures.start_s
@@ -466,17 +485,17 @@ def _find_storm(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
     own = [site for site in sites if site.cache is None]
     temporary = sum(site.temporary_allocations for site in own)
     share = temporary / max(1.0, sum(site.allocations for site in own))
-    churn = figures.churn or 0.0
     told = _heaviest(own, "temporary_allocations", temporary)
     if temporary < _STORM_ALLOCATIONS or share < _STORM_SHARE:
-        if churn < _CHURN or figures.allocations < _STORM_ALLOCATIONS:
-            return []
-        share = 0.0
-        told = _heaviest(own, "allocated_bytes", figures.allocated_bytes)
+        return []
+    # Every program makes temporary blocks here and there; a storm has a place, where places are known.
+    heaviest = told[0].temporary_allocations if told else 0.0
+    if heaviest < _STORM_PLACE_SHARE * temporary and any(site.label != NO_STACK for site in own):
+        return []
     said = {
         "temporary_allocations": temporary,
         "share": share,
-        "churn": churn,
+        "churn": figures.churn or 0.0,
         "allocated_bytes": figures.allocated_bytes,
     }
     return [Finding("churn", place, told, said)]
@@ -494,8 +513,9 @@ def _find_fragmentation(place: int, figures: ProcessFigures, sites: Sequence[Sit
         highest: Floats = accumulate(line.usable_live_bytes)
         place_in_line = np.minimum(np.searchsorted(line.ends_s, times_s), len(line.ends_s) - 1)
         extra = np.minimum(resident, highest[place_in_line]) - explained
-        # The first look of all may be before anything was counted; what matters is what stays.
+        # The first look of all may be before anything was counted; and at the end everybody frees without giving back.
         later = times_s > figures.start_s + 0.1 * figures.duration_s
+        later &= times_s < min(figures.exit_s, figures.end_s - 0.03 * figures.duration_s)
         if later.any():
             worst = int(np.argmax(np.where(later, extra, -np.inf)))
             least = max(_RESIDENT_BYTES, _RESIDENT_SHARE * figures.usable_live_bytes_peak)
@@ -593,7 +613,7 @@ def node_values(report: Report, process: int, measure: str, *, mapped: bool = Fa
         mapped: Of mappings, not of blocks.
 
     Returns:
-        Shape (n_nodes,); `Forest.include` adds up what is below.
+        Shape (n_nodes,), without what is below.
     """
     chosen = report.processes[process]
     rows = chosen.places.mapped == mapped

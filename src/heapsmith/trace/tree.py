@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.trace.analysis import Floats, Integers
+from heapsmith.trace.places import with_callers
 from heapsmith.trace.report import Report, moment_values, node_values
 
 SHOWN: Final = (
@@ -19,6 +20,8 @@ SHOWN: Final = (
     "allocations",
 )
 _MOST_TREES: Final = 40
+_UNSEEN: Final = 1 / 20_000
+"""A change of less than this share of the peak waits until it is more: less than a tenth of a pixel."""
 
 
 @dataclass(slots=True)
@@ -38,7 +41,7 @@ class ShownTree:
     """Of each of `SHOWN`, with all that is below."""
     times_s: list[float] = field(default_factory=list[float])
     changes: list[tuple[list[int], list[float]]] = field(default_factory=list[tuple[list[int], list[float]]])
-    """For each moment the nodes whose live bytes changed since the one before, and by how much."""
+    """For each moment the nodes whose live bytes changed visibly since they were last told, and by how much."""
     processes_left_out: int = 0
 
 
@@ -104,18 +107,16 @@ def _part(
 ) -> _Part:
     chosen = report.processes[process]
     used = np.zeros(len(forest_parents), np.bool_)
-    level = np.unique(chosen.node[~chosen.places.mapped])
-    while len(level):
-        used[level] = True
-        level = np.unique(forest_parents[level])
-        level = level[~used[level]]
+    used[chosen.node[~chosen.places.mapped]] = True
+    used = with_callers(forest_parents, used)
     used[0] = True
     nodes = np.flatnonzero(used)
-    parents = np.searchsorted(nodes, forest_parents[nodes])
+    place_of = np.cumsum(used) - 1
+    parents = place_of[forest_parents[nodes]]
     own = np.stack([node_values(report, process, name)[nodes] for name in SHOWN], axis=1)
     values = np.ascontiguousarray(own)
     include(parents, values)  # type: ignore[operator]
-    changes = [(np.searchsorted(nodes, rows), deltas) for rows, deltas in moment_values(report, process)]
+    changes = [(place_of[rows], deltas) for rows, deltas in moment_values(report, process)]
     highest = np.zeros(len(nodes))
     held = np.zeros((len(nodes), 1))
     for rows, deltas in changes:
@@ -172,14 +173,17 @@ def _add_part(
         tree.values[name] += np.bincount(
             targets, weights=part.values[mapped, column], minlength=total
         ).tolist()
+    unsaid = np.zeros(total)
+    least = max(0.5, _UNSEEN * report.processes[part.process].figures.live_bytes_peak)
     for moment, (rows, deltas) in enumerate(part.changes):
         if not len(rows):
             continue
         change: NDArray[np.float64] = np.zeros((len(part.nodes), 1))
         np.add.at(change[:, 0], rows, deltas)
         include(part.parents, change)  # type: ignore[operator]
-        shown = np.bincount(targets, weights=change[mapped, 0], minlength=total)
-        changed = np.flatnonzero(np.abs(shown) >= 0.5)
+        unsaid += np.bincount(targets, weights=change[mapped, 0], minlength=total)
+        changed = np.flatnonzero(np.abs(unsaid) >= least)
         nodes, amounts = all_changes.setdefault(moment, ([], []))
         nodes += (first + changed).tolist()
-        amounts += shown[changed].tolist()
+        amounts += unsaid[changed].tolist()
+        unsaid[changed] = 0.0

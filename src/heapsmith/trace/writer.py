@@ -76,6 +76,7 @@ class TraceWriter:
         self.bytes_written = 0
         self.events = 0
         self._manifest = manifest
+        self.tick_ns = manifest.tick_ns
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._file = path.open("wb", buffering=0)
         self._events: list[int] = []

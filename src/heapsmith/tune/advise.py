@@ -15,11 +15,12 @@ from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.objective import WORTH, Objective, compare_costs
-from heapsmith.tune.race import Race, Standing, outcomes_of
+from heapsmith.tune.race import NO_TIME, PHASE, Race, Standing, outcomes_of
 
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
 _CONFIRMING_SHARE: Final = 0.3
 _ATTEMPTS: Final = 3
+_SHOWN_OF_SEARCH: Final = 9
 _FEWEST_CONFIRMING: Final = 6
 _SLOWEST_FACTOR: Final = 8
 _SHORTEST_TIMEOUT_S: Final = 20.0
@@ -55,14 +56,14 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """The answer.
 
     Args:
-        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from
-        outside
+        verdict: ``gain``: use the candidate. ``nothing``: keep what you have. ``unreachable``: nothing from outside
             reaches the program. ``unconfirmed``: broken off before the candidate could be confirmed.
         objective: What was asked for.
         candidate: What to use; None when there is nothing to change.
         evidence: The confirming runs of the candidate, or of the best one when it was not confirmed.
         also: The same for each further command.
         standings: How everyone stood at the end of the search.
+        search: What the search measured of the program as it is and of the best of them.
         notes: What a person has to know about the program.
         interrupted: It was broken off.
     """
@@ -73,8 +74,14 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence | None
     also: list[Evidence]
     standings: list[Standing]
+    search: Comparison
     notes: list[str]
     interrupted: bool = False
+
+    @property
+    def without_a_try(self) -> int:
+        """How many of those that wanted to start never ran, for lack of time."""
+        return sum(standing.left == NO_TIME for standing in self.standings)
 
 
 def advise(
@@ -116,6 +123,7 @@ def advise(
             evidence=None,
             also=[],
             standings=[],
+            search=_search_so_far(laboratory, []),
             notes=notes,
         )
     laboratory.workload = _impatient(laboratory)
@@ -139,9 +147,16 @@ def advise(
             evidence=None,
             also=[],
             standings=race.standings(),
+            search=_search_so_far(laboratory, race.standings()),
             notes=notes,
             interrupted=True,
         )
+
+
+def _search_so_far(laboratory: Laboratory, standings: Sequence[Standing]) -> Comparison:
+    best = [standing.candidate for standing in standings if standing.rounds][:_SHOWN_OF_SEARCH]
+    trials = [outcome for outcome in laboratory.outcomes if outcome.phase == PHASE]
+    return compute_comparison(laboratory.workload, [as_it_is(), *best], trials)
 
 
 def _impatient(laboratory: Laboratory) -> Workload:
@@ -236,5 +251,6 @@ class _Confirming:
             evidence=None if measured is None else measured[0],
             also=[] if measured is None else measured[1],
             standings=race.standings(),
+            search=_search_so_far(self._laboratory, race.standings()),
             notes=notes,
         )

@@ -56,19 +56,21 @@ def choose_pool(
         objective: What counts.
     """
     # Each file names its best setting first, so they are dealt out in turns: everybody's first, then second.
-    dealt: list[tuple[int, int, Candidate]] = []
+    # Within a turn, what takes a Python program's own objects along reaches most of it, and is dealt first.
+    dealt: list[tuple[int, int, bool, Candidate]] = []
     for found in here():
         if not _may_take_part(found, rehearsal):
             continue
-        dealt.append((1, 0, make_candidate(found)))
+        dealt.append((1, 0, False, make_candidate(found)))
         starts = [start for start in found.allocator.starts if _fits(found, start, rehearsal)]
         for turn, start in enumerate(sorted(starts, key=lambda start: start.goal != objective)):
             elsewhere = start.goal != objective and "balanced" not in (start.goal, objective)
-            dealt.append((2 if elsewhere else 0, turn, make_candidate(found, start.knobs, start.python)))
-    dealt.sort(key=lambda item: item[:2])
+            candidate = make_candidate(found, start.knobs, start.python)
+            dealt.append((2 if elsewhere else 0, turn, start.python is None, candidate))
+    dealt.sort(key=lambda item: item[:3])
     pool = [as_it_is()]
     seen = [environment]
-    for _, _, candidate in dealt:
+    for *_, candidate in dealt:
         # glibc with its defaults is, for most programs, what they have.
         result = candidate.environment(environment)
         if result not in seen or (rehearsal.linked_with is not None and candidate.library is None):

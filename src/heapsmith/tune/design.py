@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -152,6 +153,7 @@ class Drawing:
             ]
             spec = self._choose_spans(spec, choices)
             spec = self._choose_cache(spec, choices)
+            spec = self._choose_purging(spec, choices)
             designs.append(Design(spec, tuple(choices), self._simulated))
         designs.sort(key=lambda design: self.cost(design.spec))
         return designs or [Design(base, (start,), self._simulated)]
@@ -192,11 +194,8 @@ class Drawing:
             sizes = spec.sizes
             assert isinstance(sizes, Explicit)
             span_pages = [of_class(size) if size <= SMALL_BYTES else 0 for size in sizes.class_bytes_list]
-            candidate = HeapSpec(
-                name=spec.name,
-                sizes=Explicit(sizes.class_bytes_list, tuple(span_pages)),
-                pages=spec.pages,
-                cache=spec.cache,
+            candidate = msgspec.structs.replace(
+                spec, sizes=Explicit(sizes.class_bytes_list, tuple(span_pages))
             )
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
@@ -230,7 +229,7 @@ class Drawing:
         for words, cache in self._caches(spec):
             if self._enough():
                 break
-            candidate = HeapSpec(name=spec.name, sizes=spec.sizes, pages=spec.pages, cache=cache)
+            candidate = msgspec.structs.replace(spec, cache=cache)
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
                 best, best_cost, best_words = candidate, cost, words
@@ -251,6 +250,23 @@ class Drawing:
             cache = BoundedCache(limit_bytes=limit, magazine_bytes=4 * KiB if limit < MiB else 16 * KiB)
             yield f"thread caches of {format_bytes(limit)} at most", cache
 
+    def _choose_purging(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
+        """Choose when free pages go back; what huge pages are worth only replays can tell."""
+        if self._objective == "time":
+            return spec
+        best, best_cost, best_words = spec, self.cost(spec), "free pages go back as at the start"
+        for threshold in (256 * KiB, MiB, 4 * MiB):
+            if self._enough():
+                break
+            pages = OsPages() | PurgeAtOnce(threshold_bytes=threshold)
+            candidate = msgspec.structs.replace(spec, pages=pages)
+            cost = self.cost(candidate)
+            if cost < best_cost * 0.998:
+                best, best_cost = candidate, cost
+                best_words = f"free pages beyond {format_bytes(threshold)} go back at once"
+        choices.append(self._chosen(best_words, "the best of those simulated", best))
+        return best
+
 
 def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> Iterator[tuple[str, HeapSpec]]:
     """Yield a design with other ways of keeping pages, for replays to judge: kept longer, shorter, huge.
@@ -269,19 +285,19 @@ def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> It
         | PurgeAfter(delay_ms=20, keep_bytes=MiB, keep_share=8),
         "free pages are kept for 1 s, as many as are live": OsPages()
         | PurgeAfter(delay_ms=1000, keep_bytes=4 * MiB, keep_share=1),
-        "huge pages, free ones kept for 1 s": OsPages()
-        | HugePages(after_bytes=4 * MiB)
+        "huge pages from the first on, free ones kept for 1 s": OsPages()
+        | HugePages(after_bytes=0)
         | PurgeAfter(delay_ms=1000, keep_bytes=8 * MiB, keep_share=1),
+        "huge pages from the first on, free ones kept for 100 ms": OsPages()
+        | HugePages(after_bytes=0)
+        | PurgeAfter(delay_ms=100, keep_bytes=2 * MiB, keep_share=16),
     }
     ordered = list(pipes.items())
     if objective != "memory":
         ordered.reverse()
     for words, pipe in ordered:
         if pipe != spec.pages:
-            yield (
-                words,
-                HeapSpec(name=spec.name, sizes=spec.sizes, cache=spec.cache, remote=spec.remote, pages=pipe),
-            )
+            yield words, msgspec.structs.replace(spec, pages=pipe)
 
 
 def _with_large(classes: Sequence[int], span_pages: Sequence[int]) -> Explicit:

@@ -125,7 +125,7 @@ def recommend(comparison: Comparison, outcomes: Sequence[Outcome], objective: Ob
     if unsure:
         return f"too few runs to tell: give --runs {FEWEST_RUNS} or more ({DEFAULT_RUNS} tell smaller gains)"
     name = base.candidate.label
-    return f"nothing to gain: keep {name}; no other is better by {WORTH:.0%} or more ({objective})"
+    return f"nothing to gain: keep {name}; no other is better by {100 * WORTH:.0f} % or more ({objective})"
 
 
 def describe_gain(result: Result) -> str:

@@ -14,7 +14,9 @@ import numpy as np
 from heapsmith.tune.geometry import constants
 
 _OPTIONS: Final[dict[str, Any]] = {"cache": True, "_nrt": False}
-compiled: Any = numba.njit(**_OPTIONS)
+_INNER: Final[dict[str, Any]] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+walking: Any = numba.njit(**_OPTIONS)
+compiled: Any = numba.njit(**_INNER)
 """Compiled without reference counts: these functions make no arrays, and counting would cost more than their work."""
 
 PAGE_BYTES: Final = 4096
@@ -26,6 +28,7 @@ _EXACT: Final = 64
 _BUFFER_PAGES: Final = 64
 _SPARSE_PAGES: Final = 128
 _HUGE_PAGES: Final = 512
+_SMALL_UNTIL_PAGES: Final = 1024
 
 # Places in `Pages.now`.
 MAPPED, LIVE, DIRTY_PAGES, PEAK, RESIDENT, RESIDENT_PEAK = 0, 1, 2, 3, 4, 5
@@ -64,7 +67,7 @@ def make_pages(page_count: int) -> Pages:
     now[FIRST_SEGMENT] = constants().first_segment_bytes // PAGE_BYTES
     now[HUGE_AFTER] = NEVER
     now[LARGEST_SEGMENT] = constants().largest_segment_bytes // PAGE_BYTES
-    runs = np.zeros((page_count + 2, 10), np.int32)
+    runs = np.zeros((page_count + 2, 10), np.int64)
     runs[:, FIRST : NEWER + 1] = NOBODY
     return Pages(runs, now)
 
@@ -293,7 +296,7 @@ def _hold_peak(p: Pages, pages: int) -> None:
     resident = p.now[LIVE] + p.now[DIRTY_PAGES]
     if resident <= p.now[PEAK]:
         return
-    slack = max(256, p.now[LIVE] // 8)
+    slack = max(256, p.now[LIVE] // 4)
     if p.now[DIRTY_PAGES] > slack and not keeps_for_ever:
         _purge(p, min(pages, p.now[DIRTY_PAGES] - slack))
     p.now[PEAK] = max(p.now[PEAK], p.now[LIVE] + p.now[DIRTY_PAGES])
@@ -333,7 +336,9 @@ def settle(p: Pages) -> None:
 
 @compiled
 def _map_segment(p: Pages, pages: int, for_blocks: bool) -> int:
-    segment = max(p.now[FIRST_SEGMENT], (p.now[MAPPED] // 8) // 512 * 512)
+    is_small = p.now[MAPPED] < min(_SMALL_UNTIL_PAGES, p.now[HUGE_AFTER])
+    least = p.now[FIRST_SEGMENT] if is_small else _HUGE_PAGES
+    segment = max(least, p.now[MAPPED] // 8 // _HUGE_PAGES * _HUGE_PAGES)
     segment = max(pages, min(segment, p.now[LARGEST_SEGMENT]))
     huge = for_blocks and p.now[MAPPED] >= p.now[HUGE_AFTER] and segment >= _HUGE_PAGES
     if huge:

@@ -1,8 +1,8 @@
 """The race: many candidates start, hopeless ones leave early, the field closes in around the best.
 
 Each candidate's standing is the median, over the rounds it took part in, of its cost over that of the program
-as it is
-*in the same round*: slow minutes of a shared machine touch both. A candidate leaves when its standing is
+as it is *in the same round*: slow minutes of a shared machine touch both. Where a round is run on several
+workloads, the ratio of the round is their weighted geometric mean. A candidate leaves when its standing is
 behind the leader's by more than what a round of noise could explain, a bar that falls as rounds add up.
 """
 
@@ -26,6 +26,9 @@ from heapsmith.tune.objective import Objective, compute_cost
 from heapsmith.units import format_seconds
 
 PHASE: Final = "search"
+NO_TIME: Final = "no time for it"
+_FIRST_ROUND_SHARE: Final = 0.5
+"""Of the time for the search, what its first round may take."""
 _BEHIND: Final = (1.5, 1.3, 1.2, 1.15, 1.10)
 """By how much one may be behind the leader after 1, 2, ... rounds and still stay."""
 _FIELD: Final = (64, 24, 8, 6, 4)
@@ -61,16 +64,24 @@ class Race:
     """A search over candidates.
 
     Args:
-        laboratory: Where trials run.
+        laboratory: Where trials run; or several, one for each workload, and then every round is run on each.
         pool: Who starts, the program as it is first.
         objective: What counts.
         deadline: When the search has to be over (`time.monotonic`).
+        weights: How much each laboratory counts; all alike when left out.
     """
 
     def __init__(
-        self, laboratory: Laboratory, pool: Sequence[Candidate], objective: Objective, deadline: float
+        self,
+        laboratory: Laboratory | Sequence[Laboratory],
+        pool: Sequence[Candidate],
+        objective: Objective,
+        deadline: float,
+        *,
+        weights: Sequence[float] = (),
     ) -> None:
-        self._laboratory = laboratory
+        self._laboratories = list(laboratory) if isinstance(laboratory, Sequence) else [laboratory]
+        self._weights = list(weights) or [1.0] * len(self._laboratories)
         self._baseline = pool[0]
         self._objective: Objective = objective
         self._deadline = deadline
@@ -105,10 +116,10 @@ class Race:
             pass
 
     def _fit_into_time(self) -> None:
-        """Let no more start than a first round may take, half of the time there is."""
-        each = self._laboratory.rehearsal.duration_s
+        """Let no more start than a first round has time for."""
+        each = sum(laboratory.rehearsal.duration_s for laboratory in self._laboratories)
         left = self._deadline - time.monotonic()
-        seats = int(0.5 * left / each) - 1 if each > 0 else len(self._in_race)
+        seats = int(_FIRST_ROUND_SHARE * left / each) - 1 if each > 0 else len(self._in_race)
         if seats < 1:
             raise HeapsmithError(
                 "the budget is too small",
@@ -116,7 +127,7 @@ class Race:
                 f"give --budget {round(each * 60)}s or more, or a shorter command",
             )
         for label in self._in_race[seats:]:
-            self._left[label] = "no time for it"
+            self._left[label] = NO_TIME
         self._in_race = self._in_race[:seats]
 
     def _round(self) -> bool:
@@ -124,26 +135,25 @@ class Race:
         racing = [self._everyone[label] for label in self._in_race]
         if not racing or time.monotonic() + self._round_s(racing) > self._deadline:
             return False
-        first, count = self._rounds_run, self._laboratory.workers.width
-        self._laboratory.run_rounds([self._baseline, *racing], range(first, first + count), PHASE)
+        first, count = self._rounds_run, self._laboratories[0].workers.width
+        for laboratory in self._laboratories:
+            laboratory.run_rounds([self._baseline, *racing], range(first, first + count), PHASE)
         self._rounds_run += count
         self._drop()
         return bool(self._in_race)
 
     def _round_s(self, racing: Sequence[Candidate]) -> float:
-        known: dict[str, float] = {}
-        for outcome in self._laboratory.outcomes:
-            if outcome.seen.duration_s is not None:
-                known[outcome.candidate] = outcome.seen.duration_s
-        usual = self._laboratory.rehearsal.duration_s
-        return sum(known.get(candidate.label, usual) for candidate in (self._baseline, *racing))
+        total_s = 0.0
+        for laboratory in self._laboratories:
+            usual = laboratory.rehearsal.duration_s
+            known = {o.candidate: o.seen.duration_s or usual for o in laboratory.outcomes}
+            total_s += sum(known.get(candidate.label, usual) for candidate in (self._baseline, *racing))
+        return total_s
 
     def _drop(self) -> None:
         standings = {standing.candidate.label: standing for standing in self.standings()}
         for label in list(self._in_race):
-            failure = next(
-                (o.failed for o in self._laboratory.outcomes if o.candidate == label and o.failed), None
-            )
+            failure = self._failure(label)
             if failure is not None:
                 self._leave(label, failure)
         order = sorted(self._in_race, key=lambda label: standings[label].ratio or 1.0)
@@ -156,7 +166,9 @@ class Race:
             bar = _BEHIND[min(standing.rounds, len(_BEHIND)) - 1]
             behind = (standing.ratio or 1.0) / best
             if behind > bar and not (behind <= STAYS_IN_NOISE and _overlap(ratios[label], ratios[order[0]])):
-                self._leave(label, f"behind by more than {bar - 1:.0%} after {standing.rounds} round(s)")
+                self._leave(
+                    label, f"behind by more than {100 * (bar - 1):.0f} % after {standing.rounds} round(s)"
+                )
         seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
         left = [label for label in order if label in self._in_race]
         # The simplest of those that noise does not tell from the leader may be the answer: it keeps its seat.
@@ -171,10 +183,10 @@ class Race:
         self._left[label] = why
 
     def _bring_newcomers(self, leader: Candidate) -> bool:
-        today = self._laboratory.workload.environment
+        today = self._laboratories[0].workload.environment
         fresh = [
             step
-            for step in neighbours(leader, self._laboratory.rehearsal)
+            for step in neighbours(leader, self._laboratories[0].rehearsal)
             if step.label not in self._everyone and step.environment(today) != today
         ][:_NEWCOMERS]
         for step in fresh:
@@ -205,18 +217,24 @@ class Race:
         return sorted(found, key=lambda standing: (standing.ratio is None, standing.ratio or 0.0))
 
     def _ratios(self) -> dict[str, list[float]]:
-        workload = self._laboratory.workload
-        of_round: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
-        for outcome in self._laboratory.outcomes:
-            cost = None if outcome.failed else compute_cost(outcome, workload, self._objective)
-            if outcome.phase == PHASE and cost is not None:
-                of_round[outcome.round, outcome.worker][outcome.candidate] = cost
+        """For each candidate the rounds that it finished on every workload."""
+        logs: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        total = sum(self._weights)
+        for laboratory, weight in zip(self._laboratories, self._weights, strict=True):
+            of_round: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+            for outcome in laboratory.outcomes:
+                cost = None if outcome.failed else compute_cost(outcome, laboratory.workload, self._objective)
+                if outcome.phase == PHASE and cost is not None:
+                    of_round[outcome.round, outcome.worker][outcome.candidate] = cost
+            for (number, _), costs in of_round.items():
+                base = costs.get(self._baseline.label)
+                if base:
+                    for label, cost in costs.items():
+                        logs[label][number].append(weight / total * math.log(cost / base))
         ratios: dict[str, list[float]] = defaultdict(list)
-        for costs in of_round.values():
-            base = costs.get(self._baseline.label)
-            if base:
-                for label, cost in costs.items():
-                    ratios[label].append(cost / base)
+        for label, rounds in logs.items():
+            whole = [found for found in rounds.values() if len(found) == len(self._laboratories)]
+            ratios[label] = [math.exp(sum(found)) for found in whole]
         return ratios
 
     def ranked(self) -> list[Standing]:
@@ -255,8 +273,12 @@ class Race:
         """Rank by how little is changed; among equals the allocator's file names the more careful setting first."""
         return simplicity(candidate), list(self._everyone).index(candidate.label)
 
+    def _failure(self, label: str) -> str | None:
+        outcomes = (outcome for laboratory in self._laboratories for outcome in laboratory.outcomes)
+        return next((o.failed for o in outcomes if o.candidate == label and o.failed), None)
+
     def _failed(self, label: str) -> bool:
-        return any(outcome.failed for outcome in self._laboratory.outcomes if outcome.candidate == label)
+        return self._failure(label) is not None
 
     def best_ratio(self, label: str) -> float | None:
         """Return the standing of a candidate."""

@@ -65,6 +65,7 @@ from heapsmith.tune.page_simulation import (
     make_pages,
     resize_run,
     settle,
+    walking,
     write_pages,
 )
 
@@ -493,7 +494,7 @@ def _allocate(c: Central, p: Pages, t: int, size: int) -> int:
         if span != NOBODY:
             write_pages(p, c.spans[span, _RUN], c.spans[span, _RUN] + pages)
         return span
-    index = c.class_of[(size + 15) >> 4]
+    index = np.int64(c.class_of[(size + 15) >> 4])
     held = c.lists[t, index, _HELD]
     if held > 0:
         c.lists[t, index, _HELD] = held - 1
@@ -538,7 +539,7 @@ def _change(c: Central, p: Pages, t: int, span: int, size: int) -> int:
     return moved
 
 
-@compiled
+@walking
 def _walk(
     steps: Any,
     sizes: Any,
@@ -570,12 +571,12 @@ def _walk(
         step = steps[i]
         kind = step >> KIND_SHIFT
         place = step & PLACE_MASK
-        t = threads[i]
+        t = np.int64(threads[i])
         # What a thread does out of its own magazines is done here, at once: nearly everything.
         if kind == BIRTH:
             size = np.int64(sizes[i])
             if size <= largest:
-                index = class_of[(size + 15) >> 4]
+                index = np.int64(class_of[(size + 15) >> 4])
                 held = lists[t, index, _HELD]
                 if held > 0:
                     lists[t, index, _HELD] = held - 1
@@ -634,14 +635,14 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     now[_TOP] = 8
     now[_LARGEST], now[_LIMIT], now[_BATCHES_AT_MOST] = class_bytes[-1], limit, batches
     now[_MAINTENANCE_MS] = constants().maintenance_ms
-    lists = np.zeros((threads, count, 6), np.int32)
+    lists = np.zeros((threads, count, 6), np.int64)
     lists[:, :, _LIST_AT] = lists[:, :, _SPARE_AT] = NOBODY
     return Central(
-        spans=np.zeros((spans, 7), np.int32),
+        spans=np.zeros((spans, 7), np.int64),
         classes=classes,
         lists=lists,
-        stack=np.zeros(min(stack, threads * int(2 * classes[:, _MOST_HELD].sum())) + 16, np.int32),
-        waiting=np.zeros((count, max(batches, 1), int(classes[:, _MOST_HELD].max()) + 1), np.int32),
+        stack=np.zeros(min(stack, threads * int(2 * classes[:, _MOST_HELD].sum())) + 16, np.int64),
+        waiting=np.zeros((count, max(batches, 1), int(classes[:, _MOST_HELD].max()) + 1), np.int64),
         threads=np.zeros((threads, 5), np.int64),
         class_of=np.searchsorted(class_bytes, np.arange(0, int(class_bytes[-1]) + 16, 16)).astype(np.uint8),
         now=now,
@@ -696,7 +697,7 @@ def simulate(spec: HeapSpec, life: Life, *, ns_per_step: float | None = None) ->
         _apply_pages(spec, pages)
         central = _make_central(spec, life.thread_count, max(1024, page_count), stack)
         samples = np.zeros((len(life) // every + 2, 2), np.int64)
-        where = np.zeros(life.places + 1, np.int32)
+        where = np.zeros(life.places + 1, np.int64)
         came, area, taken = _walk(
             life.steps, life.sizes, life.threads, clock, central, pages, where, every, samples
         )
@@ -738,7 +739,7 @@ class Walker:
         _apply_pages(spec, self._pages)
         self._spec = spec
         self._central = _make_central(spec, _THREADS, page_count, 1 << 22)
-        self._where = np.zeros(1 << 16, np.int32)
+        self._where = np.zeros(1 << 16, np.int64)
         self._place_of = np.full(1 << 16, NOWHERE, np.uint32)
         self._free_places = np.zeros(1 << 16, np.uint32)
         self._state = np.zeros(2, np.int64)

@@ -1,9 +1,9 @@
 """Tailoring: from recordings to a heap that has earned its place, or to the allocator that nothing of ours beats.
 
-Designs are drawn and simulated on the recordings but the last; they race, forged, against every allocator of the machine
-and its knobs in replays; what wins is verified: the contract of malloc, the recording that was held out, and the real
-program if there is a command. A heap of ours is recommended only where it beats the best of the others by `WORTH` on the
-objective and is not worse by more than `TOLERATED` on the other figure, everywhere.
+Designs are drawn, simulated and, forged, raced in replays of the recordings but the last, against every allocator of the
+machine and its knobs; what wins is verified: the contract of malloc, the recording that was held out, and the real
+program if there is a command. A heap of ours is recommended only where it beats the best of other people's by `WORTH` on
+the objective and is not worse by more than `TOLERATED` on the other figure, everywhere.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -26,21 +26,22 @@ from heapsmith.lab.comparison import Comparison, Result, compute_comparison, str
 from heapsmith.lab.executors import HERE, Workers
 from heapsmith.lab.replay.plan import choose_process
 from heapsmith.lab.replay.stage import Stage, set_stage
+from heapsmith.lab.replay.validation import has_sizes_of_glibc
 from heapsmith.lab.statistics import Difference, compute_difference
 from heapsmith.lab.subjects import Subject
 from heapsmith.lab.trials import Outcome
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.spec import HeapSpec, load_spec, presets
-from heapsmith.trace import Operation, OperationFlag, Trace, open_trace
+from heapsmith.trace import OperationFlag, Trace, open_trace
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.design import Choice, Design, Drawing, vary_pages
 from heapsmith.tune.heaps import candidate_of
 from heapsmith.tune.life import Life, read_life
 from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_resident, compute_time
-from heapsmith.tune.race import Race, Standing
+from heapsmith.tune.race import NO_TIME, Race, Standing
 from heapsmith.tune.simulation import warm_up
 
-Verdict = Literal["tailored", "allocator", "nothing"]
+Verdict = Literal["tailored", "preset", "allocator", "nothing"]
 TOLERATED: Final = 0.02
 """A heap of ours may be worse by this share on the figure that is not the objective."""
 FEWEST_EVENTS: Final = 100_000
@@ -51,6 +52,7 @@ _FEWEST_RUNS: Final = 5
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
+_SHARE_OF_FORGING: Final = 0.45
 _SHARE_OF_RACE: Final = 0.75
 _LEAST_OF_RACE: Final = 0.3
 """So much of the budget the race gets, however long the drawing took."""
@@ -62,10 +64,10 @@ class Trying(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         where: What was run, for people.
         comparison: All finalists; the first is the program as it is.
-        memory: Ours against the best of the others: resident bytes.
+        memory: Ours against the best of other people's: resident bytes.
         time: The same: time.
         cost: The same: what the objective makes of both.
-        rival: Cost of the best of the others against the program as it is.
+        rival: Cost of the best of other people's against the program as it is.
     """
 
     where: str
@@ -76,20 +78,32 @@ class Trying(msgspec.Struct, frozen=True, kw_only=True):
     rival: Difference
 
 
+class _Forged(NamedTuple):
+    """A heap of ours that races."""
+
+    spec: HeapSpec
+    candidate: Candidate
+    design: Design
+    words: str
+    """How it differs from the design; empty: not at all."""
+
+
 @dataclass
 class Tailored:
     """The answer, and all that led to it.
 
     Attributes:
-        verdict: ``tailored``: use the heap. ``allocator``: use `rival`. ``nothing``: keep what you have.
+        verdict: ``tailored``: use the heap. ``preset``: use a heap of ours that is ready-made. ``allocator``: use
+            `rival`. ``nothing``: keep what you have.
         objective: What was asked for.
         reason: Why, in one sentence.
         spec: The best heap of ours, recommended or not.
         ours: It as a candidate; None where none could be forged.
-        rival: The best of the others.
+        ready: The best of our ready-made heaps, which shows what the tailoring itself is worth.
+        rival: The best of other people's.
         choices: What the design was made of, and what each gained.
         life: What the program does, as sums.
-        race: Everybody who raced, on the recording that was designed for.
+        race: Everybody who raced, on the first recording.
         standings: How they stood.
         trials: The verification.
         checks: What the contract of malloc says of it.
@@ -104,6 +118,7 @@ class Tailored:
     reason: str
     spec: HeapSpec
     ours: Candidate | None = None
+    ready: Candidate | None = None
     rival: Candidate = field(default_factory=as_it_is)
     choices: list[Choice] = field(default_factory=list[Choice])
     life: Life | None = None
@@ -119,9 +134,9 @@ class Tailored:
     @property
     def candidate(self) -> Candidate | None:
         """What to use; None: keep what you have."""
-        return (
-            self.ours if self.verdict == "tailored" else self.rival if self.verdict == "allocator" else None
-        )
+        if self.verdict == "nothing":
+            return None
+        return self.rival if self.verdict == "allocator" else self.ours
 
 
 class Tailor:
@@ -168,9 +183,6 @@ class Tailor:
         answer = Tailored("nothing", self._objective, "nothing was measured yet", HeapSpec(name="tailored"))
         answer.notes = self._notes
         try:
-            self._say("compiling the simulator (at its first use here)")
-            warm_up()
-            self._began = time.monotonic()
             self._make(answer)
         except KeyboardInterrupt:
             answer.interrupted = True
@@ -185,27 +197,52 @@ class Tailor:
 
     def _make(self, answer: Tailored) -> None:
         designed_on, held_out, perturbed = self._split(answer)
-        with_objects = self._wants_objects(designed_on[0])
+        self._tell_of_python(designed_on[0])
+        if self._real is not None:
+            for note in self._real.rehearsal.notes():
+                self._note(note)
+        elif not has_sizes_of_glibc(designed_on[0], choose_process(designed_on[0]).index):
+            self._note(
+                "the program was recorded on another allocator than glibc's: `system` is glibc's malloc in the replays all"
+                " the same; give the command after -- to have it compared with what it has"
+            )
+        with contextlib.ExitStack() as stack:
+            self._say("rehearsing the replays")
+            linked = None if self._real is None else self._real.rehearsal.linked_with
+
+            def stage(trace: Trace, perturbed_share: float = 0.0) -> Stage:
+                # What the program has today is the baseline of its replays, too.
+                made = set_stage(
+                    trace,
+                    perturbed_share=perturbed_share,
+                    linked_with=None if linked is None else linked[1],
+                    timeout_s=600,
+                )
+                return stack.enter_context(made)
+
+            stages = [stage(trace) for trace in designed_on]
+            for note in dict.fromkeys(note for stage in stages for note in stage.notes()):
+                self._note(note)
+            self._say("compiling the simulator (at its first use here)")
+            before_s = self._gone_s()
+            warm_up()
+            self._began += self._gone_s() - before_s
+            designs = self._draw(self._read(designed_on, answer), answer)
+            ours = self._forge(designs, max(stage.plan.live_bytes_peak for stage in stages))
+            self._race(stages, ours, answer)
+            self._verify(stage(held_out, perturbed), answer)
+        answer.verdict, answer.reason = decide(answer)
+
+    def _read(self, traces: Sequence[Trace], answer: Tailored) -> list[Life]:
         self._say("reading the recordings")
-        lives = [read_life(trace, python_objects=with_objects) for trace in designed_on]
+        lives = [read_life(trace) for trace in traces]
         answer.life = max(lives, key=len)
-        for note in answer.life.notes:
-            self._note(note)
         if len(answer.life) < FEWEST_EVENTS:
             self._note(
                 f"the recording has {len(answer.life):,} calls, too few to tell how a heap ages: record"
-                f" {FEWEST_EVENTS / max(1, len(answer.life)):.0f} times as much"
+                f" {math.ceil(FEWEST_EVENTS / max(1, len(answer.life)))} times as much"
             )
-        designs = self._draw(lives, answer)
-        with contextlib.ExitStack() as stack:
-            stage = stack.enter_context(set_stage(designed_on[0], timeout_s=600))
-            for note in stage.notes():
-                self._note(note)
-            ours = self._forge(designs, stage)
-            self._race(stage, ours, answer)
-            proof = stack.enter_context(set_stage(held_out, perturbed_share=perturbed, timeout_s=600))
-            self._verify(proof, answer)
-        self._decide(answer)
+        return lives
 
     def _note(self, note: str) -> None:
         if note not in self._notes:
@@ -223,13 +260,12 @@ class Tailor:
         )
         return self._traces, self._traces[0], _PERTURBED
 
-    def _wants_objects(self, trace: Trace) -> bool:
-        """Say what malloc does not see of a Python program, and whether the recording has it all the same."""
+    def _tell_of_python(self, trace: Trace) -> None:
+        """Note what malloc does not see of a Python program."""
         process = choose_process(trace)
-        mapped = pythons = calls = 0
+        pythons = calls = 0
         for batch in trace.batches(process.index):
             pythons += int((batch.operation & OperationFlag.PYTHON > 0).sum())
-            mapped += int((batch.operation == Operation.MAP).sum())
             calls += len(batch)
         is_python = "python" in process.start.name or any(
             "python" in word for word in process.start.command[:1]
@@ -244,7 +280,6 @@ class Tailor:
                 f"{pythons / max(1, calls):.0%} of the events are CPython's own objects, which reach malloc only with"
                 " PYTHONMALLOC=malloc: the heap is designed for a program started without it"
             )
-        return False
 
     def _draw(self, lives: Sequence[Life], answer: Tailored) -> list[Design]:
         end = _SHARE_OF_DRAWING * self._budget_s
@@ -261,96 +296,94 @@ class Tailor:
         answer.simulated = max(design.simulated for design in designs)
         return designs
 
-    def _forge(
-        self, designs: Sequence[Design], stage: Stage
-    ) -> dict[str, tuple[HeapSpec, Candidate, Design | None, str]]:
+    def _forge(self, designs: Sequence[Design], live_bytes_peak: int) -> dict[str, _Forged]:
         """Forge the designs and, of the best, other ways of keeping pages; by label."""
-        specs: dict[str, tuple[HeapSpec, Design | None, str]] = {}
-        for number, design in enumerate(designs):
-            specs[f"tailored {number + 1}"] = (design.spec, design, "")
-        for words, spec in vary_pages(designs[0].spec, stage.plan.live_bytes_peak, self._objective):
-            specs[f"tailored {len(specs) + 1}"] = (spec, designs[0], words)
-        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]] = {}
+        specs = [(design.spec, design, "") for design in designs]
+        varied = vary_pages(designs[0].spec, live_bytes_peak, self._objective)
+        specs += [(spec, designs[0], words) for words, spec in varied]
+        ours: dict[str, _Forged] = {}
         try:
             find_compiler()
         except ForgeError as error:
             self._note(f"{error.what}: presets and the knobs of other allocators were tried ({error.hint})")
             return ours
-        for label, (spec, design, words) in specs.items():
+        for number, (spec, design, words) in enumerate(specs, 1):
+            label = f"tailored {number}"
             self._say(f"forging {label}")
-            if self._gone_s() > 0.45 * self._budget_s and ours:
+            if self._gone_s() > _SHARE_OF_FORGING * self._budget_s and ours:
                 break
             try:
-                ours[label] = (spec, candidate_of(spec, label), design, words)
+                ours[label] = _Forged(spec, candidate_of(spec, label), design, words)
             except ForgeError as error:
                 self._note(f"{label} is out: {error}")
         return ours
 
-    def _race(
-        self,
-        stage: Stage,
-        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
-        answer: Tailored,
-    ) -> None:
-        labels: set[str] = set(ours) | set(presets())
-        laboratory = stage.laboratory(
-            workers=self._workers, begins=lambda candidate: self._say(f"replaying on {candidate.label}")
-        )
-        pool = choose_pool(stage.rehearsal, stage.workload.environment, self._objective)
-        pool[1:1] = [candidate for _, candidate, _, _ in ours.values()]
-        race = Race(
-            laboratory,
-            pool,
-            self._objective,
-            time.monotonic()
-            + max(_SHARE_OF_RACE * self._budget_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s),
-        )
+    def _race(self, stages: Sequence[Stage], ours: dict[str, _Forged], answer: Tailored) -> None:
+        laboratories = [
+            stage.laboratory(
+                workers=self._workers, begins=lambda candidate: self._say(f"replaying on {candidate.label}")
+            )
+            for stage in stages
+        ]
+        pool = choose_pool(stages[0].rehearsal, stages[0].workload.environment, self._objective)
+        pool[1:1] = [forged.candidate for forged in ours.values()]
+        left_s = max(_SHARE_OF_RACE * self._budget_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
+        race = Race(laboratories, pool, self._objective, time.monotonic() + left_s, weights=self._weights)
         try:
             race.run()
+        except KeyboardInterrupt:
+            self._take_race(race, ours, answer, checked=False)
+            raise
         finally:
-            self._take_race(race, laboratory, pool, labels, ours, answer)
+            answer.standings = race.standings()
+            known = [standing.candidate for standing in answer.standings if standing.ratio is not None]
+            answer.race = compute_comparison(
+                laboratories[0].workload, [pool[0], *known], laboratories[0].outcomes
+            )
+        self._take_race(race, ours, answer, checked=True)
 
-    def _take_race(
-        self,
-        race: Race,
-        laboratory: Laboratory,
-        pool: Sequence[Candidate],
-        labels: set[str],
-        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
-        answer: Tailored,
-    ) -> None:
-        answer.standings = race.standings()
-        known = [standing for standing in answer.standings if standing.ratio is not None]
-        for standing in answer.standings:
+    def _take_race(self, race: Race, ours: dict[str, _Forged], answer: Tailored, *, checked: bool) -> None:
+        """Choose the best of ours, of what we have ready-made, and of other people's."""
+        for standing in race.standings():
             if standing.left and ("signal" in standing.left or "refused" in standing.left):
                 self._note(f"{standing.candidate.label} is out: {standing.left}")
-        others = [standing for standing in race.ranked() if standing.candidate.label not in labels]
-        best = [standing for standing in race.ranked() if standing.candidate.label in labels]
-        if others and (others[0].ratio or 1.0) < 1.0:
-            answer.rival = others[0].candidate
-        for standing in best[:_CHECKED]:
-            if self._keeps_contract(standing.candidate, answer):
-                self._choose(standing.candidate, ours, answer)
-                break
-        candidates = {standing.candidate.label: standing.candidate for standing in known}
-        shown = [pool[0], *candidates.values()]
-        answer.race = compute_comparison(laboratory.workload, shown, laboratory.outcomes)
-        answer.reason = "the search was not over" if not known else "nothing was verified yet"
-
-    def _choose(
-        self,
-        candidate: Candidate,
-        ours: dict[str, tuple[HeapSpec, Candidate, Design | None, str]],
-        answer: Tailored,
-    ) -> None:
-        answer.ours = candidate
-        if candidate.label not in ours:
-            answer.spec, answer.choices = load_spec(candidate.label), []
+        untried = sum(standing.left == NO_TIME for standing in race.standings())
+        if untried:
+            self._note(
+                f"{untried} candidates did not race for lack of time, so one of them may be better: give a larger --budget"
+            )
+        ranked = [standing.candidate for standing in race.ranked()]
+        ready = [one for one in ranked if one.allocator in presets()]
+        others = [one for one in ranked if one.label not in ours and one not in ready]
+        if others and (race.best_ratio(others[0].label) or 1.0) < 1.0:
+            answer.rival = others[0]
+        # Between a design and a ready-made heap that a few rounds do not tell apart, verification judges the design.
+        mine = sorted(
+            (one for one in ranked if one.label in ours or one in ready),
+            key=lambda one: (race.best_ratio(one.label) or 1.0) * (1.0 if one.label in ours else 1 + WORTH),
+        )[:_CHECKED]
+        answer.ours = next((one for one in mine if not checked or self._keeps_contract(one, answer)), None)
+        if answer.ours is None:
+            answer.reason = "the search was not over" if not ranked else "no heap of ours could be used"
             return
-        answer.spec, _, design, words = ours[candidate.label]
-        answer.choices = [] if design is None else list(design.choices)
-        if words:
-            answer.choices.append(Choice(words, "the best of those replayed", math.nan, math.nan))
+        answer.ready = next((one for one in ready if one != answer.ours), None)
+        ratio = race.best_ratio(answer.ours.label)
+        answer.reason = (
+            f"{answer.ours.label} is the best of ours so far, at {ratio:.2f} times today's {answer.objective} cost in"
+            " replay; nothing is verified"
+        )
+        chosen = ours.get(answer.ours.label)
+        if chosen is None:
+            answer.spec, answer.choices = load_spec(answer.ours.allocator), []
+            return
+        answer.spec, answer.choices = chosen.spec, list(chosen.design.choices)
+        if chosen.words:
+            plain = next(label for label, one in ours.items() if one.design is chosen.design)
+            without = race.best_ratio(plain)
+            gained = "" if without is None else f" {ratio:.2f} times today's cost, {without:.2f} without it"
+            answer.choices.append(
+                Choice(chosen.words, f"the best of those replayed:{gained}", math.nan, math.nan)
+            )
 
     def _keeps_contract(self, candidate: Candidate, answer: Tailored) -> bool:
         assert candidate.library is not None
@@ -365,7 +398,9 @@ class Tailor:
     def _verify(self, proof: Stage, answer: Tailored) -> None:
         finalists = [as_it_is()]
         finalists += [
-            one for one in (answer.rival, answer.ours) if one is not None and not one.changes_nothing
+            one
+            for one in (answer.rival, answer.ready, answer.ours)
+            if one is not None and not one.changes_nothing
         ]
         if len(finalists) == 1:
             return
@@ -380,7 +415,11 @@ class Tailor:
     def _try(
         self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
     ) -> Trying:
-        laboratory.run_rounds(finalists, range(_RUNS), "verify", enough=lambda: self._out_of_time(laboratory))
+        def enough() -> bool:
+            done = sum(outcome.phase == "verify" for outcome in laboratory.outcomes)
+            return done >= len(finalists) * _FEWEST_RUNS and self._gone_s() > self._budget_s
+
+        laboratory.run_rounds(finalists, range(_RUNS), "verify", enough=enough)
         outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
         by_label = {one.label: [o for o in outcomes if o.candidate == one.label] for one in finalists}
         rival = by_label[answer.rival.label if not answer.rival.changes_nothing else finalists[0].label]
@@ -399,16 +438,9 @@ class Tailor:
             rival=compare_costs(by_label[finalists[0].label], rival, workload, self._objective),
         )
 
-    def _out_of_time(self, laboratory: Laboratory) -> bool:
-        done = sum(outcome.phase == "verify" for outcome in laboratory.outcomes)
-        return done >= 3 * _FEWEST_RUNS and self._gone_s() > self._budget_s
-
-    def _decide(self, answer: Tailored) -> None:
-        answer.verdict, answer.reason = decide(answer)
-
 
 def decide(answer: Tailored) -> tuple[Verdict, str]:
-    """Decide by the verification: ours, the best of the others, or nothing.
+    """Decide by the verification: ours, the best of other people's, or nothing.
 
     Returns:
         The verdict, and why, in one sentence.
@@ -420,6 +452,8 @@ def decide(answer: Tailored) -> tuple[Verdict, str]:
         shortfall = next((text for trial in answer.trials if (text := _shortfall(answer, trial))), None)
         if shortfall is None:
             gains = "; ".join(_gain(trial, rival) for trial in answer.trials)
+            if answer.ours.allocator in presets():
+                return "preset", f"{answer.ours.label}, a ready-made heap, has earned its place: {gains}"
             return "tailored", f"the heap has earned its place: {gains}"
     else:
         shortfall = "no heap of ours could be used"

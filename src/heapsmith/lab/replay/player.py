@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
-from heapsmith.lab.endings import describe_code
 from heapsmith.lab.replay.plan import Plan
 from heapsmith.native import library
 from heapsmith.peers import python
 from heapsmith.peers.candidate import Candidate, as_it_is
+from heapsmith.run.keeper import describe_code
 from heapsmith.run.outside import Watched
 
 _COURSE_POINTS: Final = 240

@@ -79,6 +79,7 @@ def set_stage(
     part: Part | None = None,
     perturbed_share: float = 0.0,
     candidates: Sequence[Candidate] | None = None,
+    linked_with: str | None = None,
     timeout_s: float | None = None,
     folder: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
@@ -92,6 +93,7 @@ def set_stage(
         part: Only these events.
         perturbed_share: So many of the blocks get another size.
         candidates: Who will play: without one with ``python=malloc`` its plan is not made; None: anybody.
+        linked_with: The allocator library that the program is linked with: its replay as it is plays on that one.
         timeout_s: After which a replay counts as hung; None: never.
         folder: Where plans go; the temporary directory when left out.
         progress: Told what share of the plans is made.
@@ -120,6 +122,8 @@ def set_stage(
         plan = made(False)
         replay = as_replay(plan, objects)
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        if linked_with is not None:
+            environment["LD_PRELOAD"] = linked_with
         glibc = read_candidate("glibc")
         played = play(replay, glibc, environment, timeout_s)
         workload = Workload(

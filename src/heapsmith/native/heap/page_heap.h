@@ -490,7 +490,9 @@ class PageHeap {
   static Span* map_segment(size_t page_count, bool for_blocks) {
     size_t needed = page_count << page_shift;
     if (for_blocks && needed >= huge_page_bytes) needed = round_up(needed, huge_page_bytes);
-    const size_t least_bytes = reserved_pages_ < (4_MiB >> page_shift) ? first_segment_bytes : huge_page_bytes;
+    constexpr size_t small_until_bytes = smaller_of(4_MiB, PagePolicy::huge_after_bytes);
+    const size_t least_bytes =
+        reserved_pages_ < (small_until_bytes >> page_shift) ? first_segment_bytes : huge_page_bytes;
     size_t bytes = larger_of(least_bytes, round_down(reserved_pages_ << (page_shift - 3), huge_page_bytes));
     bytes = larger_of(needed, smaller_of(bytes, largest_segment_bytes));
     Segment segment = pages_.map(bytes, for_blocks);

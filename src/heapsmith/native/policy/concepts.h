@@ -74,6 +74,7 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.touch(start, bytes) };
   { pages.make_huge(start, bytes) } -> Same<bool>;
   requires Same<decltype(T::makes_huge), const bool>;
+  requires Same<decltype(T::huge_after_bytes), const size_t>;
   { pages.keep_bytes(bytes) } -> Same<size_t>;
   { pages.rest_bytes(bytes) } -> Same<size_t>;
   { pages.keep_ms() } -> Same<uint64_t>;

@@ -27,7 +27,13 @@
 
 SHOWN size_t heap_threshold = 250 * 1024;
 SHOWN volatile ssize_t heap_allocated = 0;
+#if defined(HEAP_TRACK_PRELOAD)
 SHOWN int heap_track_level = HEAP_TRACK_NONE;
+#elif !defined(DEBUG_LOGS_ON)
+SHOWN int heap_track_level = HEAP_TRACK_WARNINGS;
+#else
+SHOWN int heap_track_level = (DEBUG_LOGS_ON) ? HEAP_TRACK_ALL : HEAP_TRACK_NONE;
+#endif
 
 /* ---- the table: block to requested bytes, in shards with a lock each ---- */
 

@@ -30,7 +30,8 @@ void _free(void* block, size_t bytes);
 void* _realloc(void* block, size_t old_bytes, size_t new_bytes);
 
 /* What is logged, and where to: at first by HEAP_TRACK_LOG (none, warnings, all) and HEAP_TRACK_FILE (a path
- * or a descriptor's number; standard error if unset). A null sink is the file again. Sinks may allocate. */
+ * or a descriptor's number; standard error if unset). Linked in and without HEAP_TRACK_LOG: warnings; compiled with
+ * -DDEBUG_LOGS_ON=1 all, with 0 none. A null sink is the file again. Sinks may allocate. */
 enum { HEAP_TRACK_NONE = 0, HEAP_TRACK_WARNINGS = 1, HEAP_TRACK_ALL = 2 };
 extern int heap_track_level;
 typedef void (*heap_track_sink)(const char* line, void* argument);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from heapsmith.peers.allocator import Allocator, Values, Variables, tells
+from heapsmith.peers.allocator import Allocator, Install, Values, Variables, tells
 from heapsmith.peers.knobs import Version
 
 
@@ -29,6 +29,6 @@ ALLOCATOR: Final = Allocator(
         "current_allocated_heap_size": "chunk bytes, with the words before each block",
         "max_total_heap_size": "where the program sets a footprint limit",
     },
-    install=(("source", "as a shared library, with USE_LOCKS=1 (else it is for one thread)"),),
+    install=(Install("source", "as a shared library, with USE_LOCKS=1, else it is for one thread"),),
     note="no distribution package",
 )

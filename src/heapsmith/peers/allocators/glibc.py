@@ -51,7 +51,7 @@ ALLOCATOR: Final = Allocator(
         Knob(
             name="mmap_threshold",
             kind="bytes",
-            help="blocks from here on are mapped one by one and released when freed",
+            help="blocks from here on are mapped one by one and released when freed; before 2.35 32 MiB at most",
             default_note="128 KiB, rising up to 32 MiB as mapped blocks are freed",
             lowest=0,
             tries=(64 * KiB, 128 * KiB, 1 * MiB, 32 * MiB, 1 * GiB),

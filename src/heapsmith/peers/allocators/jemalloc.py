@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from heapsmith.peers.allocator import Allocator, Start, Values, Variables, tells
+from heapsmith.peers.allocator import Allocator, Install, Start, Values, Variables, tells
 from heapsmith.peers.knobs import Knob, Version
 from heapsmith.units import KiB, MiB
 
@@ -131,5 +131,8 @@ ALLOCATOR: Final = Allocator(
         "reserved_bytes": "mapped and retained",
         "free_cached_bytes": "inside of active pages alone",
     },
-    install=(("apt-get", "apt-get install libjemalloc2"), ("dnf", "dnf install jemalloc")),
+    install=(
+        Install("apt-get", "apt-get install libjemalloc2"),
+        Install("dnf", "dnf install jemalloc"),
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from heapsmith.peers import mimalloc
-from heapsmith.peers.allocator import Allocator, Start, tells
+from heapsmith.peers.allocator import Allocator, Install, Start, tells
 
 ALLOCATOR: Final = Allocator(
     name="mimalloc2",
@@ -23,5 +23,5 @@ ALLOCATOR: Final = Allocator(
     ),
     fields=tells(committed_bytes="approximate"),
     meanings={"committed_bytes": "taken from the system; from 2.1 on all of the first arena, used or not"},
-    install=(("apt-get", "apt-get install libmimalloc2.0"),),
+    install=(Install("apt-get", "apt-get install libmimalloc2.0", "Debian 12, Ubuntu 22.04 and 24.04"),),
 )

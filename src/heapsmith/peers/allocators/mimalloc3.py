@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from heapsmith.peers import mimalloc
-from heapsmith.peers.allocator import Allocator, Start, tells
+from heapsmith.peers.allocator import Allocator, Install, Start, tells
 
 ALLOCATOR: Final = Allocator(
     name="mimalloc3",
@@ -23,5 +23,8 @@ ALLOCATOR: Final = Allocator(
     ),
     fields=tells(committed_bytes="approximate"),
     meanings={"committed_bytes": "taken from the system, and never less after a purge"},
-    install=(("source", "the shared library of a 3.x release"),),
+    install=(
+        Install("pip", "pip install cmeel-mimalloc"),
+        Install("apt-get", "apt-get install libmimalloc3", "Debian 13, Ubuntu 25.04 or later"),
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from heapsmith.peers.allocator import Allocator, Values, Variables, tells
+from heapsmith.peers.allocator import Allocator, Install, Values, Variables, tells
 from heapsmith.peers.knobs import Version
 
 
@@ -20,6 +20,6 @@ ALLOCATOR: Final = Allocator(
     spell=_spell,
     knobs=(),
     fields=tells(),
-    install=(("source", "its target snmallocshim"),),
+    install=(Install("source", "its target snmallocshim"),),
     note="no distribution package",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from heapsmith.peers.allocator import Allocator, Start, Values, Variables, tells
+from heapsmith.peers.allocator import Allocator, Install, Start, Values, Variables, tells
 from heapsmith.peers.knobs import Knob, Version
 from heapsmith.units import MiB
 
@@ -45,5 +45,8 @@ ALLOCATOR: Final = Allocator(
     ),
     starts=(Start((("use_huge_pages", True),), "time"),),
     fields=tells(),
-    install=(("apt-get", "apt-get install libtbbmalloc2"), ("pip", "pip install tbb")),
+    install=(
+        Install("apt-get", "apt-get install libtbbmalloc2"),
+        Install("pip", "pip install tbb"),
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from heapsmith.peers.allocator import Allocator, Start, Values, Variables, tells
+from heapsmith.peers.allocator import Allocator, Install, Start, Values, Variables, tells
 from heapsmith.peers.knobs import Knob, Version
 from heapsmith.units import GiB, KiB, MiB
 
@@ -87,7 +87,7 @@ ALLOCATOR: Final = Allocator(
         "free_cached_bytes": "committed less allocated, asked one after the other",
     },
     install=(
-        ("apt-get", "apt-get install libtcmalloc-minimal4"),
-        ("dnf", "dnf install gperftools-libs"),
+        Install("apt-get", "apt-get install libtcmalloc-minimal4"),
+        Install("dnf", "dnf install gperftools-libs"),
     ),
 )

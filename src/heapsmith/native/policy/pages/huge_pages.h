@@ -44,6 +44,7 @@ struct HugePages {
   template <class Below>
   struct Over : Forward<Below> {
     static constexpr bool makes_huge = true;
+    static constexpr size_t huge_after_bytes = after_bytes;
     size_t mapped_bytes = 0;
 
     Segment map(size_t bytes, bool for_blocks) {

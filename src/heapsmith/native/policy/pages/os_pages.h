@@ -12,6 +12,8 @@ template <OperatingSystem Os = Linux>
 struct OsPages {
   static constexpr size_t unlimited_bytes = ~size_t{0};
   static constexpr bool makes_huge = false;
+  // So much is mapped before segments may be of huge pages.
+  static constexpr size_t huge_after_bytes = unlimited_bytes;
 
   Segment map(size_t bytes, bool) { return {Os::map(bytes), false}; }
   bool release(void* start, size_t bytes) { return Os::unmap(start, bytes); }

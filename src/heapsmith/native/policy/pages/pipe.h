@@ -25,6 +25,7 @@ using Pipe = typename detail::Piped<Source, Stages...>::Type;
 template <class Below>
 struct Forward {
   static constexpr bool makes_huge = Below::makes_huge;
+  static constexpr size_t huge_after_bytes = Below::huge_after_bytes;
   Below below;
 
   Segment map(size_t bytes, bool for_blocks) { return below.map(bytes, for_blocks); }

@@ -15,6 +15,7 @@ namespace hs {
 struct RegionPages {
   static constexpr size_t unlimited_bytes = ~size_t{0};
   static constexpr bool makes_huge = false;
+  static constexpr size_t huge_after_bytes = unlimited_bytes;
 
   static void give(void* start, void* end) {
     next_ = round_up(address_of(start), page_bytes);

@@ -1,0 +1,141 @@
+"""The tailor: who races on what, and what is said where a recording, a compiler or the time is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from heapsmith.errors import ForgeError, TraceError
+from heapsmith.lab.executors import Workers
+from heapsmith.lab.rehearsal import Rehearsal
+from heapsmith.lab.trials import Outcome, Workload
+from heapsmith.peers.candidate import Candidate, read_candidates
+from heapsmith.run.outside import Watched
+from heapsmith.spec import HeapSpec
+from heapsmith.trace import Operation
+from heapsmith.tune.race import PHASE, Race
+from heapsmith.tune.tailor import Tailor, Tailored, decide
+from made_traces import make_events, write_trace
+
+
+def refuse() -> None:
+    raise ForgeError("there is no C++ compiler", "none is here", "install one")
+
+
+class Laboratory:
+    """A laboratory whose trials have happened already: costs by candidate and round."""
+
+    def __init__(self, costs: Mapping[str, list[float]]) -> None:
+        self.workload = Workload(command=("x",), directory="/", environment={})
+        self.rehearsal = Rehearsal(
+            seen=Watched(failed=None), duration_s=1.0, python=None, linked_with=None, c_library=None,
+            unreachable=None, reads_tunables=False, embedded=(), digest=None,
+        )  # fmt: skip
+        self.outcomes = [
+            Outcome(
+                candidate=label, phase=PHASE, round=number, worker="w",
+                seen=Watched(
+                    failed=None, code=0, duration_s=cost, user_s=cost, system_s=0.0, page_faults=0,
+                    resident_bytes_peak=round(1e6 * cost), resident_bytes_mean=1e6 * cost, resident_bytes_end=1.0,
+                ),
+            )
+            for label, numbers in costs.items()
+            for number, cost in enumerate(numbers)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("weights", "first"), [([3.0, 1.0], 1), ([1.0, 3.0], 2), ([], 2)])
+def test_every_recording_counts_in_the_race_by_its_weight(weights: list[float], first: int) -> None:
+    names = ["system", "glibc:arena_max=1", "glibc:arena_max=2"]
+    monday = Laboratory({names[0]: [1.0] * 3, names[1]: [0.8] * 3, names[2]: [1.0] * 3})
+    tuesday = Laboratory({names[0]: [2.0] * 3, names[1]: [2.0] * 3, names[2]: [1.5] * 3})
+    race = Race([monday, tuesday], read_candidates(names), "balanced", 0.0, weights=weights)
+    assert race.ranked()[0].candidate.label == names[first]
+    assert race.best_ratio(names[1]) == pytest.approx(
+        0.8 ** (weights[0] / sum(weights) if weights else 0.5), rel=1e-6
+    )
+
+
+def test_who_did_not_finish_a_round_on_every_recording_has_no_ratio_for_it() -> None:
+    monday = Laboratory({"system": [1.0], "glibc:arena_max=1": [0.5]})
+    tuesday = Laboratory({"system": [1.0]})
+    race = Race([monday, tuesday], read_candidates(["system", "glibc:arena_max=1"]), "time", 0.0)
+    assert race.best_ratio("glibc:arena_max=1") is None
+
+
+def test_recordings_race_on_the_workers_of_an_executor_and_what_they_cannot_tell_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", refuse)
+    traces = [
+        write_trace(
+            tmp_path / f"{seed}.heap", make_events(9000, sizes=(40, 200, 4368), seed=seed), program="python3"
+        )
+        for seed in (1, 2, 3)
+    ]
+    with ProcessPoolExecutor(2) as pool:
+        answer = Tailor(traces, [1.0, 2.0], "memory", 12.0, workers=Workers(pool, 2)).make()
+    notes = " ".join(answer.notes)
+    assert answer.verdict in {"preset", "allocator", "nothing"}
+    assert "no C++ compiler" in notes
+    assert "record --python-objects" in notes or "PYTHONMALLOC=malloc" in notes
+    assert "record 12 times as much" in notes
+    assert answer.held_out == "3.heap was held out of the search"
+    assert any((standing.rounds or 0) >= 2 for standing in answer.standings)
+    assert answer.trials[0].comparison.results[0].runs >= 5
+
+
+def test_a_recording_without_sizes_is_refused_before_anything_is_designed(tmp_path: Path) -> None:
+    path = write_trace(tmp_path / "x.heap", [(Operation.ALLOCATE, 0, 0, -1, 0)] * 3000)
+    with pytest.raises(TraceError, match="no sizes"):
+        Tailor([path], [], "memory", 60.0).make()
+
+
+def test_a_ready_made_heap_that_earns_its_place_is_the_answer() -> None:
+    from test_simulation import trying
+
+    answer = Tailored(
+        "nothing", "memory", "", HeapSpec(), ours=Candidate("small", "small", library="/x.so"), trials=[trying(0.9, 1.0, 1)]
+    )  # fmt: skip
+    assert decide(answer)[0] == "preset"
+
+
+def test_ctrl_c_gives_the_answer_so_far(tmp_path: Path) -> None:
+    path = write_trace(tmp_path / "x.heap", make_events(20_000, sizes=(40, 200, 4368)))
+    spec = tmp_path / "x.toml"
+    words = [
+        sys.executable,
+        "-m",
+        "heapsmith",
+        "tune",
+        str(path),
+        "-o",
+        str(spec),
+        "--budget",
+        "5m",
+        "--json",
+    ]
+    here = os.environ | {"TMPDIR": str(tmp_path), "CXX": "no-such-compiler", "PATH": "/nonexistent"}
+    process = subprocess.Popen(words, env=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if sum(len(found.read_bytes().splitlines()) for found in tmp_path.rglob("*.jsonl")) >= 4:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    document = json.loads(out)
+    assert document["interrupted"] is True
+    assert document["verdict"] == "nothing"
+    assert document["search"]
+    assert "Broken off" in spec.read_text()
