@@ -69,9 +69,13 @@ class PageHeap {
   // Moves a large block to a longer run without copying: the kernel moves its pages. nullptr: not possible.
   static Span* move(Span* from, size_t page_count) {
     lock_.lock();
+    if (is_reserved(from)) {
+      lock_.unlock();
+      return nullptr;
+    }
     // The limit sees the difference only, for no page is there twice.
     Span* to = take_unused(page_count, page_bytes, (page_count - from->page_count) << page_shift);
-    if (to && !Os::move(pointer_to(from->start), from->bytes(), pointer_to(to->start))) {
+    if (to && (is_reserved(to) || !Os::move(pointer_to(from->start), from->bytes(), pointer_to(to->start)))) {
       pages_.give_back(to->bytes() - from->bytes());
       insert_free(to, SpanState::clean);
       to = nullptr;
@@ -650,6 +654,10 @@ class PageHeap {
     }
     return part;
   }
+  // As far as can be told: transparent huge pages are taken for reserved ones where there may be both.
+  static bool is_reserved(const Span* run) {
+    return pages_.may_hold_reserved() && Map::touches_huge(run->start, run->bytes());
+  }
   static void purge_run(Span* run) {
     remove(run);
     purge_unlisted(run);
@@ -659,7 +667,9 @@ class PageHeap {
     run->state = SpanState::purging;
     link(purging_, run);
     lock_.unlock();
-    const bool purged = pages_.purge(pointer_to(run->start), run->bytes());
+    // Of a part of a reserved huge page the kernel says that it is gone, and keeps it.
+    const bool is_part = ((run->start | run->bytes()) & (huge_page_bytes - 1)) != 0;
+    const bool purged = !(is_part && is_reserved(run)) && pages_.purge(pointer_to(run->start), run->bytes());
     lock_.lock();
     unlink(purging_, run);
     if (purged) {
