@@ -91,11 +91,12 @@ static long resident_kib() {
   fclose(file);
   return pages * 4;
 }
-static pthread_barrier_t filled, emptied, seen;
+static pthread_barrier_t filled, counted, emptied, seen;
 static void* work(void*) {
   static thread_local char* blocks[100'000];
   for (char*& block : blocks) memset(block = static_cast<char*>(malloc(150)), 1, 150);
   pthread_barrier_wait(&filled);
+  pthread_barrier_wait(&counted);
   for (char* block : blocks) free(block);
   pthread_barrier_wait(&emptied);
   pthread_barrier_wait(&seen);
@@ -103,11 +104,12 @@ static void* work(void*) {
 }
 int main() {
   pthread_t threads[4];
-  for (auto* barrier : {&filled, &emptied, &seen}) pthread_barrier_init(barrier, nullptr, 5);
+  for (auto* barrier : {&filled, &counted, &emptied, &seen}) pthread_barrier_init(barrier, nullptr, 5);
   const long before = resident_kib();
   for (auto& thread : threads) pthread_create(&thread, nullptr, work, nullptr);
   pthread_barrier_wait(&filled);
   const long peak = resident_kib();
+  pthread_barrier_wait(&counted);
   pthread_barrier_wait(&emptied);
   printf("[%ld, %ld, %ld]", before << 10, peak << 10, resident_kib() << 10);
   pthread_barrier_wait(&seen);
