@@ -114,12 +114,13 @@ def test_a_heap_without_caches_says_so(exotic: Path) -> None:
     assert "forged without thread caches" in run_on(exotic, "cache=64KiB", "pass").stderr
 
 
+def _free_huge_pages() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("HugePages_Free")), 0)
+
+
 def test_reserved_huge_pages_that_are_not_there_are_replaced_and_it_is_said(exotic: Path) -> None:
-    free = next(
-        int(line.split()[1])
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("HugePages_Free")
-    )
+    free = _free_huge_pages()
     program = "kept = [bytes(3000) for _ in range(60000)]; print(len(kept))"
     for done in (
         run_on(exotic, "", program),
@@ -130,6 +131,40 @@ def test_reserved_huge_pages_that_are_not_there_are_replaced_and_it_is_said(exot
             assert done.stderr == (
                 "heapsmith: no reserved huge pages are left (vm.nr_hugepages): transparent ones are asked for\n"
             )
+
+
+_RESERVED = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.calloc.restype = libc.realloc.restype = ctypes.c_void_p
+libc.calloc.argtypes = libc.realloc.argtypes = [ctypes.c_size_t] * 2
+libc.free.argtypes = [ctypes.c_size_t]
+
+def held():
+    return sum(int(line.split()[1]) for line in open("/proc/self/smaps") if line.startswith("Private_Hugetlb"))
+
+grown = None
+for step in range(1, 40):
+    kept = [bytes([step]) * 3000 for _ in range(3000)]
+    grown = libc.realloc(grown or 0, step * 300_000)
+    ctypes.memset(grown + (step - 1) * 300_000, step, 300_000)
+    most = held()
+    del kept
+    zeroed = [libc.calloc(1, 9000) for _ in range(200)]
+    assert all(ctypes.string_at(block, 9000) == bytes(9000) for block in zeroed)
+    for block in zeroed:
+        ctypes.memset(block, 255, 9000)
+        libc.free(block)
+    assert all(ctypes.string_at(grown + at * 300_000, 1)[0] == at + 1 for at in range(step))
+print(most)
+"""
+
+
+def test_reserved_huge_pages_are_used_and_neither_moved_nor_taken_in_parts(exotic: Path) -> None:
+    if _free_huge_pages() < 32:
+        pytest.skip("fewer than 32 huge pages are free here (vm.nr_hugepages)")
+    for done in (run_on(exotic, "", _RESERVED), run_on(preset(), "huge_pages=reserved", _RESERVED)):
+        assert int(done.stdout) > 0
 
 
 def test_what_was_purged_lazily_reads_as_zero_where_calloc_promises_it(exotic: Path) -> None:

@@ -32,6 +32,7 @@ SOURCES_OF = {
     "mappings": PROBE,
     "accounts": PROBE,
     "local_heap": [],
+    "tide": [],
     "rings": RINGS,
 }
 SANITIZERS = {

@@ -29,6 +29,8 @@ _BUFFER_PAGES: Final = 64
 _SPARSE_PAGES: Final = 128
 _HUGE_PAGES: Final = 512
 _SMALL_UNTIL_PAGES: Final = 1024
+_EBB_PAGES: Final = 1024
+_WINDOW_MS: Final = 1000
 
 # Places in `Pages.now`.
 MAPPED, LIVE, DIRTY_PAGES, PEAK, RESIDENT, RESIDENT_PEAK = 0, 1, 2, 3, 4, 5
@@ -38,7 +40,10 @@ FULL, PURGES, FAULTS, STEP, PEAK_STEP = 14, 15, 16, 17, 18
 KEEP_BYTES, KEEP_SHARE, KEEP_MS, REST_BYTES, REST_SHARE = 20, 21, 22, 23, 24
 FIRST_SEGMENT, LARGEST_SEGMENT, HUGE_AFTER = 25, 26, 27
 # And the bins of dirty, of clean and of fresh runs: first pages.
-HEADS: Final = 32
+# The tide (`native/heap/tide.h`): the highest level of this window and what was made good in it, the same of the window
+# before, the lowest level since, when this window began, and whether there is an ebb.
+HIGHEST, MADE_GOOD, HIGHEST_BEFORE, MADE_GOOD_BEFORE, LOWEST, BEGAN_MS, IS_EBB = 28, 29, 30, 31, 32, 33, 34
+HEADS: Final = 40
 NEVER: Final = 1 << 60
 
 # Columns of `Pages.runs`, by the first page of a run: what it is, its length, the neighbours in its bin, those in the
@@ -283,6 +288,41 @@ def _kept_pages(p: Pages) -> int:
 
 
 @compiled
+def _rest_pages(p: Pages) -> int:
+    if p.now[REST_BYTES] >= NEVER:
+        return NEVER
+    rest = p.now[REST_BYTES] // PAGE_BYTES
+    return rest + p.now[LIVE] // p.now[REST_SHARE] if p.now[REST_SHARE] > 0 else rest
+
+
+@compiled
+def _rise(p: Pages) -> None:
+    level = p.now[LIVE]
+    if level > p.now[HIGHEST]:
+        p.now[HIGHEST] = p.now[LOWEST] = level
+        p.now[IS_EBB] = 0
+    elif level > p.now[LOWEST]:
+        p.now[MADE_GOOD] = max(p.now[MADE_GOOD], level - p.now[LOWEST])
+        if level - p.now[LOWEST] > _EBB_PAGES // 4:
+            p.now[IS_EBB] = 0
+
+
+@compiled
+def _fall(p: Pages, before: int) -> None:
+    level, now_ms = p.now[LIVE], p.now[NOW_MS]
+    if now_ms - p.now[BEGAN_MS] >= _WINDOW_MS:
+        is_next = now_ms - p.now[BEGAN_MS] < 2 * _WINDOW_MS
+        p.now[HIGHEST_BEFORE] = p.now[HIGHEST] if is_next else 0
+        p.now[MADE_GOOD_BEFORE] = p.now[MADE_GOOD] if is_next else 0
+        p.now[HIGHEST], p.now[MADE_GOOD], p.now[LOWEST], p.now[BEGAN_MS] = before, 0, level, now_ms
+    p.now[LOWEST] = min(p.now[LOWEST], level)
+    highest = max(p.now[HIGHEST], p.now[HIGHEST_BEFORE], before)
+    depth = highest - level
+    made_good = max(p.now[MADE_GOOD], p.now[MADE_GOOD_BEFORE])
+    p.now[IS_EBB] = depth >= _EBB_PAGES and depth >= highest // 2 and 2 * made_good < depth
+
+
+@compiled
 def _hold_peak(p: Pages, pages: int) -> None:
     keeps_for_ever = p.now[KEEP_MS] >= NEVER
     if p.now[PURGED] > 0 and not keeps_for_ever:
@@ -326,9 +366,7 @@ def settle(p: Pages) -> None:
     """The phase of several threads is over: what it left goes back."""
     if p.now[KEEP_MS] >= NEVER:
         return
-    kept = p.now[REST_BYTES] // PAGE_BYTES + p.now[MISSED]
-    if p.now[REST_SHARE] > 0:
-        kept += p.now[LIVE] // p.now[REST_SHARE]
+    kept = _rest_pages(p) + p.now[MISSED]
     if p.now[DIRTY_PAGES] > kept:
         p.now[PURGED] += _purge(p, p.now[DIRTY_PAGES] - kept)
         p.now[PURGED_MS] = p.now[NOW_MS]
@@ -396,6 +434,7 @@ def _compose(p: Pages, pages: int) -> int:
                     p.runs[run + pages, COUNT] = rest
                     _insert_remainder(p, run + pages, CLEAN, 0)
                 p.now[LIVE] += pages
+                _rise(p)
                 _hold_peak(p, more)
                 return run
             run = p.runs[run, FOLLOWING]
@@ -410,6 +449,7 @@ def allocate_run(p: Pages, pages: int) -> int:
     if run != NOBODY:
         _carve(p, run, pages)
         p.now[LIVE] += pages
+        _rise(p)
         maintain(p)
         return run
     if pages >= _BUFFER_PAGES:
@@ -427,6 +467,7 @@ def allocate_run(p: Pages, pages: int) -> int:
             return NOBODY
     _carve(p, run, pages)
     p.now[LIVE] += pages
+    _rise(p)
     _hold_peak(p, pages)
     maintain(p)
     return run
@@ -435,10 +476,13 @@ def allocate_run(p: Pages, pages: int) -> int:
 @compiled
 def free_run(p: Pages, run: int) -> None:
     """Give a run back."""
+    before = p.now[LIVE]
     p.now[LIVE] -= p.runs[run, COUNT]
+    _fall(p, before)
     _insert_dirty(p, run, p.now[NOW_MS])
-    kept = _kept_pages(p)
-    if p.now[DIRTY_PAGES] > kept:
+    is_ebb = p.now[IS_EBB] == 1 and p.now[KEEP_MS] < NEVER
+    kept = _rest_pages(p) if is_ebb else _kept_pages(p)
+    if p.now[DIRTY_PAGES] > kept + (kept // 2 if is_ebb else 0):
         p.now[PURGED] += _purge(p, p.now[DIRTY_PAGES] - kept)
         p.now[PURGED_MS] = p.now[NOW_MS]
     maintain(p)
@@ -473,6 +517,7 @@ def resize_run(p: Pages, run: int, pages: int) -> int:
         _remove(p, after)
         p.runs[after, STATE] = GONE
         p.now[LIVE] += more
+        _rise(p)
         p.runs[run, COUNT] = pages
         _set_ends(p, run)
         if whole > more:
@@ -486,6 +531,7 @@ def resize_run(p: Pages, run: int, pages: int) -> int:
             return NOBODY
     _carve(p, moved, pages)
     p.now[LIVE] += more
+    _rise(p)
     for page in range(have):
         p.runs[moved + page, IS_RESIDENT] = p.runs[run + page, IS_RESIDENT]
         p.runs[run + page, IS_RESIDENT] = 0

@@ -76,17 +76,19 @@ class Central {
     shelf.lock.lock();
     shelf.used = true;
     if constexpr (transfer_batches > 0) {
-      if (shelf.batch_count < transfer_batches) {
-        shelf.batches[shelf.batch_count] = batch;
-        store_relaxed(shelf.batch_count, shelf.batch_count + 1);
-        shelf.lock.unlock();
-        return;
+      if (HS_LIKELY(!PageHeapType::is_ebb())) {
+        if (shelf.batch_count < transfer_batches) {
+          shelf.batches[shelf.batch_count] = batch;
+          store_relaxed(shelf.batch_count, shelf.batch_count + 1);
+          shelf.lock.unlock();
+          return;
+        }
+        // The one that waited longest is the coldest: it goes, this one stays.
+        const Batch oldest = shelf.batches[0];
+        for (unsigned i = 1; i < transfer_batches; i++) shelf.batches[i - 1] = shelf.batches[i];
+        shelf.batches[transfer_batches - 1] = batch;
+        batch = oldest;
       }
-      // The one that waited longest is the coldest: it goes, this one stays.
-      const Batch oldest = shelf.batches[0];
-      for (unsigned i = 1; i < transfer_batches; i++) shelf.batches[i - 1] = shelf.batches[i];
-      shelf.batches[transfer_batches - 1] = batch;
-      batch = oldest;
     }
     Span* emptied = dissolve(shelf, batch);
     shelf.lock.unlock();

@@ -4,6 +4,9 @@
 //   free      joined with free neighbours of its kind -> kept warm within the bounds of the page policy ->
 //   purged maintain  what has been free for longer than the page policy keeps it is purged
 //
+// What an ebb leaves (heap/tide.h) is purged at once, but for the share of a program at rest: afterwards there may be no
+// call of malloc any more that could do it.
+//
 // Invariants: two neighbouring free runs are never of the same kind; the first and last page of every run
 // stand in the page map; pages = in use + dirty + clean + fresh.
 #pragma once
@@ -12,6 +15,7 @@
 #include "heap/metadata.h"
 #include "heap/page_map.h"
 #include "heap/span.h"
+#include "heap/tide.h"
 #include "policy/concepts.h"
 
 namespace hs {
@@ -65,9 +69,13 @@ class PageHeap {
   // Moves a large block to a longer run without copying: the kernel moves its pages. nullptr: not possible.
   static Span* move(Span* from, size_t page_count) {
     lock_.lock();
+    if (is_reserved(from)) {
+      lock_.unlock();
+      return nullptr;
+    }
     // The limit sees the difference only, for no page is there twice.
     Span* to = take_unused(page_count, page_bytes, (page_count - from->page_count) << page_shift);
-    if (to && !Os::move(pointer_to(from->start), from->bytes(), pointer_to(to->start))) {
+    if (to && (is_reserved(to) || !Os::move(pointer_to(from->start), from->bytes(), pointer_to(to->start)))) {
       pages_.give_back(to->bytes() - from->bytes());
       insert_free(to, SpanState::clean);
       to = nullptr;
@@ -75,6 +83,7 @@ class PageHeap {
     if (to) {
       live_pages_ += to->page_count;
       live_pages_ -= from->page_count;
+      tide_.rise(live_pages_);
       reserved_pages_ -= from->page_count;
       Map::forget(from->start, from->bytes());
       retire(from);
@@ -93,7 +102,7 @@ class PageHeap {
   // A phase of several threads is over: what it left goes back at once, but for what was missed lately.
   static void settle() {
     lock_.lock();
-    const size_t kept = (pages_.rest_bytes(live_pages_ << page_shift) >> page_shift) + missed_pages_;
+    const size_t kept = rest_pages() + missed_pages_;
     if (dirty_pages_ > kept && kept >= missed_pages_) {
       purged_pages_ += purge_locked(dirty_pages_ - kept);
       purged_ms_ = Os::now_ms();
@@ -109,6 +118,10 @@ class PageHeap {
     lock_.unlock();
     return before << page_shift;
   }
+
+  // See heap/tide.h. What caches hold of an ebb pins whole spans.
+  static bool is_ebb() { return tide_.is_ebb(); }
+  static uint32_t ebbs() { return tide_.ebbs(); }
 
   static size_t live_bytes() { return load_relaxed(live_pages_) << page_shift; }
   static size_t dirty_bytes() { return load_relaxed(dirty_pages_) << page_shift; }
@@ -367,7 +380,9 @@ class PageHeap {
     const size_t searched_pages = page_count + (alignment >> page_shift) - 1;
     if (Span* run = find(dirty, searched_pages)) {
       Span* span = carve(run, page_count, alignment);
-      if (span) live_pages_ += span->page_count;
+      if (!span) return nullptr;
+      live_pages_ += span->page_count;
+      tide_.rise(live_pages_);
       return span;
     }
     if (page_count >= buffer_pages && alignment == page_bytes)
@@ -375,6 +390,7 @@ class PageHeap {
     Span* span = take_unused(page_count, alignment, page_count << page_shift);
     if (!span) return nullptr;
     live_pages_ += span->page_count;
+    tide_.rise(live_pages_);
     hold_peak(span->page_count);
     pages_.touch(pointer_to(span->start), span->bytes());
     return span;
@@ -402,6 +418,7 @@ class PageHeap {
         take_front(after, run, more_pages);
         run->zeroed = false;
         live_pages_ += run->page_count;
+        tide_.rise(live_pages_);
         hold_peak(more_pages);
         return run;
       }
@@ -519,11 +536,14 @@ class PageHeap {
   }
 
   static void free_locked(Span* span) {
-    live_pages_ -= span->page_count;
     const uint64_t now_ms = Os::now_ms();
+    tide_.fall(live_pages_, live_pages_ - span->page_count, now_ms);
+    live_pages_ -= span->page_count;
     insert_dirty(span, now_ms);
-    const size_t kept = kept_pages();
-    if (dirty_pages_ > kept) {
+    const bool is_ebb = tide_.is_ebb() && pages_.keep_ms() != ~uint64_t{0};
+    const size_t kept = is_ebb ? rest_pages() : kept_pages();
+    // In an ebb not for every span: half as much again may gather.
+    if (dirty_pages_ > kept + (is_ebb ? kept / 2 : 0)) {
       purged_pages_ += purge_locked(dirty_pages_ - kept);
       purged_ms_ = now_ms;
     }
@@ -534,6 +554,9 @@ class PageHeap {
     const size_t kept = pages_.keep_bytes(live_pages_ << page_shift) >> page_shift;
     return kept + missed_pages_ < kept ? kept : kept + missed_pages_;
   }
+
+  // What may stay warm of a program at rest.
+  static size_t rest_pages() { return pages_.rest_bytes(live_pages_ << page_shift) >> page_shift; }
 
   // Before the program becomes larger than it ever was, pages that lie idle go back in exchange.
   static void hold_peak(size_t page_count) {
@@ -633,6 +656,10 @@ class PageHeap {
     }
     return part;
   }
+  // As far as can be told: transparent huge pages are taken for reserved ones where there may be both.
+  static bool is_reserved(const Span* run) {
+    return pages_.may_hold_reserved() && Map::touches_huge(run->start, run->bytes());
+  }
   static void purge_run(Span* run) {
     remove(run);
     purge_unlisted(run);
@@ -642,7 +669,9 @@ class PageHeap {
     run->state = SpanState::purging;
     link(purging_, run);
     lock_.unlock();
-    const bool purged = pages_.purge(pointer_to(run->start), run->bytes());
+    // Of a part of a reserved huge page the kernel says that it is gone, and keeps it.
+    const bool is_part = ((run->start | run->bytes()) & (huge_page_bytes - 1)) != 0;
+    const bool purged = !(is_part && is_reserved(run)) && pages_.purge(pointer_to(run->start), run->bytes());
     lock_.lock();
     unlink(purging_, run);
     if (purged) {
@@ -674,6 +703,7 @@ class PageHeap {
     if (state != SpanState::dirty && state != SpanState::clean && state != SpanState::fresh) return false;
     if (state != SpanState::dirty && !pages_.take(more << page_shift)) return false;
     live_pages_ += more;
+    tide_.rise(live_pages_);
     take_front(after, span, more);
     span->zeroed = false;
     return true;
@@ -696,6 +726,7 @@ class PageHeap {
   // No segment was ever outside of these.
   static inline constinit uintptr_t lowest_ = ~uintptr_t{0};
   static inline uintptr_t highest_;
+  static inline Tide tide_;
   static inline size_t live_pages_;
   static inline size_t dirty_pages_;
   static inline size_t reserved_pages_;

@@ -47,6 +47,7 @@ struct ThreadCache {
   unsigned victim;
   uint32_t visits;
   uint32_t visits_before;  // when this thread began
+  uint32_t ebbs_seen;
   size_t granted_bytes;
   uint64_t maintained_ms;
   ThreadCache* next;
@@ -54,6 +55,7 @@ struct ThreadCache {
 
   static constexpr uint64_t maintenance_ms = 200;
   static constexpr uint32_t brief_visits = 64;
+  static constexpr size_t ebb_magazine_bytes = 2_KiB;
 
   // The cache of this thread. Before its first block and after its end this is a cache without room, so that
   // the hot path need not ask.
@@ -116,7 +118,7 @@ struct ThreadCache {
     cache->used[class_index] = true;
     if (list.room == 0) {
       cache->visit();
-      if (list.room == 0) cache->grow(class_index);
+      if (list.room == 0 && !cache->is_enough(class_index)) cache->grow(class_index);
     }
     if (list.room > 0) {
       Links::set_next(block, list.head);
@@ -246,6 +248,7 @@ struct ThreadCache {
       cache->set_by_call = false;
       cache->maintained_ms = Os::now_ms();
       cache->visits_before = cache->visits;
+      cache->ebbs_seen = PageHeapType::ebbs();
       cache->previous = nullptr;
       cache->next = registered_;
       if (registered_) registered_->previous = cache;
@@ -309,6 +312,10 @@ struct ThreadCache {
       if (victim != class_index) take_away(victim);
     }
     grant(class_index, capacity);
+  }
+  // In an ebb what is freed is not wanted soon: a small magazine pins few spans.
+  bool is_enough(unsigned class_index) const {
+    return lists[class_index].capacity * Classes::bytes_of(class_index) >= ebb_magazine_bytes && PageHeapType::is_ebb();
   }
   void grant(unsigned class_index, uint32_t capacity) {
     FreeList& list = lists[class_index];
@@ -386,8 +393,20 @@ struct ThreadCache {
     return batch;
   }
 
+  // What this thread and the central heap keep at hand pins the spans that the program has left.
+  HS_SLOW_PATH void ebb() {
+    ebbs_seen = PageHeapType::ebbs();
+    for (unsigned index = 1; index < Classes::index_count; index++) {
+      if (lists[index].capacity == 0) continue;
+      flush_class(index, true);
+      drop_capacity(index);
+    }
+    CentralType::recycle(true);
+  }
+
   // Every so often a slow path looks at the clock.
   void visit() {
+    if (HS_UNLIKELY(ebbs_seen != PageHeapType::ebbs())) ebb();
     if (++visits % 4 != 0) return;
     const uint64_t now_ms = Os::now_ms();
     if (Parts::listener.visit) Parts::listener.visit(now_ms);

@@ -72,6 +72,7 @@ concept Pages = requires(T pages, void* start, size_t bytes, bool for_blocks) {
   { pages.take(bytes) } -> Same<bool>;
   { pages.give_back(bytes) };
   { pages.touch(start, bytes) };
+  { pages.may_hold_reserved() } -> Same<bool>;
   { pages.make_huge(start, bytes) } -> Same<bool>;
   requires Same<decltype(T::makes_huge), const bool>;
   requires Same<decltype(T::huge_after_bytes), const size_t>;

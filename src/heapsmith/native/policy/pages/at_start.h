@@ -23,6 +23,7 @@ struct AtStartOn {
       if (!huge) return this->below.map(bytes, for_blocks);
       return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved);
     }
+    bool may_hold_reserved() { return knobs.huge_pages == HugePageWish::reserved || this->below.may_hold_reserved(); }
     // Called under the lock of the page heap.
     bool take(size_t bytes) {
       const size_t limit = knobs.limit_bytes;

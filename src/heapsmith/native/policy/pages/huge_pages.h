@@ -3,7 +3,8 @@
 //
 // Promise: a small program never holds a huge page it does not fill; a large one meets a page fault per 2
 // MiB. Where transparent huge pages are switched off, the advice has no effect. Where reserved ones run out, one line on
-// standard error says so. Price of reserved ones: they never go back to the kernel as less than 2 MiB.
+// standard error says so. Price of reserved ones: they never go back to the kernel as less than 2 MiB, are not moved, and
+// a forked child that writes to one needs another, or is ended by the kernel.
 #pragma once
 
 #include "os/linux.h"
@@ -57,6 +58,8 @@ struct HugePages {
       if (segment.start && for_blocks) mapped_bytes += bytes;
       return segment;
     }
+
+    bool may_hold_reserved() { return reserved; }
 
     // `start` and `bytes` are multiples of the size of a huge page.
     bool make_huge(void* start, size_t bytes) {

@@ -35,6 +35,7 @@ struct Forward {
   bool take(size_t bytes) { return below.take(bytes); }
   void give_back(size_t bytes) { below.give_back(bytes); }
   void touch(void* start, size_t bytes) { below.touch(start, bytes); }
+  bool may_hold_reserved() { return below.may_hold_reserved(); }
   bool make_huge(void* start, size_t bytes) { return below.make_huge(start, bytes); }
   size_t keep_bytes(size_t live_bytes) { return below.keep_bytes(live_bytes); }
   size_t rest_bytes(size_t live_bytes) { return below.rest_bytes(live_bytes); }

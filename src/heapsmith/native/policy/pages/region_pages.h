@@ -36,6 +36,7 @@ struct RegionPages {
   bool take(size_t) { return true; }
   void give_back(size_t) {}
   void touch(void*, size_t) {}
+  bool may_hold_reserved() { return false; }
   bool make_huge(void*, size_t) { return false; }
   size_t keep_bytes(size_t) { return unlimited_bytes; }
   size_t rest_bytes(size_t) { return unlimited_bytes; }
