@@ -322,7 +322,7 @@ class RemoteBatch(RemotePolicy, frozen=True):
     """
 
     header: ClassVar[str] = "policy/remote/remote_batch.h"
-    batches: int = 4
+    batches: int = 64
 
     def _complaints(self) -> Iterator[tuple[str, str, str]]:
         if not 0 <= self.batches <= 64:

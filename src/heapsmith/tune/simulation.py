@@ -82,11 +82,12 @@ _LARGEST, _LIMIT, _BATCHES_AT_MOST, _MAINTENANCE_MS = 6, 7, 8, 9
 # Columns of `Central.spans`: class (`_LARGE`: a large block), first page, blocks that are out, that ever were, the
 # neighbours on its shelf, whether it is on it.
 _CLASS, _RUN, _USED, _CARVED, _FOLLOWING, _BEFORE, _IS_LISTED = 0, 1, 2, 3, 4, 5, 6
-# Columns of `Central.classes`: what the spec says; the first span with free blocks, how many batches wait, whether it
-# was used since the last recycling, trips to the central heap.
-_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _IS_SHELF_USED, _MISSED = range(8)
-# A fetch may give all free blocks of a span, and so many become the magazine's capacity.
-_MOST_HELD: Final = 8
+# Columns of `Central.classes`: what the spec says; the first span with free blocks, how many batches wait, the fewest that
+# waited since the last recycling, trips to the central heap.
+_BYTES, _SPAN_PAGES, _SPAN_BLOCKS, _MAGAZINE, _SHELF, _BATCHES, _UNNEEDED_BATCHES, _MISSED = range(8)
+# A fetch may give all free blocks of a span, and so many become the magazine's capacity; where the ring of waiting batches
+# begins.
+_MOST_HELD, _OLDEST = 8, 9
 # Columns of `Central.lists`: where the magazine begins in the stack, its blocks, how many it may have; the spare; whether
 # it was used since the last maintenance.
 _LIST_AT, _HELD, _CAPACITY, _SPARE_AT, _SPARE, _IS_USED = 0, 1, 2, 3, 4, 5
@@ -97,7 +98,7 @@ class Central(NamedTuple):
 
     Attributes:
         spans: ``(n, 7)``; see the names of the columns.
-        classes: ``(classes, 9)``, smallest first.
+        classes: ``(classes, 10)``, smallest first.
         lists: ``(threads, classes, 6)``.
         stack: Magazines: the spans of the blocks in them.
         waiting: ``(classes, batches, 1 + blocks)`` how many blocks a waiting batch has, and their spans.
@@ -194,6 +195,12 @@ def _free_span(c: Central, p: Pages, span: int) -> None:
 
 
 @compiled
+def _one_less_waits(c: Central, index: int) -> None:
+    c.classes[index, _BATCHES] -= 1
+    c.classes[index, _UNNEEDED_BATCHES] = min(c.classes[index, _UNNEEDED_BATCHES], c.classes[index, _BATCHES])
+
+
+@compiled
 def _fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) -> int:
     """Put blocks into the stack from `at` on; answers how many."""
     if c.classes[index, _SPAN_BLOCKS] == 1:
@@ -205,10 +212,9 @@ def _fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) ->
         write_pages(p, run, run + (c.classes[index, _BYTES] + PAGE_BYTES - 1) // PAGE_BYTES)
         c.stack[at] = span
         return 1
-    c.classes[index, _IS_SHELF_USED] = 1
     if c.classes[index, _BATCHES] > 0:
-        c.classes[index, _BATCHES] -= 1
-        last = c.classes[index, _BATCHES]
+        last = (c.classes[index, _OLDEST] + c.classes[index, _BATCHES] - 1) % c.now[_BATCHES_AT_MOST]
+        _one_less_waits(c, index)
         count = c.waiting[index, last, 0]
         for i in range(count):
             c.stack[at + i] = c.waiting[index, last, 1 + i]
@@ -274,19 +280,21 @@ def _dissolve(c: Central, p: Pages, index: int, at: int, count: int) -> None:
 
 
 @compiled
+def _leave_oldest(c: Central, p: Pages, index: int) -> None:
+    oldest = c.classes[index, _OLDEST]
+    for i in range(c.waiting[index, oldest, 0] - 1, -1, -1):
+        _leave(c, p, index, c.waiting[index, oldest, 1 + i])
+    c.classes[index, _OLDEST] = (oldest + 1) % c.now[_BATCHES_AT_MOST]
+    _one_less_waits(c, index)
+
+
+@compiled
 def _release(c: Central, p: Pages, index: int, at: int, count: int) -> None:
     most = c.now[_BATCHES_AT_MOST]
     if c.classes[index, _SPAN_BLOCKS] > 1 and most > 0:
-        c.classes[index, _IS_SHELF_USED] = 1
         if c.classes[index, _BATCHES] >= most:
-            for i in range(c.waiting[index, 0, 0] - 1, -1, -1):
-                _leave(c, p, index, c.waiting[index, 0, 1 + i])
-            for batch in range(1, most):
-                c.waiting[index, batch - 1, 0] = c.waiting[index, batch, 0]
-                for i in range(c.waiting[index, batch, 0]):
-                    c.waiting[index, batch - 1, 1 + i] = c.waiting[index, batch, 1 + i]
-            c.classes[index, _BATCHES] -= 1
-        place = c.classes[index, _BATCHES]
+            _leave_oldest(c, p, index)
+        place = (c.classes[index, _OLDEST] + c.classes[index, _BATCHES]) % most
         c.waiting[index, place, 0] = count
         for i in range(count):
             c.waiting[index, place, 1 + i] = c.stack[at + i]
@@ -298,12 +306,10 @@ def _release(c: Central, p: Pages, index: int, at: int, count: int) -> None:
 @compiled
 def _recycle(c: Central, p: Pages, everything: bool) -> None:
     for index in range(len(c.classes)):
-        if c.classes[index, _BATCHES] > 0 and (everything or c.classes[index, _IS_SHELF_USED] == 0):
-            for batch in range(c.classes[index, _BATCHES] - 1, -1, -1):
-                for i in range(c.waiting[index, batch, 0] - 1, -1, -1):
-                    _leave(c, p, index, c.waiting[index, batch, 1 + i])
-            c.classes[index, _BATCHES] = 0
-        c.classes[index, _IS_SHELF_USED] = 0
+        left = c.classes[index, _BATCHES] if everything else c.classes[index, _UNNEEDED_BATCHES]
+        for _ in range(left):
+            _leave_oldest(c, p, index)
+        c.classes[index, _UNNEEDED_BATCHES] = c.classes[index, _BATCHES]
 
 
 @compiled
@@ -624,7 +630,7 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     else:
         assert isinstance(cache, NoCache)
     batches = spec.remote.batches if isinstance(spec.remote, RemoteBatch) else 0
-    classes = np.zeros((count, 9), np.int64)
+    classes = np.zeros((count, 10), np.int64)
     classes[:, _BYTES] = class_bytes
     classes[:, _SPAN_PAGES], classes[:, _SPAN_BLOCKS] = shapes_of(spec.sizes)
     classes[:, _MAGAZINE] = magazine

@@ -47,7 +47,7 @@ __attribute__((constructor(101))) void enter() {
   SpecHeap::on_thread_attached = thread_begins;
   // What allocated before was the main thread, whose end is the process's.
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-  if (hs::launch_knobs::is_shown) hs::forged_region::open();
+  if (hs::launch_knobs::is_shown) hs::forged_region::prepare();
 }
 
 __attribute__((destructor(101))) void leave() { hs::forged_region::close(); }

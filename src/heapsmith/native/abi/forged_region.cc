@@ -7,6 +7,9 @@
 //   spans    how full they are, by class: the same, more seldom, and whenever the heap has become an eighth larger or
 //            smaller, so that a program that fills its heap and then rests is shown as it rests
 //
+// The region is opened at the first look, right after the program's first block: one that allocates nothing pays nothing
+// for being seen.
+//
 // Where a watching library came first, it counts every call: then the blocks are its business, and gauges and spans go
 // into its region.
 #include "abi/forged_region.h"
@@ -41,6 +44,7 @@ constexpr uint64_t kSpansStepBytes = 1024 * 1024;
 
 RegionDoor region_door = nullptr;
 bool is_counting = false;
+uint32_t is_open = 0;
 char own_path[256];
 // Once the region is known to be for this heap.
 wire::RegionHeader* shown_in = nullptr;
@@ -234,7 +238,7 @@ bool stand_aside(bool is_in_place) {
   return false;
 }
 
-// What was handed out before this: the loader's blocks, and those of other libraries' constructors.
+// What was handed out before this: the loader's blocks, those of other libraries' constructors, the program's first.
 void file_early_blocks() {
   const auto out = SpecHeap::count_out_blocks();
   for (unsigned index = 1; index < kClasses; ++index) {
@@ -247,11 +251,22 @@ void file_early_blocks() {
   });
 }
 
+void open_at_first_look(uint64_t now_ms) {
+  uint32_t closed = 0;
+  if (os::is_restricted || !compare_exchange_acquire(is_open, closed, 1u)) return;
+  const os::KeepErrno keep;
+  probe::attach();
+  file_early_blocks();
+  SpecHeap::listen({probe::move_blocks, probe::admits, visit});
+  publish(false);
+  store_relaxed(spans_due_ms, now_ms + kSpansMs);
+}
+
 }  // namespace
 
 namespace hs::forged_region {
 
-void open() {
+void prepare() {
   const os::KeepErrno keep;
   Dl_info own = {};
   if (dladdr(reinterpret_cast<const void*>(&is_ours), &own) == 0) return;
@@ -266,18 +281,17 @@ void open() {
   if (door == nullptr || (is_first && !is_in_place)) return;
   region_door = reinterpret_cast<RegionDoor>(door);
   is_counting = is_first;
-  if (!is_counting) return SpecHeap::listen({nullptr, nullptr, visit});
+  if (!is_counting) {
+    is_open = 1;
+    return SpecHeap::listen({nullptr, nullptr, visit});
+  }
   probe::is_small_region = true;  // nobody asked for it: it must not take a program's address space
   probe::on_region_open = describe_process;
-  probe::attach();
-  file_early_blocks();
-  SpecHeap::listen({probe::move_blocks, probe::admits, visit});
-  publish(false);
-  store_relaxed(spans_due_ms, Linux::now_ms() + kSpansMs);
+  SpecHeap::listen({nullptr, nullptr, open_at_first_look});
 }
 
 void close() {
-  if (region_door == nullptr) return;
+  if (load_acquire(is_open) == 0) return;
   SpecHeap::tell_current();
   publish(Linux::now_ms() >= load_relaxed(spans_due_ms));
 }

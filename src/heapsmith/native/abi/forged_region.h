@@ -1,9 +1,10 @@
-// A forged heap in sight: opened when the process has begun, closed when it ends, begun anew in a forked child.
+// A forged heap in sight: prepared when the process has begun, opened when the heap is in use, closed when the process
+// ends, begun anew in a forked child.
 #pragma once
 
 namespace hs::forged_region {
 
-void open();
+void prepare();
 void close();
 void fork_prepare();
 void fork_parent();

@@ -44,7 +44,7 @@ class Central {
     shelf.used = true;
     if constexpr (transfer_batches > 0) {
       if (shelf.batch_count > 0) {
-        const Batch batch = take_batch(shelf);
+        const Batch batch = take_newest(shelf);
         shelf.lock.unlock();
         return batch;
       }
@@ -77,17 +77,17 @@ class Central {
     shelf.used = true;
     if constexpr (transfer_batches > 0) {
       if (HS_LIKELY(!PageHeapType::is_ebb())) {
-        if (shelf.batch_count < transfer_batches) {
-          shelf.batches[shelf.batch_count] = batch;
-          store_relaxed(shelf.batch_count, shelf.batch_count + 1);
+        if (!shelf.batches) shelf.batches = static_cast<Batch*>(PageHeapType::Meta::allocate(batches_bytes));
+        if (shelf.batches) {
+          // The one that waited longest is the coldest: it goes, this one stays.
+          const Batch oldest = shelf.batch_count == transfer_batches ? take_oldest(shelf) : Batch{nullptr, 0};
+          put_newest(shelf, batch);
+          batch = oldest;
+        }
+        if (batch.count == 0) {
           shelf.lock.unlock();
           return;
         }
-        // The one that waited longest is the coldest: it goes, this one stays.
-        const Batch oldest = shelf.batches[0];
-        for (unsigned i = 1; i < transfer_batches; i++) shelf.batches[i - 1] = shelf.batches[i];
-        shelf.batches[transfer_batches - 1] = batch;
-        batch = oldest;
       }
     }
     Span* emptied = dissolve(shelf, batch);
@@ -129,24 +129,25 @@ class Central {
     shelf.lock.unlock();
   }
 
-  // Batches of classes that nobody fetched or released since the last call go back to their spans, and so do
-  // remote lists; `all`: of every class.
+  // Batches that nobody needed since the last call go back to their spans, and so do remote lists of classes that nobody
+  // used; `all`: whatever waits.
   static void recycle(bool all) {
     for (unsigned index = 1; index < Classes::index_count; index++) {
       Shelf& shelf = shelves_[index];
       if (!load_relaxed(shelf.batch_count) && !Remote::to_span) continue;
       shelf.lock.lock();
       Span* emptied = nullptr;
-      if (all || !shelf.used) {
-        if constexpr (transfer_batches > 0) {
-          while (shelf.batch_count > 0) {
-            Span* more = dissolve(shelf, take_batch(shelf));
-            emptied = append(emptied, more);
-          }
+      if constexpr (transfer_batches > 0) {
+        for (uint32_t left = all ? shelf.batch_count : shelf.unneeded_batches; left > 0; left--) {
+          Span* more = dissolve(shelf, take_oldest(shelf));
+          emptied = append(emptied, more);
         }
-        if constexpr (Remote::to_span) emptied = append(emptied, collect_all(shelf));
+        shelf.unneeded_batches = shelf.batch_count;
       }
-      shelf.used = false;
+      if constexpr (Remote::to_span) {
+        if (all || !shelf.used) emptied = append(emptied, collect_all(shelf));
+        shelf.used = false;
+      }
       shelf.lock.unlock();
       free_spans(emptied);
     }
@@ -174,11 +175,8 @@ class Central {
   // Blocks that wait in batches, in bytes. Approximate while others work.
   static size_t waiting_bytes() {
     size_t bytes = 0;
-    if constexpr (transfer_batches > 0) {
-      for (unsigned index = 1; index < Classes::index_count; index++)
-        for (unsigned i = 0; i < load_relaxed(shelves_[index].batch_count); i++)
-          bytes += shelves_[index].batches[i].count * Classes::bytes_of(index);
-    }
+    for (unsigned index = 1; index < Classes::index_count; index++)
+      bytes += load_relaxed(shelves_[index].waiting_blocks) * Classes::bytes_of(index);
     return bytes;
   }
 
@@ -186,14 +184,34 @@ class Central {
   struct alignas(64) Shelf {
     typename Parts::LockType lock;
     uint32_t batch_count;
+    uint32_t oldest_batch;
+    uint32_t unneeded_batches;  // the fewest that waited at any moment since the last recycling
+    uint32_t waiting_blocks;    // in all batches
     bool used;
     Span* partial;
-    Batch batches[transfer_batches ? transfer_batches : 1];
+    Batch* batches;  // a ring of `transfer_batches`, made when the first one waits: most classes never have any
   };
+  static constexpr size_t batches_bytes = sizeof(Batch) * transfer_batches;
 
-  static Batch take_batch(Shelf& shelf) {
+  static uint32_t place_of(const Shelf& shelf, uint32_t number) {
+    return (shelf.oldest_batch + number) % (transfer_batches ? transfer_batches : 1);
+  }
+  static void put_newest(Shelf& shelf, Batch batch) {
+    shelf.batches[place_of(shelf, shelf.batch_count)] = batch;
+    store_relaxed(shelf.batch_count, shelf.batch_count + 1);
+    store_relaxed(shelf.waiting_blocks, shelf.waiting_blocks + batch.count);
+  }
+  static Batch take_newest(Shelf& shelf) { return taken(shelf, shelf.batches[place_of(shelf, shelf.batch_count - 1)]); }
+  static Batch take_oldest(Shelf& shelf) {
+    const Batch batch = shelf.batches[shelf.oldest_batch];
+    shelf.oldest_batch = place_of(shelf, 1);
+    return taken(shelf, batch);
+  }
+  static Batch taken(Shelf& shelf, Batch batch) {
     store_relaxed(shelf.batch_count, shelf.batch_count - 1);
-    return shelf.batches[shelf.batch_count];
+    store_relaxed(shelf.waiting_blocks, shelf.waiting_blocks - batch.count);
+    if (shelf.unneeded_batches > shelf.batch_count) shelf.unneeded_batches = shelf.batch_count;
+    return batch;
   }
   static void link(Shelf& shelf, Span* span) {
     span->listed = true;

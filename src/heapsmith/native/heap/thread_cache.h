@@ -49,6 +49,7 @@ struct ThreadCache {
   uint32_t visits_before;  // when this thread began
   uint32_t ebbs_seen;
   size_t granted_bytes;
+  uint64_t looked_ms;  // at the clock, in this slow path
   uint64_t maintained_ms;
   ThreadCache* next;
   ThreadCache* previous;
@@ -93,8 +94,7 @@ struct ThreadCache {
       list.head = Links::next(batch.head);
       list.room = list.capacity - (batch.count - 1);
     }
-    leave(cache);
-    cache->tell(class_index, came);
+    leave(cache, class_index, came);
     return batch.head;
   }
   static void* fetch_one(unsigned class_index) {
@@ -138,8 +138,7 @@ struct ThreadCache {
       if (old.count > 0) CentralType::release(class_index, old);
       came = -int64_t{old.count};
     }
-    leave(cache);
-    cache->tell(class_index, came);
+    leave(cache, class_index, came);
   }
 
   // Everything this thread holds goes back to the central heap; the cache itself waits for another thread.
@@ -246,7 +245,8 @@ struct ThreadCache {
       cache->attached = true;
       cache->class_set = 0;
       cache->set_by_call = false;
-      cache->maintained_ms = Os::now_ms();
+      // The listener looks when a thread begins, too: the first look of all shows the heap.
+      cache->maintained_ms = cache->looked_ms = Os::now_ms();
       cache->visits_before = cache->visits;
       cache->ebbs_seen = PageHeapType::ebbs();
       cache->previous = nullptr;
@@ -274,6 +274,15 @@ struct ThreadCache {
   static void leave(ThreadCache* cache) {
     __asm__ volatile("" ::: "memory");
     cache->busy = false;
+  }
+  // The listener looks when everything is in its place again: it may flush this cache, and allocate.
+  static void leave(ThreadCache* cache, unsigned class_index, int64_t came) {
+    leave(cache);
+    cache->tell(class_index, came);
+    if (HS_LIKELY(cache->looked_ms == 0)) return;
+    const uint64_t now_ms = cache->looked_ms;
+    cache->looked_ms = 0;
+    if (Parts::listener.visit) Parts::listener.visit(now_ms);
   }
 
   void unregister() {
@@ -408,8 +417,7 @@ struct ThreadCache {
   void visit() {
     if (HS_UNLIKELY(ebbs_seen != PageHeapType::ebbs())) ebb();
     if (++visits % 4 != 0) return;
-    const uint64_t now_ms = Os::now_ms();
-    if (Parts::listener.visit) Parts::listener.visit(now_ms);
+    const uint64_t now_ms = looked_ms = Os::now_ms();
     if (now_ms - maintained_ms < maintenance_ms) return;
     maintained_ms = now_ms;
     if constexpr (Classes::set_count > 1) {

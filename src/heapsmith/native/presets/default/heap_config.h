@@ -17,7 +17,7 @@ namespace hs {
 inline constexpr char spec_name[] = "default";
 using SpecSizes = Geometric<16, 262144, 8>;
 using SpecPages = Pipe<OsPages<>, HugePages<4194304, false>, PurgeAfter<500, 4194304, 1>, AtStart>;
-using SpecBlocks = Heap<SpecSizes, BoundedCache<1048576, 16384, 256>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
+using SpecBlocks = Heap<SpecSizes, BoundedCache<1048576, 16384, 256>, RemoteBatch<64>, SpecPages, FutexLock, PlainLinks>;
 using SpecHeap = SpecBlocks;
 
 // What Python promised.

@@ -25,7 +25,7 @@ namespace hs {
 inline constexpr char spec_name[] = "hardened";
 using SpecSizes = Geometric<16, 32768, 8>;
 using SpecPages = Pipe<OsPages<>, PurgeAfter<100, 1048576, 8>, AtStart>;
-using SpecBlocks = Heap<SpecSizes, BoundedCache<131072, 4096, 128>, RemoteBatch<4>, SpecPages, FutexLock, RandomFreeLists<ScrubbedLinks<EncodedLinks>>>;
+using SpecBlocks = Heap<SpecSizes, BoundedCache<131072, 4096, 128>, RemoteBatch<64>, SpecPages, FutexLock, RandomFreeLists<ScrubbedLinks<EncodedLinks>>>;
 using SpecHeap = Hardened<SpecBlocks, CheckedBlocks, Quarantine<256, 262144>, ZeroOnFree, GuardPages, MatchedDeallocation>;
 
 // What Python promised.

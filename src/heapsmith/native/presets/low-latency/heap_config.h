@@ -18,7 +18,7 @@ namespace hs {
 inline constexpr char spec_name[] = "low-latency";
 using SpecSizes = Geometric<16, 262144, 8>;
 using SpecPages = Pipe<OsPages<>, HugePages<8388608, false>, Prefault, PurgeOnDemand, AtStart>;
-using SpecBlocks = Heap<SpecSizes, BoundedCache<2097152, 16384, 256>, RemoteBatch<4>, SpecPages, FutexLock, PlainLinks>;
+using SpecBlocks = Heap<SpecSizes, BoundedCache<2097152, 16384, 256>, RemoteBatch<64>, SpecPages, FutexLock, PlainLinks>;
 using SpecHeap = SpecBlocks;
 
 // What Python promised.
