@@ -72,7 +72,8 @@ bool map_recording(int file) {
 
 // The file again, at the place where it was.
 bool map_again(int file, char* at, size_t bytes, size_t offset_bytes) {
-  if (syscall(SYS_mmap, at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset_bytes) == -1) return false;
+  if (syscall(SYS_mmap, at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset_bytes) == -1)
+    return false;
   system_call(SYS_madvise, reinterpret_cast<long>(at), static_cast<long>(bytes), MADV_DONTDUMP);
   return true;
 }
@@ -179,7 +180,8 @@ bool reopen_recording() {
     wire::Ring& ring = recording.rings[index];
     ring.lost_events = ring.waited_ns = 0;
     ring.read_words = ring.begun_words = ring.written_words;
-    if (!back_ring(reinterpret_cast<uint64_t*>(ring_data[index]), 0, ring.capacity_words * sizeof(uint64_t))) return false;
+    if (!back_ring(reinterpret_cast<uint64_t*>(ring_data[index]), 0, ring.capacity_words * sizeof(uint64_t)))
+      return false;
   }
   begin(false);
   return true;
@@ -203,8 +205,8 @@ uint64_t* reveal_ring(uint32_t index) {
     return nullptr;
   }
   if (ring_data[index] == nullptr) {
-    ring_data[index] = static_cast<char*>(
-        os::map_beyond(ring_data[index - 1], wire::kRingBytesLargest, wire::kRingBytesLargest));
+    ring_data[index] =
+        static_cast<char*>(os::map_beyond(ring_data[index - 1], wire::kRingBytesLargest, wire::kRingBytesLargest));
     if (ring_data[index] == nullptr) return nullptr;
   }
   auto* words = reinterpret_cast<uint64_t*>(ring_data[index]);
