@@ -91,6 +91,38 @@ def test_threads_by_the_thousand_are_all_there(built: Build, tmp_path: Path) -> 
     assert "DROPPED" not in made.errors
 
 
+def test_what_threads_give_back_after_their_end_is_recorded(tmp_path: Path) -> None:
+    # The C library keeps the stacks of a few ended threads; of more it frees the tables, in the threads themselves.
+    program = """
+import threading
+meet = threading.Barrier(41)
+for _ in range(40):
+    threading.Thread(target=meet.wait, daemon=True).start()
+meet.wait()
+while threading.active_count() > 1:
+    pass
+"""
+    made = record(tmp_path / "a.heap", sys.executable, "-c", program)
+    assert "DROPPED" not in made.errors
+    names = [thread.name for thread in made.trace.processes[0].threads.values()]
+    assert names.count("ended threads") == 1
+
+
+def test_a_program_may_limit_its_own_address_space(tmp_path: Path) -> None:
+    limits_itself = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+print(len([bytearray(1 << 20) for _ in range(500)]))
+"""
+    made = record(tmp_path / "a.heap", sys.executable, "-c", limits_itself)
+    assert (made.code, made.output) == (0, "500\n")
+    assert sum(size >= 1 << 20 for size in made.sizes()) >= 500
+    in_little = f"import resource, os; resource.setrlimit(resource.RLIMIT_AS, ({300 << 20},) * 2); os.execvp('echo', ['echo'])"
+    made = record(tmp_path / "b.heap", sys.executable, "-c", in_little)
+    assert made.code == 0
+    assert len(made.trace.processes) == 1
+
+
 def test_a_block_that_another_thread_frees_is_one_object(built: Build, tmp_path: Path) -> None:
     made = record(tmp_path / "a.heap", built("hand_over.c"))
     alive = set[int]()

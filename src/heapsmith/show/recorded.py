@@ -11,6 +11,8 @@ from heapsmith.units import format_bytes, format_seconds
 
 def render_record_summary(result: RecordResult, output: Path) -> str:
     """Render the line that ends a recording."""
+    if not result.processes:
+        return "nothing was recorded: the program took no library in, or has too little address space (ulimit -v)"
     parts = [
         f"{result.events:,} events of {_count(result.processes, 'process')} in {format_bytes(result.file_bytes)}"
     ]

@@ -28,6 +28,11 @@ enum : uint32_t { kNotOpen, kOpening, kOpen, kShut };
 uint32_t state = kNotOpen;
 bool is_forked = false;
 BoundedLock rings_lock;
+// A thread past its end still gives back what was its own, the table of its thread-local variables with it: into one ring of
+// all such threads, one of them at a time.
+ThreadRing ended_ring;
+BoundedLock ended_lock;
+constexpr char kEndedName[] = "ended threads";
 // Which rings of this process are accessible, and their words.
 uint64_t* words_of[wire::kRingCapacity];
 
@@ -73,7 +78,7 @@ void thread_ends(void* value) {
   drop_stack_memory();
   wire::Ring* ring = thread.ring;
   thread = {};
-  thread.is_lost = true;
+  thread.is_lost = thread.has_ended = true;
   store_release(ring->state, static_cast<uint32_t>(wire::RingState::kEnded));
 }
 
@@ -157,8 +162,11 @@ bool attach() {
   uint32_t index = 0;
   wire::Ring* ring = take_ring(index);
   if (ring != nullptr) {
-    ring->tid = os::thread_id();
-    os::thread_name(ring->name);
+    ring->tid = thread.has_ended ? 0 : os::thread_id();
+    if (thread.has_ended)
+      memcpy(ring->name, kEndedName, sizeof kEndedName);
+    else
+      os::thread_name(ring->name);
     thread.words = words_of[index];
     thread.mask = ring->capacity_words - 1;
     thread.at = ring->written_words;
@@ -166,14 +174,14 @@ bool attach() {
     thread.index = index;
     thread.gave_up_at = UINT64_MAX;
     thread.of_one_stamp = 1;
-    if (index != 0) store_relaxed(is_threaded, 1u);
+    if (index != 0 || thread.has_ended) store_relaxed(is_threaded, 1u);
     store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
     if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
     thread.ring = ring;
   }
   rings_lock.unlock();
   if (ring == nullptr) return false;
-  if (has_key) pthread_setspecific(end_of_thread, ring);
+  if (has_key && !thread.has_ended) pthread_setspecific(end_of_thread, ring);
   thread.is_lost = false;
   Record start = {{head_of(wire::RecordOperation::kThreadStart, 0, false), ring->tid}, 2};
   put_slowly(start, 0);
@@ -184,6 +192,18 @@ void put_slowly(Record& record, uint32_t stamped) {
   ThreadRing& thread = this_ring;
   if (load_relaxed(state) == kShut) return;
   const os::KeepErrno keep;
+  if (thread.has_ended && thread.is_lost && ended_lock.lock(os::yield_processor)) {
+    const ThreadRing own = thread;
+    thread = ended_ring;
+    thread.has_ended = true;
+    // A signal handler may have written after that was put by.
+    if (thread.ring != nullptr) thread.at = load_relaxed(thread.ring->written_words);
+    put_slowly(record, stamped);
+    ended_ring = thread;
+    thread = own;
+    ended_lock.unlock();
+    return;
+  }
   if (thread.ring == nullptr && !attach()) {
     if (recording.header != nullptr) fetch_add_relaxed(recording.header->lost_events, 1u);
     return;
@@ -257,8 +277,10 @@ void put_mark(const char* name) {
 void fork_child() {
   if (state == kNotOpen) return;
   rings_lock.reset();
+  ended_lock.reset();
   forget_recording();
   this_ring = {};
+  ended_ring = {};
   forget_stacks();
   forget_codes();
   texts_fork_child();

@@ -33,6 +33,8 @@ struct ThreadRing {
   uint32_t index;
   // No ring now: being attached, past its end, or none left.
   bool is_lost;
+  // Past its end, or the ring of those that are.
+  bool has_ended;
   Countdown countdown;
   // How many records share a stamp now, and how many of those are to come.
   uint32_t of_one_stamp;
