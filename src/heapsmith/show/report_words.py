@@ -184,7 +184,7 @@ def _leak(report: Report, finding: Finding) -> Sentence:
             "clean", f"Next to nothing ({format_bytes(f['bytes'])}) was still live {when}{cached}.", [], ""
         )
     advice = ""
-    growing = [site for site in finding.sites if site.growing]
+    growing = [site for site in finding.sites if site.grew_and_stayed]
     if growing:
         rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
         advice = (

@@ -90,6 +90,11 @@ class Site:
     course: Floats = field(default_factory=lambda: np.zeros(0))
     """Live bytes at the moments of the trace, shape (m,)."""
 
+    @property
+    def grew_and_stayed(self) -> bool:
+        """It grew, and at the end half of what it had held and more was still there."""
+        return self.growing and self.live_bytes_at_exit >= float(self.course.max(initial=0.0)) / 2
+
 
 @dataclass(slots=True)
 class Finding:
@@ -398,7 +403,7 @@ def _find(place: int, figures: ProcessFigures, process: ReportedProcess) -> list
     leaks = _find_leaks(place, figures, process.sites)
     found += leaks
     # What grew and stayed is told as a leak, with its rate.
-    told = {id(site) for leak in leaks for site in leak.sites if site.growing}
+    told = {id(site) for leak in leaks for site in leak.sites if site.grew_and_stayed}
     found += _find_growth(place, figures, [site for site in process.sites if id(site) not in told])
     found += _find_spike(place, figures, process)
     found += _find_storm(place, figures, sites)
