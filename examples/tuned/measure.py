@@ -133,8 +133,10 @@ def measure(case: Case, folder: Path, budget: str) -> dict[str, Any]:
     return found | {"case": case.name, "validation": validation}
 
 
-def render_case(case: Case, found: dict[str, Any]) -> str:
+def render_case(case: Case, found: dict[str, Any], folder: Path) -> str:
     """Write one case as a section of the page."""
+    # As it would be typed in a checkout, wherever this one lies.
+    typed = {f"{HERE.parents[1]}/": "", f"{folder}/": "./", sys.executable: "python"}
     program = found["program"]
     lines = [
         f"### {case.name}: {case.says}",
@@ -146,8 +148,11 @@ def render_case(case: Case, found: dict[str, Any]) -> str:
         "",
     ]
     for trial in found["verification"]:
+        where = str(trial["where"])
+        for path, words in typed.items():
+            where = where.replace(path, words)
         lines += [
-            f"Verified on: {trial['where'].replace(str(HERE.parents[1]) + '/', '')}",
+            f"Verified on: {where}",
             "",
             "| candidate | runs | processor time | resident, peak | resident, average |",
             "|---|---|---|---|---|",
@@ -220,7 +225,7 @@ def main() -> None:
         for number, case in enumerate(cases):
             left = format_seconds(each_s * (len(cases) - number))
             print(f"{case.name}: begins; about {left} left", file=sys.stderr, flush=True)
-            section = render_case(case, measure(case, folder, chosen.budget))
+            section = render_case(case, measure(case, folder, chosen.budget), folder)
             each_s = (time.monotonic() - began) / (number + 1)
             print(section + "\n", flush=True)
             if not chosen.no_page:
