@@ -88,7 +88,9 @@ def _read_bound(item: pytest.Item, marker: pytest.Mark, name: str) -> int | None
     try:
         return value if isinstance(value, int) else parse_bytes(str(value))
     except HeapsmithError as error:
-        pytest.fail(f"{item.nodeid}: heap({name}={value!r}): {error}", pytrace=False)
+        problem = str(error)
+    # Out here: raised while another is handled, it would show that one's traceback.
+    pytest.fail(f"{item.nodeid}: heap({name}={value!r}): {problem}", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
