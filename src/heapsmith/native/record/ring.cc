@@ -158,7 +158,11 @@ bool attach() {
     store_release(state, is_open ? uint32_t{kOpen} : uint32_t{kShut});
   }
   while ((seen = load_acquire(state)) == kOpening) os::yield_processor();
-  if (seen != kOpen || os::is_restricted || !rings_lock.lock(os::yield_processor)) return false;
+  if (seen != kOpen || os::is_restricted) return false;
+  if (!rings_lock.lock(os::yield_processor)) {
+    thread.is_lost = false;  // its owner was not let run for long: the next event tries again
+    return false;
+  }
   uint32_t index = 0;
   wire::Ring* ring = take_ring(index);
   if (ring != nullptr) {
