@@ -4,7 +4,7 @@ import sys
 
 import numpy
 
-BYTES_TOUCHED = 4 << 30
+BYTES_TOUCHED = 12 << 30
 
 array_bytes = int(sys.argv[1])
 count = array_bytes // 8

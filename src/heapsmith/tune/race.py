@@ -170,7 +170,14 @@ class Race:
                     label, f"behind by more than {100 * (bar - 1):.0f} % after {standing.rounds} round(s)"
                 )
         seats = _FIELD[min(self._rounds_run, len(_FIELD)) - 1]
-        left = [label for label in order if label in self._in_race]
+
+        def rank(label: str) -> tuple[bool, tuple[int, int], float]:
+            # Of those that are alike the best the simplest keep their seats: one of them will be the answer.
+            ratio = standings[label].ratio or 1.0
+            is_alike = ratio <= ALIKE * best
+            return not is_alike, self._simplicity(self._everyone[label]) if is_alike else (0, 0), ratio
+
+        left = sorted((label for label in order if label in self._in_race), key=rank)
         # The simplest of those that noise does not tell from the leader may be the answer: it keeps its seat.
         untold = [label for label in left if _overlap(ratios[label], ratios[order[0]])]
         simplest = min(untold, key=lambda label: self._simplicity(self._everyone[label]), default=None)
@@ -248,7 +255,11 @@ class Race:
         return sorted(known, key=lambda standing: (standing.rounds < min(most, 3), standing.ratio or 1.0))
 
     def order(self) -> list[Candidate]:
-        """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
+        """Return who is confirmed first: the simplest of those that are alike the best, then the rest.
+
+        Noise may put anybody of them first, so what decides is as coarse as can be: whether a library has to be brought,
+        and only among those that are alike the best of that kind, knobs.
+        """
         known = [
             standing
             for standing in self.standings()
@@ -266,7 +277,10 @@ class Race:
             not_told = _overlap(ratios[standing.candidate.label], ratios[leader.candidate.label])
             if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
                 alike.append(standing.candidate)
-        alike.sort(key=self._simplicity)
+        of_best = {standing.candidate.label: standing.ratio or 1.0 for standing in serious}
+        kind = [one for one in alike if one.library is None] or alike
+        bar = ALIKE * min(of_best[one.label] for one in kind)
+        alike.sort(key=lambda one: (one not in kind or of_best[one.label] > bar, self._simplicity(one)))
         return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
 
     def _simplicity(self, candidate: Candidate) -> tuple[int, int]:
