@@ -280,7 +280,9 @@ class Race:
         of_best = {standing.candidate.label: standing.ratio or 1.0 for standing in serious}
         kind = [one for one in alike if one.library is None] or alike
         bar = ALIKE * min(of_best[one.label] for one in kind)
-        alike.sort(key=lambda one: (one not in kind or of_best[one.label] > bar, self._simplicity(one)))
+        alike = sorted(
+            alike, key=lambda one: (one not in kind or of_best[one.label] > bar, self._simplicity(one))
+        )
         return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
 
     def _simplicity(self, candidate: Candidate) -> tuple[int, int]:
