@@ -117,7 +117,11 @@ print(len([bytearray(1 << 20) for _ in range(500)]))
     made = record(tmp_path / "a.heap", sys.executable, "-c", limits_itself)
     assert (made.code, made.output) == (0, "500\n")
     assert sum(size >= 1 << 20 for size in made.sizes()) >= 500
-    in_little = f"import resource, os; resource.setrlimit(resource.RLIMIT_AS, ({300 << 20},) * 2); os.execvp('echo', ['echo'])"
+    in_little = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+os.execvp("echo", ["echo"])
+"""
     made = record(tmp_path / "b.heap", sys.executable, "-c", in_little)
     assert made.code == 0
     assert len(made.trace.processes) == 1

@@ -76,7 +76,7 @@ MODES = {
 def test_as_many_objects_are_counted_as_the_interpreter_counts(
     watch: Callable[..., Watched], version: str, mode: str
 ) -> None:
-    # Without what an installation's packages run at the start: the more is imported, the further off the interpreter's count is.
+    # Without what installed packages run at the start: the more is imported, the further off the interpreter's count is.
     full = watch([interpreters()[version], "-S", OBJECTS, "40"], environment=MODES[mode])
     assert full.code == 0, full.errors
     assert_counts_as_the_interpreter(full)
