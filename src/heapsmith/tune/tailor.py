@@ -481,18 +481,19 @@ def _shortfall(answer: Tailored, trial: Trying) -> str | None:
     if failed is not None:
         return f"{answer.ours.label} fails on {trial.where}: {failed}"
     goal = {"memory": trial.memory, "time": trial.time, "balanced": trial.cost}[answer.objective]
-    goal_name = {"memory": "resident bytes", "time": "time", "balanced": "the balanced cost"}[
-        answer.objective
-    ]
+    goal_name = {"memory": "resident bytes", "time": "time", "balanced": "balanced cost"}[answer.objective]
     if goal.ratio is None or goal.ratio > 1 - WORTH:
-        found = "unknown" if goal.ratio is None else f"{goal.ratio:.2f} times"
+        found = "unknown" if goal.ratio is None else f"{goal.ratio:.3f} times"
         return (
             f"on {trial.where} the tailored heap's {goal_name} is {found} that of {answer.rival.label},"
             f" at most {1 - WORTH:.2f} is wanted"
         )
     for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
         if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
-            return f"on {trial.where} the tailored heap's {name} is {other.ratio:.2f} times that of {answer.rival.label}"
+            return (
+                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {answer.rival.label},"
+                f" at most {1 + TOLERATED:.2f} is tolerated"
+            )
     return None
 
 
