@@ -137,6 +137,12 @@ def render_case(case: Case, found: dict[str, Any], folder: Path) -> str:
     """Write one case as a section of the page."""
     # As it would be typed in a checkout, wherever this one lies.
     typed = {f"{HERE.parents[1]}/": "", f"{folder}/": "./", sys.executable: "python"}
+
+    def shorten(text: str) -> str:
+        for path, words in typed.items():
+            text = text.replace(path, words)
+        return text
+
     program = found["program"]
     lines = [
         f"### {case.name}: {case.says}",
@@ -144,15 +150,12 @@ def render_case(case: Case, found: dict[str, Any], folder: Path) -> str:
         f"{program['calls']:,} calls by {program['threads']} threads, at most {format_bytes(program['live_bytes_peak'])}"
         f" live. Objective `{case.objective}`. Verdict: **{found['verdict']}**.",
         "",
-        f"> {found['recommendation']}",
+        f"> {shorten(found['recommendation'])}",
         "",
     ]
     for trial in found["verification"]:
-        where = str(trial["where"])
-        for path, words in typed.items():
-            where = where.replace(path, words)
         lines += [
-            f"Verified on: {where}",
+            f"Verified on: {shorten(trial['where'])}",
             "",
             "| candidate | runs | processor time | resident, peak | resident, average |",
             "|---|---|---|---|---|",
