@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,7 @@ def refuse() -> None:
 class Laboratory:
     """A laboratory whose trials have happened already: costs by candidate and round."""
 
-    def __init__(self, costs: Mapping[str, list[float]]) -> None:
+    def __init__(self, costs: Mapping[str, list[float]], phase: str = PHASE) -> None:
         self.workload = Workload(command=("x",), directory="/", environment={})
         self.rehearsal = Rehearsal(
             seen=Watched(failed=None), duration_s=1.0, python=None, linked_with=None, c_library=None,
@@ -42,7 +43,7 @@ class Laboratory:
         )  # fmt: skip
         self.outcomes = [
             Outcome(
-                candidate=label, phase=PHASE, round=number, worker="w",
+                candidate=label, phase=phase, round=number, worker="w",
                 seen=Watched(
                     failed=None, code=0, duration_s=cost, user_s=cost, system_s=0.0, page_faults=0,
                     resident_bytes_peak=round(1e6 * cost), resident_bytes_mean=1e6 * cost, resident_bytes_end=1.0,
@@ -51,6 +52,9 @@ class Laboratory:
             for label, numbers in costs.items()
             for number, cost in enumerate(numbers)
         ]  # fmt: skip
+
+    def run_rounds(self, *_: object, **__: object) -> None:
+        """They have run."""
 
 
 @pytest.mark.parametrize(("weights", "first"), [([3.0, 1.0], 1), ([1.0, 3.0], 2), ([], 2)])
@@ -107,6 +111,27 @@ def test_a_ready_made_heap_that_earns_its_place_is_the_answer() -> None:
         "nothing", "memory", "", HeapSpec(), ours=Candidate("small", "small", library="/x.so"), trials=[trying(0.9, 1.0, 1)]
     )  # fmt: skip
     assert decide(answer)[0] == "preset"
+
+
+@pytest.mark.parametrize(("ready", "verdict"), [(0.8, "preset"), (0.97, "allocator")])
+def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
+    ready: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tailor, "_keeps_contract", lambda *_: True)
+    costs = {
+        "system": [1.0] * 8,
+        "glibc:arena_max=1": [0.9] * 8,
+        "tailored 1": [0.88] * 8,
+        "small": [0.9 * ready] * 8,
+    }
+    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
+    (rival,) = read_candidates(["glibc:arena_max=1"])
+    ours, small = (Candidate(label, label, library="/x.so") for label in ("tailored 1", "small"))
+    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=ours, ready=small, rival=rival)
+    path = write_trace(tmp_path / "x.heap", make_events(100, sizes=(40,)))
+    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    assert decide(answer)[0] == verdict
+    assert answer.ours == (small if verdict == "preset" else ours)
 
 
 def test_ctrl_c_gives_the_answer_so_far(tmp_path: Path) -> None:
