@@ -16,11 +16,11 @@ from heapsmith.lab.field import read_field
 from heapsmith.lab.rehearsal import Python, Rehearsal, fit
 from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers import reach
-from heapsmith.peers.candidate import read_candidate, read_candidates
+from heapsmith.peers.candidate import Candidate, read_candidate, read_candidates
 from heapsmith.run.outside import Watched
 from heapsmith.show.advise import sentence
 from heapsmith.show.service_lines import PLACES, render_lines
-from heapsmith.tune.advise import Advice
+from heapsmith.tune.advise import Advice, _Confirming
 from heapsmith.tune.candidates import choose_pool, neighbours, simplicity
 from heapsmith.tune.objective import compute_cost
 from heapsmith.tune.race import NO_TIME, PHASE, Race, Standing
@@ -39,6 +39,14 @@ for _ in range(250):
         libc.memset(block, 1, 1 << 20)
     for block in blocks:
         libc.free(block)
+"""
+
+
+HEAP_THAT_NEEDS = """
+#include <stddef.h>
+void *__libc_malloc(size_t bytes);
+int needed(void);
+void *malloc(size_t bytes) { return __libc_malloc(bytes + (needed() != 7)); }
 """
 
 
@@ -198,14 +206,17 @@ def test_a_library_with_two_allocators_inside_gets_one_note(tmp_path) -> None:
     assert "ARROW_DEFAULT_MEMORY_POOL=system" in note
 
 
-def test_a_setuid_program_ignores_a_preload_unless_its_owner_is_who_starts_it(tmp_path, monkeypatch) -> None:
+def test_a_program_with_anothers_rights_is_said_to_be_out_of_reach_and_nothing_is_tried(tmp_path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a program setuid to another user")
     program = tmp_path / "program"
-    program.write_bytes(b"")
+    shutil.copy("/bin/sleep", program)
+    os.chown(program, 65534, 65534)
     program.chmod(0o4755)
-    monkeypatch.setattr(os, "geteuid", lambda: program.stat().st_uid + 1)
-    assert reach.ignores_preload(str(program))
-    program.chmod(0o755)
-    assert not reach.ignores_preload(str(program))
+    done = heapsmith("advise", "--budget", "10s", "--json", "--", str(program), "0.1")
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "unreachable" and document["search"] == []
+    assert any("setuid" in note for note in document["notes"])
 
 
 def test_a_preload_that_the_loader_would_ignore_is_not_tried() -> None:
@@ -324,6 +335,23 @@ def test_a_library_that_no_package_brings_gets_into_the_image_by_a_command(tmp_p
     )
 
 
+def test_what_a_library_needs_beside_it_is_preloaded_and_copied_with_it(tmp_path) -> None:
+    for name, text in (("needed", "int needed(void) { return 7; }"), ("heap", HEAP_THAT_NEEDS)):
+        (tmp_path / f"{name}.c").write_text(text)
+    folder = tmp_path / "lib"
+    folder.mkdir()
+    needed, heap = folder / "libneeded.so.2", folder / "libheap.so"
+    build = ["cc", "-shared", "-fPIC"]
+    subprocess.run([*build, "-Wl,-soname,libneeded.so.2", tmp_path / "needed.c", "-o", needed], check=True)
+    subprocess.run([*build, tmp_path / "heap.c", needed, "-ldl", "-o", heap], check=True)
+    (candidate,) = read_candidates([str(heap)])
+    assert candidate.environment({})["LD_PRELOAD"] == f"{needed}:{heap}"
+    docker = render_lines(candidate, "docker")
+    assert f"cp {needed} libneeded.so.2 && cp {heap} libheap.so" in docker
+    assert "COPY libneeded.so.2 /usr/local/lib/libneeded.so.2\nCOPY libheap.so" in docker
+    assert 'LD_PRELOAD="/usr/local/lib/libneeded.so.2:/usr/local/lib/libheap.so"' in docker
+
+
 def test_nothing_to_gain_is_not_said_while_settings_were_not_tried() -> None:
     plain, tuned = read_candidates(["glibc:arena_max=1", "glibc:arena_max=2"])
     standings = [Standing(plain, 1.0, 3, None), Standing(tuned, None, 0, NO_TIME)]
@@ -378,6 +406,40 @@ def test_whether_rounds_overlap_does_not_choose_among_knobs() -> None:
     plain, tuned = "default", "default:purge_delay=0"
     for rounds in ([0.58, 0.5, 0.59, 0.58], [0.58, 0.57, 0.59, 0.58]):
         assert order_of({plain: rounds, tuned: [0.5, 0.55, 0.5, 0.5]})[0] == tuned
+
+
+class Fresh(Laboratory):
+    """A laboratory whose search has happened already, and whose fresh runs cost what is told."""
+
+    def __init__(self, searched: dict[str, float], fresh: dict[str, float]) -> None:
+        super().__init__({label: [cost] * 4 for label, cost in searched.items()})
+        self._fresh = fresh
+
+    def run_rounds(self, candidates, numbers, phase, *, enough) -> None:
+        for number in numbers:
+            for candidate in candidates:
+                cost = self._fresh[candidate.label] * (1 + 0.002 * (number % 5))
+                seen = outcome(cost, 1e6 * cost)
+                self.outcomes.append(
+                    msgspec.structs.replace(seen, candidate=candidate.label, phase=phase, round=number)
+                )
+
+
+def answer_after(searched: dict[str, float], fresh: dict[str, float]) -> Candidate | None:
+    laboratory = Fresh({"system": 1.0, **searched}, {"system": 1.0, **fresh})
+    race = Race(laboratory, read_candidates(["system", *searched]), "balanced", 0.0)
+    return _Confirming(laboratory, [], "balanced", time.monotonic() + 600).decide(race, []).candidate
+
+
+@pytest.mark.parametrize(("in_fresh_runs", "answer"), [(0.53, "default"), (0.57, "glibc:arena_max=1")])
+@pytest.mark.parametrize("in_the_search", [0.54, 0.56, 0.57])
+def test_fresh_runs_and_not_the_search_choose_between_the_simplest_and_the_best(
+    in_the_search, in_fresh_runs, answer
+) -> None:
+    plain, library = "glibc:arena_max=1", "default"
+    found = answer_after({plain: 0.58, library: in_the_search}, {plain: 0.58, library: in_fresh_runs})
+    assert found is not None
+    assert found.label == (answer if in_the_search < 0.975 * 0.58 else plain)
 
 
 def test_who_failed_once_is_not_the_answer() -> None:

@@ -15,7 +15,8 @@ from typing import Final
 
 from heapsmith.errors import CheckError
 from heapsmith.lab.subjects import Subject
-from heapsmith.native import library, preloadable
+from heapsmith.native import library
+from heapsmith.peers.preload import preload_words
 
 SUITES: Final = {
     "local": ("local",),
@@ -117,7 +118,7 @@ def _plain_environment(subject: Subject) -> dict[str, str]:
 
 
 def _preloaded(subject: Subject) -> str:
-    return str(preloadable(subject.library)) if subject.library else ""
+    return ":".join(preload_words(subject.library)) if subject.library else ""
 
 
 _JOBS: Final = {

@@ -19,6 +19,7 @@ from heapsmith.peers import reach
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.peers.knobs import Version
 from heapsmith.run.outside import Watched, find_program
+from heapsmith.run.program import judge_privilege
 
 _ASK_PYTHON = (
     "import json, sys, sysconfig; print(json.dumps([list(sys.version_info[:3]),"
@@ -166,9 +167,8 @@ def _why_unreachable(executables: Iterable[str]) -> str | None:
         return f"{name} is linked statically: no preload reaches it, its allocator is built in"
     if linkage == "musl":
         return f"{name} uses musl: a library built for the GNU C library cannot be preloaded into it"
-    if reach.ignores_preload(program):
-        return f"{name} runs with another's rights (setuid): the loader ignores LD_PRELOAD for it"
-    return None
+    problem = judge_privilege(Path(program), Path(program).stat())
+    return f"{name}: {problem}" if problem else None
 
 
 def _ask_python(executables: Iterable[str], workload: Workload) -> Python | None:

@@ -11,9 +11,9 @@ from typing import Final
 
 from heapsmith.forge import preset_library
 from heapsmith.lab.field import read_field
-from heapsmith.native import preloadable
 from heapsmith.peers.allocator import Variables
 from heapsmith.peers.candidate import AS_IT_IS
+from heapsmith.peers.preload import preload_words
 from heapsmith.peers.register import find
 from heapsmith.spec import presets
 
@@ -38,7 +38,7 @@ class Subject:
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that runs on it: nothing else is preloaded."""
         kept = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | self.variables
-        return kept | ({"LD_PRELOAD": str(preloadable(self.library))} if self.library else {})
+        return kept | ({"LD_PRELOAD": ":".join(preload_words(self.library))} if self.library else {})
 
 
 def known_subjects() -> list[str]:

@@ -14,12 +14,12 @@ from typing import Final
 import msgspec
 
 from heapsmith.errors import HeapsmithError
-from heapsmith.native import preloadable
 from heapsmith.peers import python
 from heapsmith.peers.allocator import Allocator, Values, Variables
 from heapsmith.peers.allocators import heapsmith
 from heapsmith.peers.identify import identify
 from heapsmith.peers.knobs import Knob, Value, Version
+from heapsmith.peers.preload import preload_words
 from heapsmith.peers.register import Found, find, register
 
 AS_IT_IS: Final = "system"
@@ -74,7 +74,7 @@ class Candidate(msgspec.Struct, frozen=True):
             item for item in base.get(_PRELOAD, "").replace(":", " ").split() if not _is_allocator(item)
         ]
         if self.library is not None:
-            preload.insert(0, str(preloadable(Path(self.library))))
+            preload = preload_words(Path(self.library)) + preload
         if preload:
             result[_PRELOAD] = ":".join(preload)
         return result

@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
-from heapsmith.native import preloadable
 from heapsmith.peers.knobs import Version
+from heapsmith.peers.preload import preload_words
 
 _ASK: Final = r"""
 import ctypes, json, os, sys
@@ -112,7 +112,7 @@ def _ask(library: str | None, _changed_ns: int) -> Identity:
         key: value for key, value in os.environ.items() if key not in {"LD_PRELOAD", "PYTHONMALLOC"}
     }
     if library is not None:
-        environment["LD_PRELOAD"] = str(preloadable(Path(library)))
+        environment["LD_PRELOAD"] = ":".join(preload_words(Path(library)))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _ASK],

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import mmap
-import os
 import re
-import stat
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,15 +81,6 @@ def read_linkage(program: str) -> Linkage:
             return "static"
     except (OSError, struct.error):
         return "other"
-
-
-def ignores_preload(program: str) -> bool:
-    """Tell whether the loader drops ``LD_PRELOAD`` for it, because it runs with another's rights."""
-    try:
-        mode = Path(program).stat().st_mode
-    except OSError:
-        return False
-    return os.geteuid() != 0 and bool(mode & (stat.S_ISUID | stat.S_ISGID))
 
 
 def reads_tunables(program: str) -> bool:

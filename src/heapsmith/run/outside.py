@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from heapsmith.errors import EXIT_NOT_FOUND, HeapsmithError, RunError
+from heapsmith.errors import HeapsmithError, RunError
 
 _KEEPER: Final = Path(__file__).with_name("keeper.py")
 _TAIL_CHARACTERS: Final = 2000
@@ -154,7 +154,6 @@ def find_program(word: str, directory: str, path: str | None) -> Path:
             f"cannot start {word!r}",
             "it is not executable" if exists else "there is no such program",
             "chmod +x it, or name its interpreter" if exists else "check the name and PATH",
-            exit_code=EXIT_NOT_FOUND - exists,
         )
     return Path(found)
 

@@ -56,7 +56,7 @@ def judge_program(path: Path) -> Watchability:
             head = _read(path, 0, 256)
         except OSError:
             return Watchability(preload=True, problem="")
-        if problem := _privilege(path, status):
+        if problem := judge_privilege(path, status):
             return Watchability(preload=True, problem=problem)
         if head.startswith(_ELF_MAGIC):
             return _judge_elf(path, head)
@@ -72,7 +72,13 @@ def judge_program(path: Path) -> Watchability:
     return Watchability(preload=True, problem="")
 
 
-def _privilege(path: Path, status: os.stat_result) -> str:
+def judge_privilege(path: Path, status: os.stat_result) -> str:
+    """Say why the dynamic linker would ignore what is preloaded: the program runs with another's rights; else empty.
+
+    Example:
+        >>> judge_privilege(Path("/bin/sh"), Path("/bin/sh").stat())
+        ''
+    """
     for bit, owner, own, name in (
         (stat.S_ISUID, status.st_uid, os.geteuid(), "setuid"),
         (stat.S_ISGID, status.st_gid, os.getegid(), "setgid"),

@@ -10,13 +10,13 @@ from typing import Final, Literal, get_args
 from heapsmith.native import preloadable
 from heapsmith.peers.allocator import Install
 from heapsmith.peers.candidate import Candidate
+from heapsmith.peers.preload import find_neighbours, is_of_the_system
 from heapsmith.peers.register import register
 from heapsmith.spec import presets
 
 Place = Literal["env", "shell", "systemd", "docker", "k8s"]
 PLACES: tuple[Place, ...] = get_args(Place)
 _FOLDER: Final = "/usr/local/lib"
-_OF_THE_SYSTEM: Final = ("/usr/lib", "/lib")
 _APT: Final = "apt-get install "
 
 
@@ -37,7 +37,10 @@ def render_lines(candidate: Candidate, place: Place) -> str:
     path = _path_there(candidate, in_image=in_image)
     variables = candidate.lines()
     if path is not None:
-        variables["LD_PRELOAD"] = path
+        folder = Path(path).parent
+        variables["LD_PRELOAD"] = ":".join(
+            [*(str(folder / one.name) for one in _neighbours(candidate)), path]
+        )
     written = sorted(variables.items(), key=lambda item: item[0] != "LD_PRELOAD")
     if place == "docker":
         return _docker(candidate, path, written)
@@ -59,12 +62,12 @@ def _path_there(candidate: Candidate, *, in_image: bool) -> str | None:
     library = candidate.library
     if library is None:
         return None
-    stays = _is_of_system(library) if in_image else str(preloadable(Path(library))) == library
+    stays = is_of_the_system(Path(library)) if in_image else str(preloadable(Path(library))) == library
     return library if stays else f"{_FOLDER}/{_name_there(candidate)}"
 
 
-def _is_of_system(library: str) -> bool:
-    return library.startswith(_OF_THE_SYSTEM)
+def _neighbours(candidate: Candidate) -> tuple[Path, ...]:
+    return () if candidate.library is None else find_neighbours(Path(candidate.library))
 
 
 def _name_there(candidate: Candidate) -> str:
@@ -83,9 +86,14 @@ def _made_by(candidate: Candidate) -> str | None:
 
 
 def _brought_by(candidate: Candidate, target: str) -> str:
-    """The command that puts the library into a file."""
+    """The command that puts the library into a file, and what it needs beside it."""
     made_by = _made_by(candidate)
-    return f"{made_by} -o {target}" if made_by else f"cp {shlex.quote(candidate.library or '')} {target}"
+    if made_by:
+        return f"{made_by} -o {target}"
+    folder = Path(target).parent
+    pairs = [(str(one), str(folder / one.name)) for one in _neighbours(candidate)]
+    pairs.append((candidate.library or "", target))
+    return " && ".join(f"cp {shlex.quote(here)} {there}" for here, there in pairs)
 
 
 def _remarks_here(candidate: Candidate, path: str | None) -> list[str]:
@@ -109,7 +117,8 @@ def _docker(candidate: Candidate, path: str | None, variables: list[tuple[str, s
         )
     elif path is not None and path != candidate.library:
         name = Path(path).name
-        lines += [f"# beforehand: {_brought_by(candidate, name)}", f"COPY {name} {path}"]
+        copies = [f"COPY {one} {_FOLDER}/{one}" for one in (*(n.name for n in _neighbours(candidate)), name)]
+        lines += [f"# beforehand: {_brought_by(candidate, name)}", *copies]
     words = (f"{name}={json.dumps(value)}" for name, value in variables)
     return "\n".join([*lines, "ENV " + " \\\n    ".join(words)])
 
@@ -128,6 +137,6 @@ def _needed_in_image(candidate: Candidate, path: str | None) -> list[str]:
 
 def _debian_package(candidate: Candidate) -> Install | None:
     allocator = register().get(candidate.allocator)
-    if allocator is None or candidate.library is None or not _is_of_system(candidate.library):
+    if allocator is None or candidate.library is None or not is_of_the_system(Path(candidate.library)):
         return None
     return next((way for way in allocator.install if way.command.startswith(_APT)), None)

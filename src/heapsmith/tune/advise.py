@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ _CONFIRMING_SHARE: Final = 0.3
 _ATTEMPTS: Final = 3
 _SHOWN_OF_SEARCH: Final = 9
 _FEWEST_CONFIRMING: Final = 6
+_CONTENDERS: Final = 3
 _SLOWEST_FACTOR: Final = 8
 _SHORTEST_TIMEOUT_S: Final = 20.0
 
@@ -40,9 +41,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def confirms(self) -> bool:
         """Whether the candidate is better by more than noise, and by enough to be worth a change."""
-        return (
-            bool(self.cost.more_than_noise) and self.cost.ratio is not None and self.cost.ratio <= 1 - WORTH
-        )
+        return _is_gain(self.cost)
 
     @property
     def refutes(self) -> bool:
@@ -170,7 +169,26 @@ def _impatient(laboratory: Laboratory) -> Workload:
 
 def _confirming_s(laboratory: Laboratory, others: Sequence[Laboratory], budget_s: float) -> float:
     each = laboratory.rehearsal.duration_s + sum(other.rehearsal.duration_s for other in others)
-    return min(2.2 * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
+    return min((1.1 + _CONTENDERS) * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
+
+
+def _is_gain(cost: Difference) -> bool:
+    return bool(cost.more_than_noise) and _promises(cost)
+
+
+def _is_unsure(cost: Difference) -> bool:
+    return not cost.more_than_noise and _promises(cost)
+
+
+def _promises(cost: Difference) -> bool:
+    return cost.ratio is not None and cost.ratio <= 1 - WORTH
+
+
+class _Look(NamedTuple):
+    winner: Candidate
+    between: list[Difference]
+    """Each rival compared with the winner up to it."""
+    evidence: Evidence
 
 
 class _Confirming:
@@ -183,18 +201,19 @@ class _Confirming:
         self._end = end
 
     def decide(self, race: Race, notes: list[str]) -> Advice:
-        """Confirm the best candidate, or the next one where another command refutes it."""
+        """Run off those that are alike, and confirm the winner, or the next one where another command refutes it."""
         first: tuple[Evidence, list[Evidence]] | None = None
-        order = [
-            candidate
-            for candidate in race.order()
-            if (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2
-        ]
-        for attempt, candidate in enumerate(order[:_ATTEMPTS]):
+
+        def promises(candidate: Candidate) -> bool:
+            return (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2
+
+        contenders = self._affordable([one for one in race.contenders() if promises(one)])
+        order = [one for one in race.order() if promises(one)]
+        for attempt in range(min(_ATTEMPTS, len(order))):
             phase = f"confirm {attempt + 1}"
-            evidence = self._measure(self._laboratory, candidate, phase)
+            candidate, evidence = self._measure(self._laboratory, contenders, phase)
             also = (
-                [self._measure(other, candidate, phase) for other in self._others]
+                [self._measure(other, [candidate], phase)[1] for other in self._others]
                 if evidence.confirms
                 else []
             )
@@ -204,37 +223,73 @@ class _Confirming:
             if not evidence.refutes and not any(other.refutes for other in also):
                 # No better in fresh runs: a second look at the others would only find luck.
                 break
+            order.remove(candidate)
+            contenders = order[:1]
         return self._advice("nothing", None, first, race, notes)
 
-    def _measure(self, laboratory: Laboratory, candidate: Candidate, phase: str) -> Evidence:
-        """Run the pair ten times, and ten more where that promises something but is not sure of it."""
-        evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS))
-        ratio = evidence.cost.ratio
-        promising = ratio is not None and ratio <= 1 - WORTH
-        if promising and not evidence.cost.more_than_noise and not evidence.refutes:
-            evidence = self._look(laboratory, candidate, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
-        return evidence
+    def _affordable(self, contenders: list[Candidate]) -> list[Candidate]:
+        """Keep as many as there is time to run off: the simplest, and of the others those that promise most."""
+        round_s = (self._end - time.monotonic()) / _FEWEST_CONFIRMING
+        seats = int(round_s / max(self._laboratory.rehearsal.duration_s, 1e-3)) - 1
+        others = max(0, min(seats, _CONTENDERS) - 1)
+        return contenders[:1] + contenders[1:][-others:] if others else contenders[:1]
 
-    def _look(self, laboratory: Laboratory, candidate: Candidate, phase: str, rounds: range) -> Evidence:
-        pair = [as_it_is(), candidate]
+    def _measure(
+        self, laboratory: Laboratory, contenders: Sequence[Candidate], phase: str
+    ) -> tuple[Candidate, Evidence]:
+        """Run contenders beside the program as it is ten times, and ten more where that promises something unsure.
+
+        Args:
+            laboratory: Where.
+            contenders: The simplest first.
+            phase: What the runs are for.
+
+        Returns:
+            The winner and what was seen of it: the simplest one that no other is surely better than by what is worth a
+            change.
+        """
+        found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS))
+        if any(_is_unsure(difference) for difference in found.between) or (
+            _is_unsure(found.evidence.cost) and not found.evidence.refutes
+        ):
+            found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
+        return found.winner, found.evidence
+
+    def _look(
+        self, laboratory: Laboratory, contenders: Sequence[Candidate], phase: str, rounds: range
+    ) -> _Look:
         began = time.monotonic()
 
         def enough() -> bool:
-            done = len(outcomes_of(laboratory.outcomes, candidate.label, phase))
+            done = len(outcomes_of(laboratory.outcomes, today.label, phase))
             each = (time.monotonic() - began) / max(1, done - rounds.start)
             return done >= _FEWEST_CONFIRMING and time.monotonic() + each > self._end
 
-        laboratory.run_rounds(pair, rounds, phase, enough=enough)
+        def compare(first: Candidate, second: Candidate) -> Difference:
+            return compare_costs(
+                outcomes_of(trials, first.label, phase),
+                outcomes_of(trials, second.label, phase),
+                laboratory.workload,
+                self._objective,
+                # Two looks at most, so each gets half of the false alarms.
+                false_alarms=FALSE_ALARMS / 2,
+            )
+
+        today = as_it_is()
+        laboratory.run_rounds([today, *contenders], rounds, phase, enough=enough)
         trials = [outcome for outcome in laboratory.outcomes if outcome.phase == phase]
-        cost = compare_costs(
-            outcomes_of(trials, pair[0].label, phase),
-            outcomes_of(trials, candidate.label, phase),
-            laboratory.workload,
-            self._objective,
-            # Two looks at most, so each gets half of the false alarms.
-            false_alarms=FALSE_ALARMS / 2,
+        failed = {outcome.candidate for outcome in trials if outcome.failed}
+        winner, *rivals = [one for one in contenders if one.label not in failed] or contenders[:1]
+        between: list[Difference] = []
+        for rival in rivals:
+            between.append(compare(winner, rival))
+            if _is_gain(between[-1]):
+                winner = rival
+        evidence = Evidence(
+            comparison=compute_comparison(laboratory.workload, [today, winner], trials),
+            cost=compare(today, winner),
         )
-        return Evidence(comparison=compute_comparison(laboratory.workload, pair, trials), cost=cost)
+        return _Look(winner, between, evidence)
 
     def _advice(
         self,

@@ -22,7 +22,7 @@ from heapsmith.lab.compare import Laboratory
 from heapsmith.lab.trials import Outcome
 from heapsmith.peers.candidate import Candidate
 from heapsmith.tune.candidates import neighbours, simplicity
-from heapsmith.tune.objective import Objective, compute_cost
+from heapsmith.tune.objective import WORTH, Objective, compute_cost
 from heapsmith.units import format_seconds
 
 PHASE: Final = "search"
@@ -255,7 +255,25 @@ class Race:
         return sorted(known, key=lambda standing: (standing.rounds < min(most, 3), standing.ratio or 1.0))
 
     def order(self) -> list[Candidate]:
-        """Return who is confirmed first: the simplest of those that are alike the best, then the rest.
+        """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
+        alike, rest = self._alike_and_rest()
+        return alike + rest
+
+    def contenders(self) -> list[Candidate]:
+        """Return who has to be told from the simplest of those that are alike the best: it, and whoever promises more.
+
+        Each of them did better in the search than all before it, by half of what is worth a change.
+        """
+        alike, _ = self._alike_and_rest()
+        ratios = {standing.candidate.label: standing.ratio or 1.0 for standing in self.standings()}
+        found: list[Candidate] = []
+        for candidate in alike:
+            if all(ratios[candidate.label] < (1 - WORTH / 2) * ratios[one.label] for one in found):
+                found.append(candidate)
+        return found
+
+    def _alike_and_rest(self) -> tuple[list[Candidate], list[Candidate]]:
+        """Part those that noise may have put behind the best, simplest first, from the others, best first.
 
         Noise may put anybody of them first, so what decides is as coarse as can be: whether a library has to be brought,
         and only among those that are alike the best of that kind, knobs.
@@ -266,7 +284,7 @@ class Race:
             if standing.ratio is not None and not self._failed(standing.candidate.label)
         ]
         if not known:
-            return []
+            return [], []
         most = max(standing.rounds for standing in known)
         serious = [standing for standing in known if standing.rounds >= min(most, 3)] or known
         ratios = self._ratios()
@@ -280,10 +298,10 @@ class Race:
         of_best = {standing.candidate.label: standing.ratio or 1.0 for standing in serious}
         kind = [one for one in alike if one.library is None] or alike
         bar = ALIKE * min(of_best[one.label] for one in kind)
-        alike = sorted(
+        first = sorted(
             alike, key=lambda one: (one not in kind or of_best[one.label] > bar, self._simplicity(one))
         )
-        return alike + [standing.candidate for standing in serious if standing.candidate not in alike]
+        return first, [standing.candidate for standing in serious if standing.candidate not in first]
 
     def _simplicity(self, candidate: Candidate) -> tuple[int, int]:
         """Rank by how little is changed; among equals the allocator's file names the more careful setting first."""
