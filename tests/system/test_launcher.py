@@ -74,6 +74,10 @@ def test_a_signal_ends_the_launcher_with_128_and_its_number(heapsmith_run: Heaps
     ("words", "code", "says"),
     [
         (["run", "--no-such-option", "--", "true"], 2, "--no-such-option"),
+        (["record", "--", "true"], 2, "--output is missing (see `heapsmith record --help`)"),
+        (["record", "-o"], 2, "-o has no value"),
+        (["info"], 2, "PID is missing"),
+        (["compare", "--runs", "x", "--", "true"], 2, "--runs takes a whole number, not 'x'"),
         (["run", "--limit", "many", "--", "true"], 2, "many"),
         (["run", "--limit", "0", "--", "true"], 2, "--limit"),
         (["run", "--limit", "-5", "--", "true"], 2, "-5"),

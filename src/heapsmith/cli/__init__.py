@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
 
 import heapsmith
 from heapsmith.cli.streams import prepare_streams
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HeapsmithError as error:
         return _refuse(str(error), error.exit_code)
     except CycloptsError as error:
-        verb = f" {tokens[0]}" if tokens and tokens[0] in VERBS else ""
-        return _refuse(f"{' '.join(str(error).split())} (see `heapsmith{verb} --help`)", EXIT_USAGE)
+        verb = " ".join(["", *(error.command_chain or ())])
+        return _refuse(f"{_in_our_words(error)} (see `heapsmith{verb} --help`)", EXIT_USAGE)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -101,6 +101,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _refuse(f"the output could not be written: {error.strerror}", EXIT_USAGE)
     return result if isinstance(result, int) else 0
+
+
+def _in_our_words(error: CycloptsError) -> str:
+    argument = error.argument
+    if isinstance(error, MissingArgumentError) and argument is not None and argument.token_count()[0] == 1:
+        given = error.keyword or next((token.keyword for token in argument.tokens if token.keyword), None)
+        if given:
+            return f"{given} has no value"
+        is_word = argument.index is not None
+        return f"{argument.name.lstrip('-').upper() if is_word else argument.name} is missing"
+    if isinstance(error, CoercionError) and argument is not None and argument.hint in (int, float):
+        number = "a whole number" if argument.hint is int else "a number"
+        return f"{argument.name} takes {number}, not {error.token.value if error.token else 'this'!r}"
+    return " ".join(str(error).split())
 
 
 def _refuse(message: str, exit_code: int) -> int:

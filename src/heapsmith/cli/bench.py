@@ -23,8 +23,9 @@ from heapsmith.lab.statistics_cost import measure_statistics_cost, select_cases
 from heapsmith.lab.subjects import Subject, resolve_subject, select_subjects, versions
 from heapsmith.lab.watch_cost import SUBJECTS, measure, prepared
 from heapsmith.lab.watch_cost import Subject as WatchedProgram
+from heapsmith.outputs import write_output
 from heapsmith.show.bench import build_cost_document, render_cost_row, render_cost_table
-from heapsmith.show.bench_report import noise_line, render_page, write_page, write_report
+from heapsmith.show.bench_report import noise_line, render_page, write_report
 from heapsmith.show.benching import render_case, render_progress, render_suites
 from heapsmith.show.compare_page import check_page
 from heapsmith.show.record_cost import render_record_case, render_record_cost
@@ -146,7 +147,7 @@ def suites(
         if line := noise_line(measured):
             console.print(line)
     if output is not None:
-        write_page(output, render_page(measured, facts, command))
+        write_output(output, render_page(measured, facts, command))
     if report is not None:
         write_report(report, measured, facts, command)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from heapsmith.cli.trace_options import TraceOptions, check_output, write_output
+from heapsmith.cli.trace_options import TraceOptions, check_output
 from heapsmith.errors import EXIT_FAILED
+from heapsmith.outputs import write_output
 from heapsmith.show.terminal import encode_json, encode_text, print_json, print_text
 from heapsmith.show.trace_difference import (
     build_difference_document,

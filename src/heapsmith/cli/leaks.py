@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from heapsmith.cli.trace_options import TraceOptions, check_output, write_output
+from heapsmith.cli.trace_options import TraceOptions, check_output
 from heapsmith.errors import EXIT_FAILED
+from heapsmith.outputs import write_output
 from heapsmith.show.leaks import build_leaks_document, render_leaks, render_leaks_list
 from heapsmith.show.terminal import encode_json, encode_text, print_json, print_text
 from heapsmith.trace.leaks import find_left

@@ -44,8 +44,8 @@ JsonOption = Annotated[bool, Parameter(negative="", help="Print one JSON documen
 def build(
     *,
     output: Annotated[
-        Path, Parameter(alias="-o", help="The library to write, or a directory for it.")
-    ] = Path("libosmem.so"),
+        str, Parameter(alias="-o", help="The library to write, or a directory for it.")
+    ] = "libosmem.so",
     layout: LayoutOption = "v1",
     option: Annotated[
         list[str] | None,
@@ -59,7 +59,9 @@ def build(
 
     Example: heapsmith osmem build -o libosmem.so --layout v2
     """
-    library = build_library(output, layout, compiler_options=option or [])
+    # Path would forget the slash, and the directory that is not there would become a file of its name.
+    target = Path(output, "libosmem.so") if output.endswith("/") else Path(output)
+    library = build_library(target, layout, compiler_options=option or [])
     text.print_built(library, layout, linking_flags(library))
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
-from heapsmith.cli.trace_options import TraceOptions, check_output, write_output
+from heapsmith.cli.trace_options import TraceOptions, check_output
 from heapsmith.errors import HeapsmithError
+from heapsmith.outputs import write_output
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.trace.inputs import find_traces, split_inputs
 

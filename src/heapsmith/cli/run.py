@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from heapsmith.errors import RunError
+from heapsmith.outputs import write_output
 from heapsmith.run.launch import POLL_S, Run, Wishes
 from heapsmith.run.launched import SignalsPassedOn
 from heapsmith.run.limits import compute_auto_limit
@@ -258,10 +259,7 @@ def _write(path: Path, document: bytes) -> None:
     if path == _STANDARD_OUTPUT:
         sys.stdout.write(document.decode())
         return
-    try:
-        path.write_bytes(document)
-    except OSError as error:
-        raise RunError(f"{path} could not be written", error.strerror or str(error)) from error
+    write_output(path, document)
 
 
 def _announce(console: Console, url: str) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -104,20 +104,3 @@ def check_output(path: Path | None, *, force: bool) -> None:
         raise HeapsmithError(f"{path} exists", "nothing is replaced unasked", "--force replaces it")
     if not path.absolute().parent.is_dir():
         raise HeapsmithError(f"cannot write {path}", "its folder does not exist", "make the folder first")
-
-
-def write_output(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; a pipe or device is written to as it is.
-
-    Raises:
-        HeapsmithError: It cannot be written.
-    """
-    part: Any = path if path.exists() and not path.is_file() else path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        if part != path:
-            part.replace(path)
-    except OSError as error:
-        if part != path:
-            part.unlink(missing_ok=True)
-        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None

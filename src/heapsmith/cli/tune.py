@@ -13,6 +13,7 @@ from heapsmith.lab.compare import Laboratory
 from heapsmith.lab.executors import open_executor
 from heapsmith.lab.ledger import Ledger, describe_machine
 from heapsmith.lab.rehearsal import rehearse
+from heapsmith.outputs import write_output
 from heapsmith.show.compare_page import check_page
 from heapsmith.show.terminal import print_json, print_text
 from heapsmith.show.trials_progress import TrialsProgress
@@ -86,7 +87,7 @@ def tune(
             )
         tailor = Tailor(traces, weight or [], objective, budget_s, real=real, workers=workers, tell=tell)
         answer = tailor.make()
-    output.write_text(render_spec(answer, traces), encoding="utf-8")
+    write_output(output, render_spec(answer, traces))
     write_tuning_page(page, answer, traces, output)
     if json:
         print_json(build_tuning_document(answer, traces, output, describe_machine()))

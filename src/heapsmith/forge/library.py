@@ -20,6 +20,7 @@ from heapsmith.forge.compiler import Compiler, find_compiler
 from heapsmith.forge.render import render_config
 from heapsmith.forge.verify import verify_library
 from heapsmith.native import LIBRARIES, SOURCES
+from heapsmith.outputs import write_output
 from heapsmith.spec import HeapSpec, Limit, load_spec, presets
 
 _COMPILE_TIMEOUT_S: Final = 300
@@ -102,13 +103,10 @@ def write_header(spec: HeapSpec, output: Path) -> Forged:
     """Write the one header of a heap.
 
     Raises:
-        ForgeError: The file cannot be written.
+        HeapsmithError: The file cannot be written.
     """
     started_s = time.monotonic()
-    try:
-        output.write_text(render_header(spec))
-    except OSError as error:
-        raise ForgeError(f"cannot write {output}", error.strerror or str(error)) from error
+    write_output(output, render_header(spec))
     return Forged(output, cached=False, seconds=time.monotonic() - started_s, compiler="")
 
 

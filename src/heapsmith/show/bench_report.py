@@ -9,6 +9,7 @@ from typing import Final
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.lab.bench import Case, Ratio, Suite, mean_ratios
+from heapsmith.outputs import write_output
 from heapsmith.show.bench_figures import Point, draw_pareto
 from heapsmith.units import UNKNOWN, format_bytes, format_seconds
 
@@ -149,7 +150,7 @@ def write_report(path: Path, suites: Sequence[Suite], facts: Mapping[str, str], 
         for suite in suites:
             parts += [f"### {_TITLES[suite.name]}", ""]
             if picture := suite_picture(suite):
-                (images / f"bench-{suite.name}.svg").write_text(picture, encoding="utf-8")
+                write_output(images / f"bench-{suite.name}.svg", picture)
                 parts += [f"![time against memory](images/bench-{suite.name}.svg)", ""]
             parts += [table.markdown() for table in suite_tables(suite)]
         text = "\n".join([*parts, END])
@@ -160,7 +161,7 @@ def write_report(path: Path, suites: Sequence[Suite], facts: Mapping[str, str], 
                 before, after = old[: old.index(BEGIN)], old[old.index(END) + len(END) :]
             else:
                 before = old.rstrip() + "\n\n"
-        path.write_text(before + text + after, encoding="utf-8")
+        write_output(path, before + text + after)
     except OSError as error:
         raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from error
 
@@ -186,18 +187,6 @@ def render_page(suites: Sequence[Suite], facts: Mapping[str, str], command: str)
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page.
-
-    Raises:
-        HeapsmithError: It cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from error
 
 
 def _afterwards(suite: Suite, allocator: str) -> float | None:

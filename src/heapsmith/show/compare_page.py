@@ -27,6 +27,7 @@ from heapsmith.errors import HeapsmithError
 from heapsmith.lab.comparison import FIGURE, Comparison, Result, Unit
 from heapsmith.lab.replay.player import Replay
 from heapsmith.lab.statistics import Difference, Spread
+from heapsmith.outputs import write_output
 from heapsmith.show.compare import known_figures
 from heapsmith.show.quantities import format_quantity, format_ratio, format_spread
 from heapsmith.show.service_lines import render_lines
@@ -98,13 +99,7 @@ def write_page(
     Raises:
         HeapsmithError: The file cannot be written.
     """
-    text = render_page(comparison, recommendation, notes, before=before, after=after)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None
+    write_output(path, render_page(comparison, recommendation, notes, before=before, after=after))
 
 
 def check_page(path: Path | None) -> None:

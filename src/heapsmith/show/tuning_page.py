@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from heapsmith.errors import HeapsmithError
+from heapsmith.outputs import write_output
 from heapsmith.show.compare_page import render_page
 from heapsmith.show.quantities import format_quantity, format_ratio
 from heapsmith.show.tuning import describe_life, line_to_run, render_spec, when_not
@@ -34,12 +34,7 @@ def write_tuning_page(path: Path, answer: Tailored, traces: Sequence[Path], spec
     else:
         body = f"<p>{_escape(answer.reason)}</p>{before}{after}"
         text = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>heapsmith tune</title>{body}</html>\n"
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None
+    write_output(path, text)
 
 
 def _before(answer: Tailored, spec: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from heapsmith.errors import HeapsmithError
 from heapsmith.osmem import Model, Script, parse_script, play
 from heapsmith.osmem.story import Scene, tell
+from heapsmith.outputs import write_output
 from heapsmith.show.osmem.player import render_player
 from heapsmith.show.osmem.png import render_png
 from heapsmith.show.osmem.sheet import draw_sheet
@@ -93,10 +94,7 @@ class HeapDrawing:
                     f"{suffix or 'no suffix'} is no kind of picture",
                     f"one of: {', '.join(SUFFIXES)}",
                 )
-        try:
-            path.write_bytes(content)
-        except OSError as error:
-            raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None
+        write_output(path, content)
 
     def _repr_html_(self) -> str:
         # A frame keeps the player's styles and keys apart from the notebook's.

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.osmem.study import RULES, Outcome
+from heapsmith.outputs import write_output
 from heapsmith.show.osmem.png import render_png
 from heapsmith.show.osmem.shapes import Ink, Label, Path, Picture, Rect, Shape
 from heapsmith.show.osmem.svg import colour_rules, render_svg, shape_rules
@@ -152,7 +153,4 @@ def save_study(outcomes: Sequence[Outcome], title: str, path: FilePath) -> None:
                 f"{suffix or 'no suffix'} is no kind of picture",
                 "one of: .html, .svg, .png",
             )
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise HeapsmithError(f"cannot write {path}", error.strerror or str(error)) from None
+    write_output(path, content)
