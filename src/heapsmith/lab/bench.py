@@ -245,25 +245,37 @@ def _measure(
             progress.done += 1
     baseline = next(index for index, subject in enumerate(field) if subject.library is None)
     for subject, measured in zip(field, runs, strict=True):
-        good = [run for run in measured if not run.failed]
-        reference = [run for run in runs[baseline] if not run.failed]
-        time_ratio = _ratio([run.time_s for run in reference], [run.time_s for run in good])
-        yield Case(
-            name=name,
-            allocator=subject.name,
-            time_s=compute_spread([run.time_s for run in good]),
-            resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
-            resident_after_bytes=compute_spread(
-                [run.resident_after_bytes for run in good if run.resident_after_bytes is not None]
-            ),
-            page_faults=compute_spread([run.page_faults for run in good]),
-            time_ratio=time_ratio,
-            resident_ratio=_ratio(
-                [run.resident_bytes_peak for run in reference], [run.resident_bytes_peak for run in good]
-            ),
-            too_noisy=is_too_noisy(time_ratio),
-            failed=next((run.failed for run in measured if run.failed), None),
-        )
+        yield compute_case(name, subject.name, measured, runs[baseline])
+
+
+def compute_case(name: str, allocator: str, runs: Sequence[Measured], baseline: Sequence[Measured]) -> Case:
+    """Sum up the runs of one workload on one allocator.
+
+    Args:
+        name: Of the workload.
+        allocator: On which it ran.
+        runs: What was measured; failed ones do not count.
+        baseline: The same on what its ratios are to.
+    """
+    good = [run for run in runs if not run.failed]
+    reference = [run for run in baseline if not run.failed]
+    time_ratio = _ratio([run.time_s for run in reference], [run.time_s for run in good])
+    return Case(
+        name=name,
+        allocator=allocator,
+        time_s=compute_spread([run.time_s for run in good]),
+        resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
+        resident_after_bytes=compute_spread(
+            [run.resident_after_bytes for run in good if run.resident_after_bytes is not None]
+        ),
+        page_faults=compute_spread([run.page_faults for run in good]),
+        time_ratio=time_ratio,
+        resident_ratio=_ratio(
+            [run.resident_bytes_peak for run in reference], [run.resident_bytes_peak for run in good]
+        ),
+        too_noisy=is_too_noisy(time_ratio),
+        failed=next((run.failed for run in runs if run.failed), None),
+    )
 
 
 def is_too_noisy(ratio: Ratio) -> bool | None:

@@ -25,8 +25,7 @@ import msgspec
 
 from heapsmith.errors import CheckError
 from heapsmith.forge import render_header
-from heapsmith.lab.bench import Case, Measured, Ratio, Suite, is_too_noisy
-from heapsmith.lab.statistics import compute_difference, compute_spread
+from heapsmith.lab.bench import Case, Measured, Suite, compute_case
 from heapsmith.lab.subjects import known_subjects, resolve_subject
 from heapsmith.spec import load_spec
 
@@ -270,7 +269,7 @@ def _measure(
         workload
     ]
     return [
-        _case(part, variant.name, [r.get(part, r.get("", _NOTHING)) for r in runs[variant.name]],
+        compute_case(part, variant.name, [r.get(part, r.get("", _NOTHING)) for r in runs[variant.name]],
               [r.get(part, r.get("", _NOTHING)) for r in baseline])
         for part in parts
         for variant in field_
@@ -314,35 +313,6 @@ def _run(command: Sequence[str], workload: str, variant: Variant) -> dict[str, M
     if "first_s" not in row:
         return {workload: later}
     return {workload: later, f"{workload}, first pass": msgspec.structs.replace(later, time_s=row["first_s"])}
-
-
-def _case(name: str, variant: str, runs: Sequence[Measured], baseline: Sequence[Measured]) -> Case:
-    good = [run for run in runs if not run.failed]
-    of_baseline = [run for run in baseline if not run.failed]
-    time_ratio = _ratio([run.time_s for run in of_baseline], [run.time_s for run in good])
-    return Case(
-        name=name,
-        allocator=variant,
-        time_s=compute_spread([run.time_s for run in good]),
-        resident_bytes_peak=compute_spread([run.resident_bytes_peak for run in good]),
-        resident_after_bytes=compute_spread(
-            [run.resident_after_bytes for run in good if run.resident_after_bytes is not None]
-        ),
-        page_faults=compute_spread([run.page_faults for run in good]),
-        time_ratio=time_ratio,
-        resident_ratio=_ratio(
-            [run.resident_bytes_peak for run in of_baseline], [run.resident_bytes_peak for run in good]
-        ),
-        too_noisy=is_too_noisy(time_ratio),
-        failed=next((run.failed for run in runs if run.failed), None),
-    )
-
-
-def _ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Ratio:
-    if not baseline or not candidate:
-        return Ratio(None, None, None)
-    found = compute_difference({"here": baseline}, {"here": candidate})
-    return Ratio(found.ratio, found.low, found.high)
 
 
 def _too_noisy(cases: Sequence[Case], baseline: str) -> list[str]:
