@@ -89,6 +89,7 @@ def describe_limits(report: Report) -> list[str]:
         )
     for process in report.processes:
         figures = process.figures
+        notes += [f"{name_process(process)}: {note}" for note in figures.notes]
         if figures.unreadable:
             notes.append(f"events of {name_process(process)} end early: {figures.unreadable}")
         if figures.contradictions:

@@ -222,6 +222,8 @@ class ProcessFigures:
     """dtype `MEMORY_SAMPLE`."""
     marks: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     drops: list[tuple[float, float, int, str]] = field(default_factory=list[tuple[float, float, int, str]])
+    notes: list[str] = field(default_factory=list[str])
+    """What of it could not be recorded, for people."""
 
     @property
     def duration_s(self) -> float:
@@ -797,6 +799,7 @@ class _Pass:
             memory=process.memory,
             marks=[(mark.time_ns * 1e-9, mark.name) for mark in process.marks],
             drops=[(d.since_ns * 1e-9, d.until_ns * 1e-9, d.events, d.reason) for d in process.drops],
+            notes=process.notes,
         )
 
     def _total_error(self, variance: float) -> float:

@@ -185,6 +185,10 @@ class TraceWriter:
         """Name moments."""
         self._write_json(Kind.MARKS, process, marks, len(marks))
 
+    def write_notes(self, process: int, notes: Sequence[str]) -> None:
+        """Say what of a process could not be recorded."""
+        self._write_json(Kind.NOTES, process, notes, len(notes))
+
     def write_symbols(self, symbols: Iterable[FrameSymbols]) -> None:
         """Say what native frames are, so that the trace can be read on another machine."""
         rows = list(symbols)
