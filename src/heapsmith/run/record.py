@@ -124,6 +124,7 @@ class _Image:
     index: int
     start_ns: int
     pidfd: int | None
+    since_s: float
     batch_since_s: float
     samples: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
     seen_lost: int = 0
@@ -208,6 +209,9 @@ class Recorder:
         self._find_ended()
         now_s = time.monotonic()
         for image in self._images.values():
+            # A program may delete its file, or be replaced, before its first events are written.
+            if now_s - image.since_s < WRITE_AFTER_S:
+                self._put(image.stacks.write_modules)
             waiting = image.drained.batch_events()
             if waiting == 0:
                 image.batch_since_s = now_s
@@ -319,16 +323,18 @@ class Recorder:
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
+        now_s = time.monotonic()
         self._images[pid, number] = _Image(
             path,
             pid,
             number,
             drained,
-            StackTables(self._tables, drained),
+            StackTables(self._tables, drained, pid),
             index,
             start_ns,
             pidfd,
-            time.monotonic(),
+            since_s=now_s,
+            batch_since_s=now_s,
             lost_since_ns=start_ns,
         )
         self._processes += 1
