@@ -36,6 +36,7 @@ _LATEST_NS: Final = 1 << 62
 """146 years: a later time is damage."""
 _LARGEST_THREADS: Final = 1 << 22
 _LARGEST_GAP: Final = 1 << 28
+_LINE_BYTES: Final = 64
 _DISTINCT_SIZES: Final = 200_000
 _TASK_EVENTS: Final = 20_000_000
 
@@ -471,7 +472,7 @@ class _Pass:
         self.numbers = np.zeros(kernel.N_COUNT, np.int64)
         self.numbers[kernel.N_EPOCH] = self.numbers[kernel.N_INTERVAL] = 1
         self.levels = np.zeros(kernel.F_COUNT)
-        self.keys = np.zeros((64, kernel.K_COUNT))
+        self.keys = _zeros((64, kernel.K_COUNT))
         self.threads = np.zeros((0, kernel.T_COUNT))
         self.classes = np.zeros((len(self._class_bytes), kernel.C_COUNT))
         self.lifetimes = np.zeros((64, kernel.L_COUNT))
@@ -883,9 +884,17 @@ def _largest(streams: tuple[NDArray[Any], ...]) -> int:
 
 
 def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
-    larger = np.zeros((rows, *array.shape[1:]), array.dtype)
+    larger = _zeros((rows, *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    """Zeros that begin with a line of the cache, so that a row of one line lies in one."""
+    size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(size_bytes + _LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % _LINE_BYTES
+    return room[begin : begin + size_bytes].view(dtype).reshape(shape)
 
 
 def _add_up(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
