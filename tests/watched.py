@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -35,6 +36,44 @@ def needs(*commands: str) -> None:
     for command in commands:
         if shutil.which(command) is None:
             pytest.skip(f"there is no {command} on this machine")
+
+
+@functools.cache
+def interpreters() -> dict[str, Path]:
+    """The CPythons of this machine by version: the one that runs the tests, the system's, those of the path, pyenv's.
+
+    HEAPSMITH_TEST_PYTHONS may name more of them, separated by colons.
+    """
+    on_path = (shutil.which(f"python3.{minor}") for minor in range(11, 16))
+    candidates = [sys.executable, "/usr/bin/python3", "/usr/local/bin/python3", *filter(None, on_path)]
+    candidates += sorted(map(str, Path.home().glob(".pyenv/versions/*/bin/python3")))
+    candidates += filter(None, os.environ.get("HEAPSMITH_TEST_PYTHONS", "").split(":"))
+    code = "import sys; print(sys.implementation.name, *sys.version_info[:2], sys.base_prefix, sys.executable, sep='\\n')"
+    found = dict[str, Path]()
+    for candidate in filter(os.path.exists, candidates):
+        said = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
+        if said.returncode == 0:  # a shim of pyenv may lead nowhere
+            name, major, minor, prefix, executable = said.stdout.splitlines()
+            if name == "cpython":
+                found.setdefault(
+                    f"{major}.{minor}-{'system' if prefix == '/usr' else 'own'}", Path(executable)
+                )
+    return found
+
+
+def counted_versions() -> list[str]:
+    """Those whose objects and frames can be seen."""
+    return [key for key in interpreters() if tuple(map(int, key.split("-")[0].split("."))) >= (3, 11)]
+
+
+def versions_with_frames() -> list[Any]:
+    """Those whose frames can be read, as parameters; skipped where this machine has none."""
+    found = counted_versions()
+    missing = [minor for minor in range(11, 16) if not any(key.startswith(f"3.{minor}-") for key in found)]
+    return found + [
+        pytest.param(f"3.{minor}", marks=pytest.mark.skip(f"there is no CPython 3.{minor} on this machine"))
+        for minor in missing
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,23 @@
 """The notebook's magic ``%%heap``: a cell, recorded, and its report inline.
 
-The kernel itself cannot be recorded from its middle, so the cell runs in a process of its own, recorded from its start: it
-knows what the lines before it in the cell define and import, not the notebook's variables, and it says so. With
-``%%heap --after-cells`` the cells that were run before it run first, in that process, unshown.
+The cell runs in the kernel, as any other: with the notebook's variables, and what it defines stays. Only what it allocates
+is recorded: what the cells before it hold is not known, and where it frees of that, no block of the recording dies.
 """
 
 from __future__ import annotations
 
 import html
 import shlex
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from heapsmith.errors import HeapsmithError
 
-_USAGE: Final = "%%heap [--after-cells] [--stacks none|sampled|all] [--height PIXELS]"
-_NOTE: Final = (
-    "The cell ran in a process of its own, recorded from its start; the notebook's variables were not there"
-    " (`%%heap --after-cells` runs the cells before it first)."
-)
+_USAGE: Final = "%%heap [--stacks none|sampled|all] [--height PIXELS]"
+_NOTE: Final = "What the cell allocated; what was there before it is not in the report."
 
 
 class InlineReport:
@@ -57,19 +52,22 @@ class InlineReport:
 
 
 def record_cell(
-    cell: str, *, before: Sequence[str] = (), stacks: str = "all", height_pixels: int = 900
+    run_cell: Callable[[], object],
+    *,
+    stacks: Literal["none", "sampled", "all"] = "all",
+    height_pixels: int = 900,
 ) -> InlineReport:
-    """Run a cell in a recorded process and answer its report.
+    """Record this process while a cell runs in it, and answer the report.
 
     Args:
-        cell: Python source.
-        before: Cells that run first; what they print is not shown.
+        run_cell: Runs the cell; what it prints and raises is its own affair.
         stacks: As of ``heapsmith record``.
         height_pixels: Of the frame.
 
     Raises:
-        HeapsmithError: The cell could not be recorded.
+        HeapsmithError: The cell could not be recorded; where it is being recorded already, it has run.
     """
+    from heapsmith.run.here import record
     from heapsmith.show.report_page import render_report_page
     from heapsmith.show.report_text import render_report
     from heapsmith.show.terminal import encode_text
@@ -80,28 +78,14 @@ def record_cell(
     from heapsmith.wire.classes import CLASS_BYTES
 
     with tempfile.TemporaryDirectory(prefix="heapsmith-") as folder:
-        source = Path(folder, "cell.py")
-        source.write_text(cell)
-        earlier = Path(folder, "before.py")
-        earlier.write_text("\n\n".join(before))
-        script = Path(folder, "run.py")
-        script.write_text(_SCRIPT.format(before=str(earlier), cell=str(source)))
         trace = Path(folder, "cell.heap")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "heapsmith", "record", "-o", str(trace), "--stacks", stacks, "--"),
-                *(sys.executable, str(script)),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        sys.stdout.write(done.stdout)
-        if done.returncode:
-            sys.stderr.write(done.stderr)
+        with record(trace, stacks=stacks):
+            run_cell()
         if not trace.exists():
             raise HeapsmithError(
-                "the cell could not be recorded", done.stderr.strip() or f"exit {done.returncode}"
+                "the cell has no report of its own",
+                "the kernel is being recorded already",
+                "look into that recording",
             )
         report = build_report(
             [open_trace(trace)], FrameNames(), CacheRules(read_rules()), class_bytes=CLASS_BYTES
@@ -111,29 +95,13 @@ def record_cell(
     return InlineReport(page, text, _NOTE, height_pixels)
 
 
-_SCRIPT: Final = """import contextlib, io
-names = {{"__name__": "__main__"}}
-with contextlib.redirect_stdout(io.StringIO()):
-    exec(compile(open({before!r}).read(), "<cells before>", "exec"), names)
-exec(compile(open({cell!r}).read(), "<cell>", "exec"), names)
-"""
-
-
 def _magic(shell: Any) -> Any:
     def heap(line: str, cell: str | None = None) -> InlineReport | None:
         words = shlex.split(line)
         options: dict[str, Any] = {}
-        before: list[str] = []
         while words:
             word = words.pop(0)
-            if word == "--after-cells":
-                raw: list[str] = list(shell.user_ns.get("In", []))
-                before = [
-                    text
-                    for text in raw[:-1]
-                    if text and not text.lstrip().startswith(("%", "!", "get_ipython"))
-                ]
-            elif word == "--stacks" and words:
+            if word == "--stacks" and words:
                 options["stacks"] = words.pop(0)
             elif word == "--height" and words and words[0].isdigit():
                 options["height_pixels"] = int(words.pop(0))
@@ -141,7 +109,7 @@ def _magic(shell: Any) -> Any:
                 sys.stderr.write(f"heapsmith: {word!r} is not understood: {_USAGE}\n")
                 return None
         try:
-            return record_cell(cell or "", before=before, **options)
+            return record_cell(lambda: shell.run_cell(cell or ""), **options)
         except HeapsmithError as error:
             sys.stderr.write(f"heapsmith: {error}\n")
             return None

@@ -34,6 +34,7 @@ SOURCES_OF = {
     "local_heap": [],
     "tide": [],
     "rings": RINGS,
+    "python_layout": [],
 }
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

@@ -15,7 +15,7 @@ import pytest
 from heapsmith.run.stacks import read_lines
 from heapsmith.trace import FrameKind, Trace
 from recorded import PROGRAMS, Recorded, record
-from watched import needs
+from watched import counted_versions, interpreters, needs, versions_with_frames
 
 Build = Callable[..., Path]
 PYTHON_PROGRAM = PROGRAMS / "places.py"
@@ -91,9 +91,17 @@ def test_native_stacks_are_exact_through_every_kind_of_frame(
     assert "main" not in stacks[40005][0]
 
 
+# What is imported but compiled anew each time would be most of the recording.
+def run_python(version: str, program: Path, path: Path, options: tuple[str, ...]) -> Recorded:
+    return record(path, interpreters()[version], "-S", program, options=options)
+
+
 @pytest.mark.parametrize("options", [("--stacks", "all"), ("--stacks", "sampled", "--sample-every", "1")])
-def test_python_stacks_have_functions_and_lines(tmp_path: Path, options: tuple[str, ...]) -> None:
-    made = record(tmp_path / "a.heap", sys.executable, PYTHON_PROGRAM, options=options)
+@pytest.mark.parametrize("version", versions_with_frames())
+def test_python_stacks_have_functions_and_lines(
+    tmp_path: Path, version: str, options: tuple[str, ...]
+) -> None:
+    made = run_python(version, PYTHON_PROGRAM, tmp_path / "a.heap", options)
     lines = PYTHON_PROGRAM.read_text().splitlines()
 
     def line(text: str) -> int:
@@ -103,12 +111,11 @@ def test_python_stacks_have_functions_and_lines(tmp_path: Path, options: tuple[s
         size: [[name for name in names if name != "?"] for names in found]
         for size, found in stacks_by_size(made, PYTHON_PROGRAM).items()
     }
-    leaf = f"leaf (places.py:{line('return bytearray')})"
+    leaf = f"leaf (places.py:{line('return bytes')})"
 
     def module(text: str) -> str:
         return f"<module> (places.py:{line(text)})"
 
-    # A bytearray has a byte more than it was asked for.
     by_extra = {size - 40001: found[0] for size, found in stacks.items()}
     assert by_extra[0] == [leaf, module("    leaf(0)")]
     assert by_extra[1] == [leaf, f"generator (places.py:{line('yield')})", module("for _ in generator")]
@@ -120,6 +127,44 @@ def test_python_stacks_have_functions_and_lines(tmp_path: Path, options: tuple[s
     assert by_extra[5][0] == leaf
     assert by_extra[5][1].startswith("Thread.run (threading.py")
     assert by_extra[6] == [leaf, f"Ünïcode.größe (places.py:{line('return leaf(6)')})", module("größe()")]
+
+
+def notes_of(made: Recorded) -> list[str]:
+    return [note for process in made.trace.processes for note in process.notes]
+
+
+def test_a_report_says_which_interpreter_is_not_understood(tmp_path: Path) -> None:
+    older = [key for key in interpreters() if key not in counted_versions()]
+    if not older:
+        pytest.skip("every CPython of this machine is 3.11 or newer")
+    program = ("-c", "print(len([bytes(50_000) for _ in range(5)]))")
+    made = record(tmp_path / "a.heap", interpreters()[older[0]], *program, options=("--stacks", "all"))
+    assert (made.code, made.output) == (0, "5\n")
+    assert [note.partition(": ")[2] for note in notes_of(made)] == [
+        "only those of CPython 3.11 to 3.15 can be"
+    ] * 2
+    assert not (made.trace.frames["kind"] == FrameKind.PYTHON).any()
+    text = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "report", tmp_path / "a.heap", "--format", "text"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "no stack has frames of this CPython" in " ".join(text.split())
+
+
+def test_a_report_says_why_objects_are_not_recorded(tmp_path: Path) -> None:
+    made = record(
+        tmp_path / "a.heap",
+        *(sys.executable, "-c", ""),
+        options=("--stacks", "all"),
+        environment={"PYTHONMALLOC": "malloc"},
+    )
+    (note,) = notes_of(made)
+    assert note.startswith(
+        f"the objects of CPython {'.'.join(map(str, sys.version_info[:3]))} are not recorded"
+    )
+    assert "PYTHONMALLOC" in note
 
 
 def python_frames(trace: Trace, stack: int) -> list[tuple[str, int]]:
@@ -134,8 +179,9 @@ def python_frames(trace: Trace, stack: int) -> list[tuple[str, int]]:
     return found
 
 
-def test_a_python_stack_is_never_taken_for_one_that_was_there_before(tmp_path: Path) -> None:
-    made = record(tmp_path / "a.heap", sys.executable, PROGRAMS / "wanders.py", options=("--stacks", "all"))
+@pytest.mark.parametrize("version", versions_with_frames())
+def test_a_python_stack_is_never_taken_for_one_that_was_there_before(tmp_path: Path, version: str) -> None:
+    made = run_python(version, PROGRAMS / "wanders.py", tmp_path / "a.heap", ("--stacks", "all"))
     places = [[(name, line) for name, line in place] for place in json.loads(made.output)]
     found = dict[int, list[tuple[str, int]]]()
     for batch in made.events():
@@ -147,8 +193,9 @@ def test_a_python_stack_is_never_taken_for_one_that_was_there_before(tmp_path: P
         assert found[number][1:] == place, number
 
 
-def test_native_frames_surround_pythons_where_they_were(tmp_path: Path) -> None:
-    made = record(tmp_path / "a.heap", sys.executable, PYTHON_PROGRAM, options=("--stacks", "all"))
+@pytest.mark.parametrize("version", versions_with_frames())
+def test_native_frames_surround_pythons_where_they_were(tmp_path: Path, version: str) -> None:
+    made = run_python(version, PYTHON_PROGRAM, tmp_path / "a.heap", ("--stacks", "all"))
     names = stacks_by_size(made, PYTHON_PROGRAM)[40004][0]
     kinds = "".join("n" if name == "?" else "p" for name in names)
     # malloc's callers, the method, sorted() in C, the module, what started the interpreter.

@@ -82,7 +82,7 @@ def test_tables_of_frames_and_stacks_are_columns_as_the_page_says() -> None:
             ]
         if kind == 13:
             assert json.loads(payload) == [[1, [["main", "demo.c", 3]]]]
-    assert seen == set(Kind)
+    assert seen == set(Kind) - {Kind.NOTES}  # younger than the file
 
 
 def test_the_page_tells_the_layout_that_the_code_has() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import heapsmith
-from heapsmith.notebook import InlineReport
 
 TESTS = """
 import pytest
@@ -83,26 +81,38 @@ def test_a_marker_that_is_not_understood_fails_its_test_in_a_sentence(tmp_path: 
     assert "pytest_plugin.py" not in done.stdout
 
 
+# The magic records the process that it is in: one that has not been recorded before, as a kernel is.
+NOTEBOOK = """
+import json, heapsmith
+
 class Shell:
-    """What the magic needs of IPython."""
+    def __init__(self):
+        self.magics, self.user_ns = {}, {"size": 5 << 20}
 
-    def __init__(self) -> None:
-        self.user_ns = {"In": ["", "size = 5 << 20", "%%heap --after-cells"]}
-        self.magics = {}
-
-    def register_magic_function(self, function: object, magic_kind: str, magic_name: str) -> None:
+    def register_magic_function(self, function, magic_kind, magic_name):
         self.magics[magic_kind, magic_name] = function
 
+    def run_cell(self, cell):
+        exec(compile(cell, "<cell>", "exec"), self.user_ns)
 
-def test_the_notebook_magic_records_a_cell_and_shows_its_report(capsys) -> None:
-    shell = Shell()
-    heapsmith.load_ipython_extension(shell)
-    magic = shell.magics["cell", "heap"]
-    shown = magic("--after-cells", "block = bytearray(size)\nprint(len(block))\n")
-    assert isinstance(shown, InlineReport)
-    assert capsys.readouterr().out == f"{5 << 20}\n"
-    assert "<cell>:1" in shown.text
-    assert "process of its own" in repr(shown)
-    assert "<iframe srcdoc" in shown._repr_html_()
-    assert magic("--nonsense", "1") is None
-    assert "--nonsense" in capsys.readouterr().err
+shell = Shell()
+heapsmith.load_ipython_extension(shell)
+magic = shell.magics["cell", "heap"]
+first = magic("", "block = bytearray(size)\\nprint(len(block))\\n")
+second = magic("--height 300", "more = bytearray(len(block) // 2)\\n")
+print(json.dumps([first.text, first._repr_html_(), second.text, second._repr_html_(), magic("--nonsense", "1")]))
+"""
+
+
+def test_the_notebook_magic_records_a_cell_in_the_kernel_and_shows_its_report() -> None:
+    done = subprocess.run([sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True)
+    printed, said = done.stdout.splitlines()
+    assert printed == f"{5 << 20}"
+    first, first_page, second, second_page, nothing = json.loads(said)
+    assert "5.00 MiB" in first.split("were still live at the end of the recording")[0]
+    assert "<cell>:1" in first
+    assert "2.50 MiB" in second.split("were still live at the end of the recording")[0]
+    assert "<iframe srcdoc" in first_page
+    assert "height='300'" in second_page
+    assert nothing is None
+    assert "--nonsense" in done.stderr

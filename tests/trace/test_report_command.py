@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from telling_traces import CACHED_BYTES, LEAKED_BYTES, write_service
-from told_lives import make_random, write_made
+from told_lives import MadeProcess, make_random, write_made
 
 from heapsmith.cli import main
 from heapsmith.trace import open_trace
@@ -45,6 +45,26 @@ def test_the_text_names_peak_leak_spike_and_storm_with_file_and_line(
     ):  # fmt: skip
         assert words in first_screen, words
     assert "worker (pid 4250)" in out
+
+
+@pytest.mark.parametrize(
+    ("still_us", "signal", "words"),
+    [
+        (0, None, "the program ended right then"),
+        (3000, None, "then it only held it, for 3.00 ms"),
+        (0, 15, "unless the program was about to end anyway"),
+    ],
+)
+def test_what_was_added_to_until_the_end_is_told_apart_from_what_ran_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], still_us: int, signal: int | None, words: str
+) -> None:
+    made = MadeProcess()
+    for _ in range(2000):
+        made.allocate(1000)
+    made.free(made.allocate(10), after_ns=1000 * still_us)
+    code, out, _ = run(capsys, "report", write_made(tmp_path / "x.heap", [made], signal=signal))
+    assert code == 0
+    assert words in " ".join(out.split())
 
 
 def test_json_is_the_contract(service: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,6 +205,19 @@ def test_a_file_that_was_deleted_is_named_while_it_is_kept_open(program: Path, t
     assert not [rows for rows in name_frames([module], {1: (0, return_address(program))}) if rows]
 
 
+@pytest.mark.parametrize("order", ["unlink(words[0]); demo::outer(n);", "demo::outer(n); unlink(words[0]);"])
+def test_a_program_that_deletes_its_own_file_at_once_is_named(tmp_path: Path, order: str) -> None:
+    main = f"int main(int n, char** words) {{ {order} usleep(200'000); }}"
+    (tmp_path / "demo.cc").write_text("#include <unistd.h>" + SOURCE.partition("int main")[0] + main)
+    here = tmp_path / "demo"
+    subprocess.run(["c++", "-g", "-O1", "-Wl,--build-id", "-o", here, tmp_path / "demo.cc"], check=True)
+    trace = record(tmp_path / "x.heap", here, options=("--stacks", "all")).trace
+    assert not here.exists()
+    assert ("demo::outer(int)", 6) in {
+        (label.function, label.line) for label in native_labels(trace, FrameNames())
+    }
+
+
 def test_without_names_the_file_has_none(program: Path, tmp_path: Path) -> None:
     done = record(tmp_path / "x.heap", program, options=("--stacks", "all", "--no-names"))
     assert done.trace.symbols == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told_lives import make_random, write_made
 
 from heapsmith.errors import TraceError
 from heapsmith.trace import (
@@ -249,3 +251,26 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path: Path) -> None:
             open_trace(path)
     with pytest.raises(TraceError, match="No such file"):
         open_trace(tmp_path / "none.heap")
+
+
+def test_a_batch_that_finds_no_room_is_written_as_far_as_there_is_room(tmp_path: Path) -> None:
+    made = make_random(1, count=20_000)
+    whole = write_made(tmp_path / "whole.heap", [made], batch=20_000)
+    (expected,) = open_trace(whole).batches()
+    room = whole.stat().st_size * 2 // 3
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OSError):
+            write_made(tmp_path / "cut.heap", [made], batch=20_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    trace = open_trace(tmp_path / "cut.heap")
+    assert trace.damage is None
+    assert trace.events > 10_000
+    at = 0
+    for batch in trace.batches():
+        for name in ("operation", "thread", "time_ns", "size_bytes", "usable_bytes", "died", "born", "stack"):
+            assert (getattr(batch, name) == getattr(expected, name)[at : at + len(batch)]).all(), name
+        at += len(batch)
+    assert at == trace.events

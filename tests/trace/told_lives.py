@@ -75,6 +75,7 @@ def write_made(
     drops: Sequence[Drops] = (),
     manifest: dict[str, Any] | None = None,
     end: bool = True,
+    signal: int | None = None,
 ) -> Path:
     """Write a trace whose stacks are Python frames: stack i + 1 is places[i], called by stack parents[i] (0: nobody)."""
     told = Manifest(
@@ -119,7 +120,8 @@ def write_made(
         for drop in drops:
             writer.write_drops(indices[0], drop)
         for index, made in zip(indices, processes, strict=True):
-            writer.end_process(index, ProcessEnd(ended_ns=made.now_ns, exit_code=0))
+            code = 0 if signal is None else None
+            writer.end_process(index, ProcessEnd(ended_ns=made.now_ns, exit_code=code, signal=signal))
         if end:
             writer.write_end(End(ended_ns=max(p.now_ns for p in processes), events=writer.events))
     return path

@@ -41,6 +41,7 @@ from heapsmith.trace import (
 )
 from heapsmith.trace.layout import MEMORY_SAMPLE
 from heapsmith.wire.recording import RECORD_VARIABLE, RECORDING_SUFFIX, OnFull, StackMode
+from heapsmith.wire.region import format_python_version
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,9 +124,11 @@ class _Image:
     index: int
     start_ns: int
     pidfd: int | None
+    since_s: float
     batch_since_s: float
     samples: list[tuple[int, int, int, int]] = field(default_factory=list[tuple[int, int, int, int]])
     seen_lost: int = 0
+    has_told_python: bool = False
     lost_since_ns: int = 0
 
 
@@ -150,7 +153,7 @@ class Recorder:
         """Called before the frames of each module get their names."""
         self.notes = list[str]()
         self._directory = directory
-        self._names_s = wishes.names_s
+        self._wishes = wishes
         self._drain = Drain(
             directory,
             stacks=wishes.stacks,
@@ -206,6 +209,9 @@ class Recorder:
         self._find_ended()
         now_s = time.monotonic()
         for image in self._images.values():
+            # A program may delete its file, or be replaced, before its first events are written.
+            if now_s - image.since_s < WRITE_AFTER_S:
+                self._put(image.stacks.write_modules)
             waiting = image.drained.batch_events()
             if waiting == 0:
                 image.batch_since_s = now_s
@@ -239,10 +245,10 @@ class Recorder:
 
     def _write_names(self) -> None:
         """The recording is whole without them, so nothing that goes wrong here ends it."""
-        if not self._names_s:
+        if not self._wishes.names_s:
             return
         try:
-            self._put(self._tables.write_names, self._names_s, self.on_module)
+            self._put(self._tables.write_names, self._wishes.names_s, self.on_module)
         except Exception as error:  # noqa: BLE001 (files of other people, in any state)
             self.notes.append(f"the names of native frames could not be written: {error}")
 
@@ -317,16 +323,18 @@ class Recorder:
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
             self._poll.register(pidfd, select.POLLIN)
+        now_s = time.monotonic()
         self._images[pid, number] = _Image(
             path,
             pid,
             number,
             drained,
-            StackTables(self._tables, drained),
+            StackTables(self._tables, drained, pid),
             index,
             start_ns,
             pidfd,
-            time.monotonic(),
+            since_s=now_s,
+            batch_since_s=now_s,
             lost_since_ns=start_ns,
         )
         self._processes += 1
@@ -347,6 +355,7 @@ class Recorder:
             while self._drain.finish(image.drained):
                 self._write(image)
         self._write(image)
+        self._write_notes(image, at_end=True)
         header = image.drained.header()
         totals = image.drained.totals()
         self._unknown += totals.unknown_deaths
@@ -395,6 +404,7 @@ class Recorder:
                 [Mark(time_ns=time_ns, name=name) for time_ns, name in marks],
             )
         self._write_drops(image)
+        self._write_notes(image)
         if image.samples:
             self._put(self._writer.write_memory, image.index, np.array(image.samples, MEMORY_SAMPLE))
             image.samples.clear()
@@ -412,6 +422,23 @@ class Recorder:
             self._put(self._writer.write_drops, image.index, drops)
         image.seen_lost = lost
         image.lost_since_ns = now_ns
+
+    def _write_notes(self, image: _Image, *, at_end: bool = False) -> None:
+        header = image.drained.header()
+        notes: list[str] = []
+        objects, frames = header["python_note"].decode(), header["frames_note"].decode()
+        if (objects or frames) and not image.has_told_python:
+            image.has_told_python = True
+            number = int(header["python_version"])
+            python = f"CPython {format_python_version(number)}" if number else "this CPython"
+            if objects and self._wishes.python_objects:
+                notes.append(f"the objects of {python} are not recorded: {objects}")
+            if frames and self._wishes.stacks is not StackMode.NONE:
+                notes.append(f"no stack has frames of {python}: {frames}")
+        if at_end and header["stacks_lost"]:
+            notes.append(f"{int(header['stacks_lost']):,} stacks found no room in the table, and end early")
+        if notes:
+            self._put(self._writer.write_notes, image.index, notes)
 
     def _sample_memory(self) -> None:
         now_s = time.monotonic()

@@ -37,6 +37,7 @@ from heapsmith.wire.region import (
     SlotKind,
     SlotState,
     SpanKind,
+    format_python_version,
 )
 
 _HEADER_DTYPE: Final = REGION_HEADER.dtype()
@@ -315,9 +316,8 @@ class RegionSnapshot:
             return None
         counted = state is PythonState.COUNTED
         rows = self.rows.take(self._is_python())
-        version = self.number("python_version")
         return PythonHeap(
-            version=f"{version >> 24 & 255}.{version >> 16 & 255}.{version >> 8 & 255}",
+            version=format_python_version(self.number("python_version")),
             arena_bytes=self.number("python_arena_bytes"),
             arena_bytes_peak=self.number("python_arena_bytes_peak"),
             blocks=int(rows.live_blocks.sum()) if counted else None,

@@ -29,6 +29,8 @@ from heapsmith.wire.recording import (
 )
 
 _MOST_KEPT_OPEN: Final = 512
+_DELETED: Final = " (deleted)"
+"""The kernel puts it behind the name of a file that is only open any more."""
 _ADDRESS: Final = (1 << FRAME_MODULE_SHIFT) - 1
 _CODE_UNIT_BYTES: Final = 2
 _NO_LOCATION: Final = 15
@@ -125,15 +127,15 @@ class FileTables:
             self.writer.write_strings(self._new_strings)
             self._new_strings = []
 
-    def module(self, record: ModuleRecord) -> int:
-        """The number of a module, which is written when it is new."""
+    def module(self, record: ModuleRecord, pid: int) -> int:
+        """The number of a module, which is written when it is new; `pid` has it mapped."""
         number = self.modules.get(record)
         if number is None:
             number = self.modules[record] = len(self.modules)
             self.writer.write_modules([record])
             if len(self.kept_open) < _MOST_KEPT_OPEN:
                 with contextlib.suppress(OSError):
-                    self.kept_open[record] = os.open(record.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                    self.kept_open[record] = _open_module(record.path, pid)
         return number
 
     def write_names(
@@ -156,6 +158,21 @@ class FileTables:
             os.close(self.kept_open.popitem()[1])
 
 
+def _open_module(path: str, pid: int) -> int:
+    """Open a module's file; one that has been deleted by the process that has it mapped."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        process = Path(f"/proc/{pid}")
+        if str((process / "exe").readlink()) == path + _DELETED:
+            return os.open(process / "exe", flags)
+        for line in (process / "maps").read_text(errors="replace").splitlines():
+            if line.endswith(path + _DELETED):
+                return os.open(process / "map_files" / line.partition(" ")[0], flags)
+        raise
+
+
 @dataclass
 class _Code:
     name: int
@@ -176,16 +193,22 @@ class StackTables:
     Args:
         tables: Of the file.
         drained: The process.
+        pid: Of it.
     """
 
-    def __init__(self, tables: FileTables, drained: DrainedProcess) -> None:
+    def __init__(self, tables: FileTables, drained: DrainedProcess, pid: int) -> None:
         self._tables = tables
+        self._pid = pid
         self._drained = drained
         self._nodes = 1
         self._numbers = np.zeros(1, np.uint32)
         self._frames = dict[int, int]()
         self._modules = list[tuple[int, int]]()
         self._codes = list[_Code]()
+
+    def write_modules(self) -> None:
+        """Write the modules that the program has met since the last call, and keep their files open."""
+        self._read_modules(int(self._drained.header()["modules_used"]))
 
     def write_new(self) -> None:
         """Write the nodes that the program has added since the last call."""
@@ -253,13 +276,16 @@ class StackTables:
 
     def _read_modules(self, used: int) -> None:
         first = len(self._modules)
+        if used <= first:
+            return
         raw = self._drained.read(
             MODULES_OFFSET_BYTES + first * MODULE.size_bytes, (used - first) * MODULE.size_bytes
         )
         for row in np.frombuffer(raw, MODULE.dtype()):
             build_id = row["build_id"][: int(row["build_id_bytes"])].tobytes().hex()
-            record = ModuleRecord(path=row["path"].decode(errors="replace"), build_id=build_id or None)
-            self._modules.append((self._tables.module(record), int(row["bias"])))
+            path = row["path"].decode(errors="replace").removesuffix(_DELETED)
+            record = ModuleRecord(path=path, build_id=build_id or None)
+            self._modules.append((self._tables.module(record, self._pid), int(row["bias"])))
 
     def _read_codes(self, used: int) -> None:
         first = len(self._codes)

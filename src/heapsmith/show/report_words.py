@@ -12,6 +12,7 @@ from heapsmith.units import KiB, format_bytes, format_count, format_seconds
 MOST_PROCESSES: Final = 5
 _LONGEST_NAME: Final = 90
 _NEXT_TO_NOTHING: Final = 64 * KiB
+_STILL_SHARE: Final = 0.1
 
 
 class Sentence(NamedTuple):
@@ -89,6 +90,7 @@ def describe_limits(report: Report) -> list[str]:
         )
     for process in report.processes:
         figures = process.figures
+        notes += [f"{name_process(process)}: {note}" for note in figures.notes]
         if figures.unreadable:
             notes.append(f"events of {name_process(process)} end early: {figures.unreadable}")
         if figures.contradictions:
@@ -187,9 +189,19 @@ def _leak(report: Report, finding: Finding) -> Sentence:
     growing = [site for site in finding.sites if site.grew_and_stayed]
     if growing:
         rate = growing[0].live_bytes_at_exit / f["duration_s"] if f["duration_s"] else 0.0
+        place = name_site(growing[0].label)
+        ended_by_itself = process.ended and process.signal is None
+        if not ended_by_itself:
+            verdict = "unless the program was about to end anyway, that is a leak"
+        elif f["still_s"] < _STILL_SHARE * f["duration_s"]:
+            verdict = (
+                "the program ended right then, and loses nothing if it always does; one that goes on leaks"
+            )
+        else:
+            verdict = f"then it only held it, for {format_seconds(f['still_s'])}; more work may add more"
         advice = (
-            f"{name_site(growing[0].label)} kept adding to what stays, {format_bytes(rate)} a second: "
-            "unless the program was about to end anyway, that is a leak; free what it holds, or bound it."
+            f"{place} kept adding to what stays, {format_bytes(rate)} a second: {verdict}; "
+            "free what it holds, or bound it."
         )
     elif finding.sites and f["share"] > 0.1:
         advice = f"Look at {name_site(finding.sites[0].label)} first: is it meant to stay?"

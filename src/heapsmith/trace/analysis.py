@@ -36,6 +36,7 @@ _LATEST_NS: Final = 1 << 62
 """146 years: a later time is damage."""
 _LARGEST_THREADS: Final = 1 << 22
 _LARGEST_GAP: Final = 1 << 28
+_LINE_BYTES: Final = 64
 _DISTINCT_SIZES: Final = 200_000
 _TASK_EVENTS: Final = 20_000_000
 
@@ -222,6 +223,8 @@ class ProcessFigures:
     """dtype `MEMORY_SAMPLE`."""
     marks: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     drops: list[tuple[float, float, int, str]] = field(default_factory=list[tuple[float, float, int, str]])
+    notes: list[str] = field(default_factory=list[str])
+    """What of it could not be recorded, for people."""
 
     @property
     def duration_s(self) -> float:
@@ -469,7 +472,7 @@ class _Pass:
         self.numbers = np.zeros(kernel.N_COUNT, np.int64)
         self.numbers[kernel.N_EPOCH] = self.numbers[kernel.N_INTERVAL] = 1
         self.levels = np.zeros(kernel.F_COUNT)
-        self.keys = np.zeros((64, kernel.K_COUNT))
+        self.keys = _zeros((64, kernel.K_COUNT))
         self.threads = np.zeros((0, kernel.T_COUNT))
         self.classes = np.zeros((len(self._class_bytes), kernel.C_COUNT))
         self.lifetimes = np.zeros((64, kernel.L_COUNT))
@@ -797,6 +800,7 @@ class _Pass:
             memory=process.memory,
             marks=[(mark.time_ns * 1e-9, mark.name) for mark in process.marks],
             drops=[(d.since_ns * 1e-9, d.until_ns * 1e-9, d.events, d.reason) for d in process.drops],
+            notes=process.notes,
         )
 
     def _total_error(self, variance: float) -> float:
@@ -880,9 +884,17 @@ def _largest(streams: tuple[NDArray[Any], ...]) -> int:
 
 
 def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
-    larger = np.zeros((rows, *array.shape[1:]), array.dtype)
+    larger = _zeros((rows, *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
+    """Zeros that begin with a line of the cache, so that a row of one line lies in one."""
+    size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.zeros(size_bytes + _LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % _LINE_BYTES
+    return room[begin : begin + size_bytes].view(dtype).reshape(shape)
 
 
 def _add_up(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -143,6 +143,8 @@ class _Conversion:
             writer.write_marks(process, facts.marks)
         for drops in facts.drops:
             writer.write_drops(process, drops)
+        if facts.notes:
+            writer.write_notes(process, facts.notes)
         if facts.memory:
             writer.write_memory(process, np.array([tuple(row) for row in facts.memory], MEMORY_SAMPLE))
 

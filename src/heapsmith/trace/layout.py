@@ -68,6 +68,7 @@ class Kind(IntEnum):
     MARKS = 12
     SYMBOLS = 13
     END = 14
+    NOTES = 15
 
 
 class Operation(IntEnum):

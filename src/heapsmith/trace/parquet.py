@@ -33,6 +33,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
     marks: list[Mark]
     drops: list[Drops]
     memory: list[tuple[int, int, int, int]]
+    notes: list[str] = []
 
 
 def table_paths(output: Path) -> dict[str, Path]:
@@ -255,6 +256,7 @@ def _processes(traces: Sequence[Trace]) -> Iterator[pl.DataFrame]:
                 marks=process.marks,
                 drops=process.drops,
                 memory=process.memory.tolist(),
+                notes=process.notes,
             )
             rows.append(
                 (

@@ -69,6 +69,8 @@ class TraceProcess:
     threads: dict[int, ThreadRecord] = field(default_factory=dict[int, ThreadRecord])
     marks: list[Mark] = field(default_factory=list[Mark])
     drops: list[Drops] = field(default_factory=list[Drops])
+    notes: list[str] = field(default_factory=list[str])
+    """What of it could not be recorded, for people."""
     events: int = 0
     memory: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, MEMORY_SAMPLE))
     """dtype `MEMORY_SAMPLE`."""
@@ -298,6 +300,8 @@ class Trace:
                 self.processes[chunk.process].drops.append(msgspec.json.decode(payload, type=Drops))
             case Kind.MARKS:
                 self.processes[chunk.process].marks.extend(msgspec.json.decode(payload, type=list[Mark]))
+            case Kind.NOTES:
+                self.processes[chunk.process].notes.extend(msgspec.json.decode(payload, type=list[str]))
             case Kind.SYMBOLS:
                 rows = msgspec.json.decode(payload, type=list[FrameSymbols])
                 self.symbols.update({row.frame: row.symbols for row in rows})

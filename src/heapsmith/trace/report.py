@@ -422,14 +422,17 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
     heap = [site for site in sites if not site.mapped]
     left = [site for site in heap if site.cache is None and site.live_bytes_at_exit > 0]
     total = sum(site.live_bytes_at_exit for site in left)
+    heaviest = _heaviest(left, "live_bytes_at_exit", total)
+    growing = [site for site in heaviest if site.grew_and_stayed]
     cached = sum(site.live_bytes_at_exit for site in heap if site.cache is not None)
     return [
         Finding(
             "leak",
             place,
-            _heaviest(left, "live_bytes_at_exit", total),
+            heaviest,
             {
                 "bytes": total,
+                "still_s": _still_s(growing[0], figures) if growing else 0.0,
                 "cached_bytes": cached,
                 "share": total / figures.live_bytes_peak if figures.live_bytes_peak else 0.0,
                 "blocks": sum(site.live_blocks_at_exit for site in left),
@@ -438,6 +441,13 @@ def _find_leaks(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> l
             },
         )
     ]
+
+
+def _still_s(site: Site, figures: ProcessFigures) -> float:
+    """How long before the exit a place made the last hundredth of what it held at most."""
+    assert figures.moments is not None
+    whole = int(np.argmax(site.course > 0.99 * float(site.course.max(initial=0.0))))
+    return max(0.0, figures.exit_s - float(figures.moments.times_s[whole]))
 
 
 def _find_growth(place: int, figures: ProcessFigures, sites: Sequence[Site]) -> list[Finding]:

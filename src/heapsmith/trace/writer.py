@@ -6,14 +6,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from heapsmith.trace.batch import encode_batch
+from heapsmith.trace.batch import decode_batch, encode_batch
 from heapsmith.trace.columns import encode_column
 from heapsmith.trace.layout import (
     CHUNK_HEADER,
@@ -38,6 +38,9 @@ from heapsmith.trace.records import (
     ProcessStart,
     ThreadRecord,
 )
+
+_FEWEST_EVENTS: Final = 256
+"""A smaller part of a batch is not tried where there is no room for the whole."""
 
 
 class TraceWriter:
@@ -167,11 +170,36 @@ class TraceWriter:
         self.write_encoded_events(process, payload, count, born)
 
     def write_encoded_events(self, process: int, payload: bytes | memoryview, events: int, born: int) -> None:
-        """Write a batch that was encoded elsewhere, with the numbers of its events and of its new objects."""
-        self._write_chunk(Kind.EVENTS, process, payload, events, self._events[process])
+        """Write a batch that was encoded elsewhere, with the numbers of its events and of its new objects.
+
+        Where there is no room for the whole of it, as much of its begin as finds room is written before the error.
+        """
+        try:
+            self._write_chunk(Kind.EVENTS, process, payload, events, self._events[process])
+        except OSError:
+            if events >= 2 * _FEWEST_EVENTS:
+                self._write_halves(process, payload)
+            raise
         self._events[process] += events
         self._objects[process] += born
         self.events += events
+
+    def _write_halves(self, process: int, payload: bytes | memoryview) -> None:
+        first, tick_ns = self._events[process], self._manifest.tick_ns
+        batch = decode_batch(memoryview(payload), process=process, first_event=first, tick_ns=tick_ns)
+        middle = len(batch) // 2
+        for half in (slice(middle), slice(middle, None)):
+            self.write_events(
+                process,
+                operation=batch.operation[half],
+                thread=batch.thread[half],
+                time_ns=batch.time_ns[half],
+                size_bytes=batch.size_bytes[half],
+                usable_bytes=batch.usable_bytes[half],
+                alignment=batch.alignment[half],
+                died=batch.died[half],
+                stack=batch.stack[half],
+            )
 
     def write_memory(self, process: int, samples: NDArray[np.void]) -> None:
         """Write looks at the process's memory, dtype `MEMORY_SAMPLE`."""
@@ -184,6 +212,10 @@ class TraceWriter:
     def write_marks(self, process: int, marks: Sequence[Mark]) -> None:
         """Name moments."""
         self._write_json(Kind.MARKS, process, marks, len(marks))
+
+    def write_notes(self, process: int, notes: Sequence[str]) -> None:
+        """Say what of a process could not be recorded."""
+        self._write_json(Kind.NOTES, process, notes, len(notes))
 
     def write_symbols(self, symbols: Iterable[FrameSymbols]) -> None:
         """Say what native frames are, so that the trace can be read on another machine."""
@@ -238,5 +270,6 @@ class TraceWriter:
                 view = view[self._file.write(view) :]
         except OSError:
             self._file.truncate(self.bytes_written)
+            self._file.seek(self.bytes_written)
             raise
         self.bytes_written += len(data)

@@ -13,7 +13,7 @@ from typing import Final
 from heapsmith.wire.layout import Field, Struct
 from heapsmith.wire.region import PAGE_BYTES
 
-RECORDING_VERSION: Final = 1
+RECORDING_VERSION: Final = 2
 RECORDING_MAGIC: Final = int.from_bytes(b"HSRECORD", "little")
 RECORDER_MAGIC: Final = int.from_bytes(b"HSRECRDR", "little")
 
@@ -181,6 +181,7 @@ RECORDING_HEADER: Final = Struct(
         Field("modules_used", "u32", "modules that frames lie in"),
         Field("allocator_path", "text", "the object that answers malloc", 256),
         Field("python_note", "text", "why CPython's objects are not recorded, for people", 96),
+        Field("frames_note", "text", "why its frames are in no stack, for people", 96),
         Field("command_bytes", "u32", "of the command"),
         Field("stack_padding", "u32", ""),
         Field("command", "text", "arguments, each ended by zero", 2048),

@@ -324,3 +324,13 @@ STRUCTS: Final = (CELL, LARGE_CELL, SLOT, EVENT, POOL, REGION_HEADER, SPAN_ROW, 
 ENUMS: Final = (SlotState, SlotKind, Counting, EventKind, SpanKind, PythonState, Allocator)
 SLOTS_OFFSET_BYTES: Final = 2 * PAGE_BYTES
 REGION_BYTES: Final = SLOTS_OFFSET_BYTES + SLOT_CAPACITY * SLOT.size_bytes
+
+
+def format_python_version(number: int) -> str:
+    """Write ``PY_VERSION_HEX`` as people do.
+
+    Example:
+        >>> format_python_version(0x030E0AF0)
+        '3.14.10'
+    """
+    return f"{number >> 24 & 255}.{number >> 16 & 255}.{number >> 8 & 255}"

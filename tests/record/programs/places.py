@@ -3,11 +3,11 @@
 import asyncio
 import threading
 
-SIZE = 40000
+SIZE = 40000 - 32  # of an object of bytes: 33 more than it holds
 
 
-def leaf(extra: int) -> bytearray:
-    return bytearray(SIZE + extra)
+def leaf(extra: int) -> bytes:
+    return bytes(SIZE + extra)
 
 
 def generator():
@@ -28,12 +28,12 @@ class Compared:
         return self.value < other.value
 
 
-def deep(depth: int) -> bytearray:
+def deep(depth: int) -> bytes:
     return deep(depth - 1) if depth else leaf(4)
 
 
 class Ünïcode:
-    def größe(self) -> bytearray:
+    def größe(self) -> bytes:
         return leaf(6)
 
 

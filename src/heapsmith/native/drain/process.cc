@@ -456,6 +456,7 @@ bool Process::number_stacks(uint32_t first, const uint32_t* numbers, uint32_t co
     const uint32_t capacity = (first + count) * 2;
     auto* more = static_cast<uint32_t*>(realloc(file_stacks_, capacity * sizeof(uint32_t)));
     if (more == nullptr) return false;
+    if (file_stacks_ == nullptr) more[0] = 0;  // the empty stack
     file_stacks_ = more;
     file_stack_capacity_ = capacity;
   }

@@ -214,7 +214,7 @@ void watch_python() {
   if (PyMem_SetAllocator == nullptr || PyObject_SetArenaAllocator == nullptr) return;
   // Since 3.11 an interpreter says its version.
   const auto version = &Py_Version == nullptr ? 0 : static_cast<uint32_t>(Py_Version);
-  if (_Py_MergeZeroLocalRefcount == nullptr) objects::found(nullptr, version);
+  objects::found(nullptr, version);
   watch({PyMem_GetAllocator, PyMem_SetAllocator, PyObject_GetArenaAllocator, PyObject_SetArenaAllocator, version,
          _Py_MergeZeroLocalRefcount != nullptr});
 }
@@ -239,11 +239,11 @@ void look_for_python(const void* caller, void* mapping, size_t bytes) {
   const auto* version = static_cast<const unsigned long*>(dlsym(library, "Py_Version"));
   found.is_free_threaded = dlsym(library, "_Py_MergeZeroLocalRefcount") != nullptr;
   const uint32_t number = version == nullptr ? 0 : static_cast<uint32_t>(*version);
-  if (!found.is_free_threaded) objects::found(library, number);
+  objects::found(library, number);
   dlclose(library);
   dlerror();
   if (found.set_allocator == nullptr || found.set_arena_allocator == nullptr) return;
-  found.version = version == nullptr ? 0 : static_cast<uint32_t>(*version);
+  found.version = number;
   watch(found);
   // This mapping is an arena that was asked for before ours were in place.
   if (state == wire::PythonState::kCounted) mark_pools(mapping, bytes, true);

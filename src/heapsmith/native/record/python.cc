@@ -14,6 +14,8 @@ namespace {
 
 using wire::RecordOperation;
 
+const char* frames_note = "";
+
 // Of an arena from before the recording: the request was one that only pools answer.
 HS_SLOW_PATH void learn_pool(void* block) {
   constexpr uintptr_t kPoolBytes = uintptr_t{1} << kPoolBits;
@@ -76,7 +78,7 @@ void change_arena_bytes(int64_t) {}
 
 bool are_wanted() { return record::recording.recorder != nullptr && record::recording.recorder->python_objects != 0; }
 
-void found(void* library, uint32_t version) { record::find_python_frames(library, version); }
+void found(void* library, uint32_t version) { frames_note = record::find_python_frames(library, version); }
 
 void tell(wire::PythonState state, uint32_t version, const char* note) {
   if (record::recording.header == nullptr) return;
@@ -84,6 +86,7 @@ void tell(wire::PythonState state, uint32_t version, const char* note) {
   header.has_python = state == wire::PythonState::kCounted ? 1 : 0;
   header.python_version = version;
   __builtin_strncpy(header.python_note, note, sizeof header.python_note - 1);
+  __builtin_strncpy(header.frames_note, frames_note, sizeof header.frames_note - 1);
 }
 
 }  // namespace objects

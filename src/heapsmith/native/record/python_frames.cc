@@ -8,6 +8,7 @@
 #include "base/compiler.h"
 #include "os/process.h"
 #include "os/shared_memory.h"
+#include "record/python_layout.h"
 #include "record/recording.h"
 #include "record/texts.h"
 #include "record/unwind.h"
@@ -17,42 +18,12 @@ namespace hs::record {
 
 namespace {
 
-// Where fields lie, in bytes.
-struct Layout {
-  uint32_t state_frame;     // of the thread state: the innermost frame, or what leads to it
-  bool is_indirect;         // through a C frame
-  uint32_t indirect_frame;  // of that
-  uint32_t code;            // of a frame
-  uint32_t previous;
-  uint32_t instruction;
-  uint32_t owner;
-  uint32_t entry;      // 0: an entry is told by its owner
-  uint32_t code_file;  // of a code object
-  uint32_t code_name;
-  uint32_t code_lines;
-  uint32_t code_first_line;
-  uint32_t code_start;
-  uint32_t ascii_bytes;  // of a string: before its characters
-  uint32_t compact_bytes;
-};
+// A frame with this owner or a later one is none of the program's: the interpreter's loop was entered there.
+constexpr uint8_t kOwnedByInterpreter = 3;
+// A reference from the interpreter's stack has its kind in the lowest bits.
+constexpr uintptr_t kReferenceKindBits = 7;
 
-constexpr Layout k311 = {56, true, 8, 32, 48, 56, 69, 68, 112, 128, 136, 72, 184, 48, 72};
-constexpr Layout k312 = {56, true, 0, 0, 8, 56, 70, 0, 112, 128, 136, 68, 192, 40, 56};
-constexpr uint8_t kOwnedByStack = 3;
-
-// Of 3.13's table for debuggers, counted in words: thread_state.current_frame and so on.
-constexpr uint32_t kStateFrameWord = 23;
-constexpr uint32_t kPreviousWord = 29;
-constexpr uint32_t kExecutableWord = 30;
-constexpr uint32_t kInstructionWord = 31;
-constexpr uint32_t kOwnerWord = 33;
-constexpr uint32_t kFileWord = 35;
-constexpr uint32_t kNameWord = 37;
-constexpr uint32_t kLinesWord = 38;
-constexpr uint32_t kFirstLineWord = 39;
-constexpr uint32_t kStartWord = 43;
-
-Layout layout;
+PythonLayout layout;
 uint32_t is_known = 0;
 void* (*own_state)() = nullptr;
 const void* code_type = nullptr;
@@ -202,31 +173,6 @@ HS_FAST_PATH uint32_t number_of(const void* code) {
   return number_slowly(code);
 }
 
-bool lay_out_from_table(const uint64_t* words) {
-  if (memcmp(words, "xdebugpy", 8) != 0 || words[2] != 0) return false;
-  const auto at = [&](uint32_t word) { return static_cast<uint32_t>(words[word]); };
-  layout = {at(kStateFrameWord),
-            false,
-            0,
-            at(kExecutableWord),
-            at(kPreviousWord),
-            at(kInstructionWord),
-            at(kOwnerWord),
-            0,
-            at(kFileWord),
-            at(kNameWord),
-            at(kLinesWord),
-            at(kFirstLineWord),
-            at(kStartWord),
-            40,
-            56};
-  // All of these are small offsets, or the table is another one.
-  for (uint32_t word = kStateFrameWord; word <= kStartWord; ++word) {
-    if (words[word] > 4096) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 const void* innermost_frame() {
@@ -243,16 +189,24 @@ uint64_t instruction_of(const void* frame) { return field<uint64_t>(frame, layou
 const void* previous_of(const void* frame) { return field<const void*>(frame, layout.previous); }
 bool is_entry_of(const void* frame) { return layout.entry != 0 && field<uint8_t>(frame, layout.entry) != 0; }
 bool is_between_of(const void* frame) {
-  return layout.entry == 0 && field<uint8_t>(frame, layout.owner) >= kOwnedByStack;
+  return layout.entry == 0 && field<uint8_t>(frame, layout.owner) >= kOwnedByInterpreter;
 }
 
 // Null where what lies there is no code.
 const void* code_of(const void* frame) {
-  const void* code = field<const void*>(frame, layout.code);
+  const auto* code = reinterpret_cast<const void*>(field<uintptr_t>(frame, layout.code) & ~kReferenceKindBits);
   return code != nullptr && field<const void*>(code, kTypeOffset) == code_type ? code : nullptr;
 }
 
+// From 3.13 on the interpreter puts a frame of its own between a class and its `__init__`: its code has one text for file and
+// name, and no line.
+bool is_makeshift(const void* code) {
+  return field<const void*>(code, layout.code_file) == field<const void*>(code, layout.code_name) &&
+         field<uint32_t>(code, layout.code_first_line) == 0;
+}
+
 uint64_t key_of(const void* code, uint64_t instruction) {
+  if (HS_UNLIKELY(is_makeshift(code))) return 0;
   const uint64_t start = reinterpret_cast<uint64_t>(code) + layout.code_start;
   const uint64_t offset = instruction >= start ? instruction - start : 0;
   return wire::kFramePythonBit | uint64_t{number_of(code)} << 32 | (offset & 0xffffffffu);
@@ -306,7 +260,8 @@ bool work_out(Chain& chain, uint32_t from) {
     const void* code = chain.is_between[at] ? nullptr : code_of(frame);
     if (code == nullptr && !chain.is_between[at]) return false;
     chain.keys[at] = code == nullptr ? 0 : key_of(code, chain.instructions[at]);
-    chain.identities[at] = mix(chain.identities[at - 1], chain.keys[at] ^ uint64_t{chain.is_entry[at]} << 62);
+    const uint64_t kind = uint64_t{chain.is_entry[at]} << 62 | uint64_t{chain.is_between[at]} << 61;
+    chain.identities[at] = mix(chain.identities[at - 1], chain.keys[at] ^ kind);
   }
   return true;
 }
@@ -358,10 +313,10 @@ uint64_t identity_of(const Chain& chain) { return chain.identities[chain.count];
 uint32_t frames_of(const Chain& chain, PythonFrame* into) {
   uint32_t count = 0;
   for (uint32_t at = chain.count; at > 0; --at) {
-    if (!chain.is_between[at]) {
-      into[count++] = {chain.keys[at], chain.is_entry[at] != 0};
-    } else if (count > 0) {
-      into[count - 1].is_entry = true;
+    if (chain.keys[at] != 0) {
+      into[count++] = {chain.keys[at], chain.is_entry[at]};
+    } else if (chain.is_between[at] && count > 0 && into[count - 1].entry == 0) {
+      into[count - 1].entry = reinterpret_cast<uintptr_t>(chain.frames[at]);
     }
   }
   return count;
@@ -371,12 +326,13 @@ uint32_t walk_python(const void* innermost, PythonFrame* into, uint32_t capacity
   uint32_t count = 0;
   for (const void* frame = innermost; frame != nullptr && count < capacity; frame = previous_of(frame)) {
     if (is_between_of(frame)) {
-      if (count > 0) into[count - 1].is_entry = true;
+      if (count > 0 && into[count - 1].entry == 0) into[count - 1].entry = reinterpret_cast<uintptr_t>(frame);
       continue;
     }
     const void* code = code_of(frame);
     if (code == nullptr) break;
-    into[count++] = {key_of(code, instruction_of(frame)), is_entry_of(frame)};
+    const uint64_t key = key_of(code, instruction_of(frame));
+    if (key != 0) into[count++] = {key, uintptr_t{is_entry_of(frame)}};
   }
   return count;
 }
@@ -399,25 +355,21 @@ void forget_code_at(const void* block, size_t requested_bytes) {
   }
 }
 
-void find_python_frames(void* library, uint32_t version) {
-  const uint32_t minor = version >> 16 & 0xff;
-  if (version >> 24 != 3) return;
+const char* find_python_frames(void* library, uint32_t version) {
   const auto find = [&](const char* name) { return dlsym(library == nullptr ? RTLD_DEFAULT : library, name); };
   own_state = reinterpret_cast<void* (*)()>(find("PyGILState_GetThisThreadState"));
   code_type = find("PyCode_Type");
   const void* eval = find("_PyEval_EvalFrameDefault");
-  const auto* runtime = static_cast<const uint64_t*>(find("_PyRuntime"));
+  const auto* table = static_cast<const uint64_t*>(find("_PyRuntime"));
   dlerror();
-  bool is_laid_out = true;
-  if (minor == 11) {
-    layout = k311;
-  } else if (minor == 12) {
-    layout = k312;
-  } else {
-    is_laid_out = minor == 13 && runtime != nullptr && lay_out_from_table(runtime);
+  const char* problem = lay_out(version, table, layout);
+  if (problem == nullptr && (own_state == nullptr || code_type == nullptr)) {
+    problem = "the interpreter hides where a thread is";
   }
+  if (problem != nullptr) return problem;
   if (eval != nullptr) tell_eval(eval);
-  if (is_laid_out && own_state != nullptr && code_type != nullptr) store_release(is_known, 1u);
+  store_release(is_known, 1u);
+  return "";
 }
 
 void forget_codes() {

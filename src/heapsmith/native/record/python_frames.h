@@ -1,7 +1,7 @@
 // The frames of CPython that this thread is in, read from its own frame chain: without the GIL, without running any Python.
 //
 // A thread's own chain does not change while it is here. Where its fields lie is known for each version: 3.11 and 3.12 from
-// a table, 3.13 from what the interpreter itself says for debuggers.
+// a table, from 3.13 on from what the interpreter itself says for debuggers (`python_layout.h`).
 #pragma once
 
 #include <stddef.h>
@@ -10,8 +10,10 @@
 namespace hs::record {
 
 struct PythonFrame {
-  uint64_t key;   // as wire::kFramePythonBit says
-  bool is_entry;  // the outermost that one run of the interpreter loop executes
+  uint64_t key;  // as wire::kFramePythonBit says
+  // Of the outermost that one run of the interpreter loop executes: a place in the loop's own native frame, or 1 where that is
+  // not known. Of any other 0.
+  uintptr_t entry;
 };
 
 // The frames that a thread is in, outermost first, as they were when it was last here; brought up to date by `follow`.
@@ -53,8 +55,9 @@ uint32_t walk_python(const void* innermost, PythonFrame* into, uint32_t capacity
 // A block was born there: code that was there has gone.
 void forget_code_at(const void* block, size_t requested_bytes);
 
-// `library` is a handle of dlopen, or null for the whole program.
-void find_python_frames(void* library, uint32_t version);
+// `library` is a handle of dlopen, or null for the whole program. Answers why they cannot be read, for people; empty where they
+// can.
+const char* find_python_frames(void* library, uint32_t version);
 void forget_codes();
 
 }  // namespace hs::record

@@ -143,19 +143,25 @@ HS_FAST_PATH uint32_t node_of(uint32_t parent, uint64_t frame) {
   return HS_LIKELY(node != 0) ? node : add_node(parent, frame);
 }
 
-// Innermost first: where the interpreter loop runs, the Python frames that it executes.
-uint32_t merge(Memory& own, uint32_t native_count, uint32_t python_count) {
+// Innermost first: where the interpreter loop runs, the Python frames that it executes. A compiler may have split the loop
+// into functions of other names, so that it is told by what lies in its frame, where that is known.
+uint32_t merge(Memory& own, uintptr_t from, uint32_t native_count, uint32_t python_count) {
   uint32_t merged = 0;
   uint32_t python = 0;
+  uint32_t run_end = 0;  // behind the frames of the loop that comes next
   for (uint32_t native = 0; native < native_count; ++native) {
-    if (!own.native[native].is_eval || python_count == 0) {
-      own.merged[merged++] = own.native[native].key;
+    const NativeFrame& frame = own.native[native];
+    if (python == run_end) {
+      while (run_end < python_count && own.python[run_end++].entry == 0) {
+      }
+    }
+    const uintptr_t entry = python < run_end ? own.python[run_end - 1].entry : 0;
+    const bool is_loop = entry > from && frame.end != 0 ? entry < frame.end : frame.is_eval;
+    if (!is_loop || python == run_end) {
+      own.merged[merged++] = frame.key;
       continue;
     }
-    while (python < python_count) {
-      own.merged[merged++] = own.python[python].key;
-      if (own.python[python++].is_entry) break;
-    }
+    while (python < run_end) own.merged[merged++] = own.python[python++].key;
   }
   while (python < python_count) own.merged[merged++] = own.python[python++].key;
   return merged;
@@ -226,7 +232,7 @@ HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* inner
   } else if (innermost != nullptr) {
     python_count = walk_python(innermost, own.python, kMostPython);
   }
-  uint32_t left = merge(own, native_count, python_count);
+  uint32_t left = merge(own, here.sp, native_count, python_count);
   uint32_t depth = 0;
   uint32_t node = 0;
   while (left > 0 && depth < own.count && own.keys[depth] == own.merged[left - 1]) {

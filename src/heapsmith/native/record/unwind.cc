@@ -460,7 +460,7 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
     }
     const Rule rule = find_rule(at.pc);
     if (!rule.is_own()) {
-      into[count++] = {rule.module() << wire::kFrameModuleShift | at.pc, rule.is_eval()};
+      into[count++] = {rule.module() << wire::kFrameModuleShift | at.pc, 0, rule.is_eval()};
     }
     uintptr_t frame;
     switch (rule.kind()) {
@@ -488,6 +488,7 @@ uint32_t walk_native(Registers at, NativeFrame* into, uint32_t capacity, Trail& 
         return count;
     }
     if (frame <= at.sp || frame > end || frame % 8 != 0) return count;
+    if (!rule.is_own()) into[count - 1].end = frame;
     const int64_t base_words = rule.base_words();
     if (base_words != 0) {
       if (base_words == -32768) rely_on_bp();

@@ -19,8 +19,9 @@ struct Registers {
 };
 
 struct NativeFrame {
-  uint64_t key;  // as wire::kFrameModuleShift says
-  bool is_eval;  // of CPython's interpreter loop: it stands for Python's own frames
+  uint64_t key;   // as wire::kFrameModuleShift says
+  uintptr_t end;  // on the stack, of this frame; 0 where the walk ends with it
+  bool is_eval;   // of CPython's interpreter loop, as far as a function of that name tells
 };
 
 // What a walk read, in order, as distances from where it began: while it all reads the same, a walk from there gives the

@@ -6,7 +6,7 @@
 
 namespace hs::wire {
 
-inline constexpr uint32_t kRecordingVersion = 1;
+inline constexpr uint32_t kRecordingVersion = 2;
 inline constexpr uint64_t kRecordingMagic = 0x44524f4345525348;
 inline constexpr uint64_t kRecorderMagic = 0x5244524345525348;
 inline constexpr uint32_t kStampShift = 12;
@@ -150,10 +150,11 @@ struct RecordingHeader {
   uint32_t modules_used;  // modules that frames lie in
   char allocator_path[256];  // the object that answers malloc
   char python_note[96];  // why CPython's objects are not recorded, for people
+  char frames_note[96];  // why its frames are in no stack, for people
   uint32_t command_bytes;  // of the command
   uint32_t stack_padding;  // 
   char command[2048];  // arguments, each ended by zero
-  uint8_t padding[1568];
+  uint8_t padding[1472];
 };
 static_assert(sizeof(RecordingHeader) == 4096);
 static_assert(offsetof(RecordingHeader, magic) == 0);
@@ -181,9 +182,10 @@ static_assert(offsetof(RecordingHeader, texts_used_bytes) == 112);
 static_assert(offsetof(RecordingHeader, modules_used) == 116);
 static_assert(offsetof(RecordingHeader, allocator_path) == 120);
 static_assert(offsetof(RecordingHeader, python_note) == 376);
-static_assert(offsetof(RecordingHeader, command_bytes) == 472);
-static_assert(offsetof(RecordingHeader, stack_padding) == 476);
-static_assert(offsetof(RecordingHeader, command) == 480);
+static_assert(offsetof(RecordingHeader, frames_note) == 472);
+static_assert(offsetof(RecordingHeader, command_bytes) == 568);
+static_assert(offsetof(RecordingHeader, stack_padding) == 572);
+static_assert(offsetof(RecordingHeader, command) == 576);
 
 // What the recorder wants of every process, and whether it is alive.
 struct RecorderPage {
