@@ -78,13 +78,9 @@ class Central {
     if constexpr (transfer_batches > 0) {
       if (HS_LIKELY(!PageHeapType::is_ebb())) {
         if (!shelf.batches) shelf.batches = static_cast<Batch*>(PageHeapType::Meta::allocate(batches_bytes));
-        if (shelf.batches) {
-          // The one that waited longest is the coldest: it goes, this one stays.
-          const Batch oldest = shelf.batch_count == transfer_batches ? take_oldest(shelf) : Batch{nullptr, 0};
+        // With all places taken it is this one that goes: its links are still in the processor's caches.
+        if (shelf.batches && shelf.batch_count < transfer_batches) {
           put_newest(shelf, batch);
-          batch = oldest;
-        }
-        if (batch.count == 0) {
           shelf.lock.unlock();
           return;
         }
@@ -290,11 +286,12 @@ class Central {
         head = block;
       }
     } else {
-      for (uint32_t i = count; i-- > 0;) {
-        void* block = pointer_to(start + i * class_bytes);
-        Links::set_next(block, head);
-        head = block;
-      }
+      // Upwards, as the processor fetches ahead.
+      const uintptr_t last = start + (count - 1) * class_bytes;
+      for (uintptr_t at = start; at < last; at += class_bytes)
+        Links::set_next(pointer_to(at), pointer_to(at + class_bytes));
+      Links::set_next(pointer_to(last), head);
+      head = pointer_to(start);
     }
     batch.head = head;
     batch.count += count;
@@ -395,7 +392,7 @@ class Central {
     }
   }
 
-  static inline Shelf shelves_[Classes::index_count];
+  static inline constinit Shelf shelves_[Classes::index_count]{};
 };
 
 }  // namespace hs

@@ -530,6 +530,8 @@ class PageHeap {
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
     if (segment.huge) Map::set_huge(start, bytes);
     span->zeroed = true;
+    // Written before `join` reads beside it: a page that is read first is faulted in twice.
+    Map::set_ends(span);
     span = join(span, state);
     insert(span, state);
     return span;
