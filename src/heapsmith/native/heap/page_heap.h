@@ -373,6 +373,7 @@ class PageHeap {
     }
     warm->state = SpanState::large;
     Map::set_ends(warm);
+    note_missed(warm->page_count);
     insert_dirty(warm, Os::now_ms());
   }
 
@@ -560,20 +561,23 @@ class PageHeap {
   // What may stay warm of a program at rest.
   static size_t rest_pages() { return pages_.rest_bytes(live_pages_ << page_shift) >> page_shift; }
 
+  // Pages become resident that may have been given back too early: keep that many more for a while.
+  static void note_missed(size_t page_count) {
+    if (purged_pages_ == 0 || pages_.keep_ms() == ~uint64_t{0}) return;
+    const uint64_t now_ms = Os::now_ms();
+    if (now_ms - purged_ms_ >= missed_within_ms) {
+      purged_pages_ = 0;
+      return;
+    }
+    const size_t missed = smaller_of(page_count, purged_pages_);
+    purged_pages_ -= missed;
+    missed_pages_ += missed;
+    missed_ms_ = now_ms;
+  }
+
   // Before the program becomes larger than it ever was, pages that lie idle go back in exchange.
   static void hold_peak(size_t page_count) {
-    if (purged_pages_ > 0 && pages_.keep_ms() != ~uint64_t{0}) {
-      // Given back too early: the same pages are wanted again. Keep that many more for a while.
-      const uint64_t now_ms = Os::now_ms();
-      if (now_ms - purged_ms_ < missed_within_ms) {
-        const size_t missed = smaller_of(page_count, purged_pages_);
-        purged_pages_ -= missed;
-        missed_pages_ += missed;
-        missed_ms_ = now_ms;
-      } else {
-        purged_pages_ = 0;
-      }
-    }
+    note_missed(page_count);
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
     const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 4);
