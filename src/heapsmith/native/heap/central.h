@@ -58,10 +58,12 @@ class Central {
         if (!span) break;
         link(shelf, span);
       }
+      const bool is_fresh = !span->blocks.free_blocks;
       take_from(span, class_index, wanted, batch, owner);
       if (!span->blocks.free_blocks && span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
           !load_relaxed(span->remote_blocks))
         unlink(shelf, span);
+      if (is_fresh && batch.count > 0) break;
     }
     shelf.lock.unlock();
     return batch;
@@ -241,6 +243,8 @@ class Central {
     return span;
   }
 
+  // Blocks never used before are handed out by 32 cache lines.
+  static constexpr size_t stretch_blocks(size_t class_bytes) { return 32 * larger_of(64 / class_bytes, size_t{1}); }
   static void take_from(Span* span, unsigned class_index, uint32_t wanted, Batch& batch, void* owner) {
     if constexpr (Remote::to_span) {
       collect_remote(span);
@@ -270,14 +274,14 @@ class Central {
     const uint32_t carved = span->blocks.carved_blocks;
     if (carved == shape.span_blocks) return;
     // In one stretch, so that neighbours in the list are neighbours in memory; no more than is wanted: pages nobody
-    // asked for stay untouched.
+    // asked for stay untouched. A short one: while the program uses these blocks, the processor fetches the lines of
+    // the next, where a long one would wait for all of them.
     const uintptr_t start = span->start + carved * class_bytes;
-    const auto count = static_cast<uint32_t>(smaller_of(shape.span_blocks - carved, wanted - batch.count));
-    // Their links are about to be written: one call instead of a fault for each page.
-    if (span->zeroed && count * class_bytes >= 2 * page_bytes) {
-      const uintptr_t first_page = round_down(start, page_bytes);
-      Parts::Os::populate(pointer_to(first_page), start + count * class_bytes - first_page);
-    }
+    const size_t wanted_blocks = smaller_of(shape.span_blocks - carved, wanted - batch.count);
+    const auto count = static_cast<uint32_t>(smaller_of(wanted_blocks, stretch_blocks(class_bytes)));
+    // One call instead of a fault for each page that is about to be written.
+    if (span->zeroed && carved == 0 && wanted_blocks * class_bytes >= 2 * page_bytes)
+      Parts::Os::populate(pointer_to(start), wanted_blocks * class_bytes);
     void* head = batch.head;
     if constexpr (Links::random_order) {
       // A stride without a common divisor visits every block once, from a random one on.
