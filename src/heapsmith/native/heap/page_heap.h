@@ -580,7 +580,7 @@ class PageHeap {
     note_missed(page_count);
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
-    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 4);
+    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 3);
     if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0})
       purge_locked(smaller_of(page_count, dirty_pages_ - slack));
     peak_pages_ = larger_of(peak_pages_, live_pages_ + dirty_pages_);
