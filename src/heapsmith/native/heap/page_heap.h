@@ -373,7 +373,8 @@ class PageHeap {
     }
     warm->state = SpanState::large;
     Map::set_ends(warm);
-    note_missed(warm->page_count);
+    // Not all at once: only a program that goes on making its falls good shall keep as much.
+    note_missed(warm->page_count / 16);
     insert_dirty(warm, Os::now_ms());
   }
 
