@@ -28,6 +28,7 @@ _COMPILE_FLAGS: Final = (
     "-fno-rtti",
     "-fno-threadsafe-statics",
     "-fno-math-errno",
+    "-fdata-sections",
     "-fno-omit-frame-pointer",
     "-fno-builtin-malloc",
 )
@@ -38,6 +39,8 @@ _LINK_FLAGS: Final = (
     "-Wl,--hash-style=gnu",
     "-Wl,--as-needed",
 )
+# Few pages to touch at start (native/base/compiler.h, HS_BULK); ziglang takes none of them.
+_LAYOUT_FLAGS: Final = ("-Wl,--sort-section=alignment", "-Wl,-z,noseparate-code")
 _SOURCE_FILES: Final = (
     "abi/forged_init.cc",
     "abi/forged_region.cc",
@@ -97,6 +100,7 @@ class Compiler:
             *(["-g"] if debug else ["-Wl,-s"]),
             *runtime,
             *_LINK_FLAGS,
+            *([] if self.is_zig else _LAYOUT_FLAGS),
             f"-I{SOURCES}",
             f"-I{config_directory}",
             *(str(SOURCES / name) for name in _SOURCE_FILES),

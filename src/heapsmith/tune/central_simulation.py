@@ -28,6 +28,8 @@ BYTES, SPAN_PAGES, SPAN_BLOCKS, MAGAZINE, SHELF, _BATCHES, _UNNEEDED_BATCHES, MI
 # A fetch may give all free blocks of a span, and so many become the magazine's capacity; where the ring of waiting batches
 # begins.
 MOST_HELD, _OLDEST = 8, 9
+# Blocks never used before are handed out by so many lines of the processor's caches.
+_STRETCH_LINES, _LINE_BYTES = 32, 64
 
 
 class Central(NamedTuple):
@@ -132,7 +134,8 @@ def fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) -> 
             c.stack[at + i] = c.waiting[index, last, 1 + i]
         return count
     count = 0
-    while count < wanted:
+    is_fresh = False
+    while 2 * count < wanted and not is_fresh:
         span = c.classes[index, SHELF]
         if span == NOBODY:
             if count > 0:
@@ -152,8 +155,9 @@ def fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) -> 
             carved = c.spans[span, _CARVED]
             size = c.classes[index, BYTES]
             start = carved * size
-            in_page = ((start + size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES - start) // size
-            taken = min(max(in_page, 1), min(c.classes[index, SPAN_BLOCKS] - carved, wanted - count))
+            stretch = _STRETCH_LINES * max(_LINE_BYTES // size, 1)
+            taken = min(stretch, min(c.classes[index, SPAN_BLOCKS] - carved, wanted - count))
+            is_fresh = True
             c.spans[span, _CARVED] += taken
             run = c.spans[span, RUN]
             # The last block is the program's soon enough: all of it counts as written.
@@ -204,11 +208,9 @@ def _leave_oldest(c: Central, p: Pages, index: int) -> None:
 
 @compiled
 def release(c: Central, p: Pages, index: int, at: int, count: int) -> None:
-    """Let a batch of the stack wait for whoever wants it next; the one that waited longest makes room."""
+    """Let a batch of the stack wait for whoever wants it next, while there is room."""
     most = c.now[BATCHES_AT_MOST]
-    if c.classes[index, SPAN_BLOCKS] > 1 and most > 0:
-        if c.classes[index, _BATCHES] >= most:
-            _leave_oldest(c, p, index)
+    if c.classes[index, SPAN_BLOCKS] > 1 and c.classes[index, _BATCHES] < most:
         place = (c.classes[index, _OLDEST] + c.classes[index, _BATCHES]) % most
         c.waiting[index, place, 0] = count
         for i in range(count):

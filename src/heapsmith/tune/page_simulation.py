@@ -336,7 +336,7 @@ def _hold_peak(p: Pages, pages: int) -> None:
     resident = p.now[LIVE] + p.now[DIRTY_PAGES]
     if resident <= p.now[PEAK]:
         return
-    slack = max(256, p.now[LIVE] // 4)
+    slack = max(256, p.now[LIVE] // 3)
     if p.now[DIRTY_PAGES] > slack and not keeps_for_ever:
         _purge(p, min(pages, p.now[DIRTY_PAGES] - slack))
     p.now[PEAK] = max(p.now[PEAK], p.now[LIVE] + p.now[DIRTY_PAGES])

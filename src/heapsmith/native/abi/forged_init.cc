@@ -5,6 +5,7 @@
 #include "abi/forged_region.h"
 #include "abi/heap.h"
 #include "abi/knobs.h"
+#include "os/process.h"
 
 namespace {
 
@@ -41,7 +42,10 @@ void after_fork_in_child() {
 }
 
 // First among the constructors of the libraries that were preloaded.
-__attribute__((constructor(101))) void enter() {
+__attribute__((constructor(101))) void enter([[maybe_unused]] int count, [[maybe_unused]] char** arguments) {
+#ifdef __GLIBC__
+  hs::os::remember_arguments(count, arguments);  // which glibc hands to every constructor
+#endif
   hs::launch_knobs::read();
   has_key = pthread_key_create(&end_of_thread, thread_ends) == 0;
   SpecHeap::on_thread_attached = thread_begins;

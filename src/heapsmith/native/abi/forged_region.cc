@@ -108,7 +108,7 @@ struct Row {
 };
 constexpr unsigned kClasses = SpecHeap::Classes::index_count;
 constexpr unsigned kRunKinds = 3;
-Row rows[kClasses + kRunKinds];
+HS_BULK Row rows[kClasses + kRunKinds];
 
 void add_span(const Span& span) {
   constexpr unsigned kFull = wire::kOccupancyBands - 1;

@@ -24,9 +24,9 @@ void free_of(void* block, size_t bytes) { hs::give_back({hs::Family::malloc, fal
 
 extern "C" {
 
-HS_EXPORT void* malloc(size_t bytes) { return for_caller(TheCounted::allocate(bytes)); }
+HS_HOT_EXPORT void* malloc(size_t bytes) { return for_caller(TheCounted::allocate(bytes)); }
 
-HS_EXPORT void free(void* block) { TheCounted::deallocate(block); }
+HS_HOT_EXPORT void free(void* block) { TheCounted::deallocate(block); }
 
 HS_EXPORT void* calloc(size_t count, size_t bytes) { return for_caller(TheCounted::allocate_zeroed(count, bytes)); }
 

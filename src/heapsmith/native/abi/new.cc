@@ -105,12 +105,12 @@ HS_SLOW_PATH void* ask_program_aligned_nothrow(const char* symbol, size_t bytes,
 
 #define HS_CALLER __builtin_return_address(0)
 
-HS_EXPORT void* operator new(size_t bytes) {
+HS_HOT_EXPORT void* operator new(size_t bytes) {
   void* block = allocate(bytes, Family::scalar_new);
   return HS_LIKELY(block != nullptr) ? block
                                      : made(ask_program("_Znwm", bytes, HS_CALLER), {Family::scalar_new, false});
 }
-HS_EXPORT void* operator new[](size_t bytes) {
+HS_HOT_EXPORT void* operator new[](size_t bytes) {
   void* block = allocate(bytes, Family::array_new);
   return HS_LIKELY(block != nullptr) ? block : made(ask_program("_Znam", bytes, HS_CALLER), {Family::array_new, false});
 }
@@ -153,12 +153,12 @@ HS_EXPORT void* operator new[](size_t bytes, std::align_val_t alignment, const s
                     {Family::array_new, true});
 }
 
-HS_EXPORT void operator delete(void* block) noexcept { give_back(Family::scalar_new, block); }
-HS_EXPORT void operator delete[](void* block) noexcept { give_back(Family::array_new, block); }
-HS_EXPORT void operator delete(void* block, size_t bytes) noexcept {
+HS_HOT_EXPORT void operator delete(void* block) noexcept { give_back(Family::scalar_new, block); }
+HS_HOT_EXPORT void operator delete[](void* block) noexcept { give_back(Family::array_new, block); }
+HS_HOT_EXPORT void operator delete(void* block, size_t bytes) noexcept {
   give_back(Family::scalar_new, block, false, bytes);
 }
-HS_EXPORT void operator delete[](void* block, size_t bytes) noexcept {
+HS_HOT_EXPORT void operator delete[](void* block, size_t bytes) noexcept {
   give_back(Family::array_new, block, false, bytes);
 }
 HS_EXPORT void operator delete(void* block, const std::nothrow_t&) noexcept { give_back(Family::scalar_new, block); }

@@ -58,10 +58,12 @@ class Central {
         if (!span) break;
         link(shelf, span);
       }
+      const bool is_fresh = !span->blocks.free_blocks;
       take_from(span, class_index, wanted, batch, owner);
       if (!span->blocks.free_blocks && span->blocks.carved_blocks == Classes::shapes.of[class_index].span_blocks &&
           !load_relaxed(span->remote_blocks))
         unlink(shelf, span);
+      if (is_fresh && batch.count > 0) break;
     }
     shelf.lock.unlock();
     return batch;
@@ -78,13 +80,9 @@ class Central {
     if constexpr (transfer_batches > 0) {
       if (HS_LIKELY(!PageHeapType::is_ebb())) {
         if (!shelf.batches) shelf.batches = static_cast<Batch*>(PageHeapType::Meta::allocate(batches_bytes));
-        if (shelf.batches) {
-          // The one that waited longest is the coldest: it goes, this one stays.
-          const Batch oldest = shelf.batch_count == transfer_batches ? take_oldest(shelf) : Batch{nullptr, 0};
+        // With all places taken it is this one that goes: its links are still in the processor's caches.
+        if (shelf.batches && shelf.batch_count < transfer_batches) {
           put_newest(shelf, batch);
-          batch = oldest;
-        }
-        if (batch.count == 0) {
           shelf.lock.unlock();
           return;
         }
@@ -245,6 +243,8 @@ class Central {
     return span;
   }
 
+  // Blocks never used before are handed out by 32 cache lines.
+  static constexpr size_t stretch_blocks(size_t class_bytes) { return 32 * larger_of(64 / class_bytes, size_t{1}); }
   static void take_from(Span* span, unsigned class_index, uint32_t wanted, Batch& batch, void* owner) {
     if constexpr (Remote::to_span) {
       collect_remote(span);
@@ -274,9 +274,14 @@ class Central {
     const uint32_t carved = span->blocks.carved_blocks;
     if (carved == shape.span_blocks) return;
     // In one stretch, so that neighbours in the list are neighbours in memory; no more than is wanted: pages nobody
-    // asked for stay untouched.
+    // asked for stay untouched. A short one: while the program uses these blocks, the processor fetches the lines of
+    // the next, where a long one would wait for all of them.
     const uintptr_t start = span->start + carved * class_bytes;
-    const auto count = static_cast<uint32_t>(smaller_of(shape.span_blocks - carved, wanted - batch.count));
+    const size_t wanted_blocks = smaller_of(shape.span_blocks - carved, wanted - batch.count);
+    const auto count = static_cast<uint32_t>(smaller_of(wanted_blocks, stretch_blocks(class_bytes)));
+    // One call instead of a fault for each page that is about to be written.
+    if (span->zeroed && carved == 0 && wanted_blocks * class_bytes >= 2 * page_bytes)
+      Parts::Os::populate(pointer_to(start), wanted_blocks * class_bytes);
     void* head = batch.head;
     if constexpr (Links::random_order) {
       // A stride without a common divisor visits every block once, from a random one on.
@@ -290,11 +295,12 @@ class Central {
         head = block;
       }
     } else {
-      for (uint32_t i = count; i-- > 0;) {
-        void* block = pointer_to(start + i * class_bytes);
-        Links::set_next(block, head);
-        head = block;
-      }
+      // Upwards, as the processor fetches ahead.
+      const uintptr_t last = start + (count - 1) * class_bytes;
+      for (uintptr_t at = start; at < last; at += class_bytes)
+        Links::set_next(pointer_to(at), pointer_to(at + class_bytes));
+      Links::set_next(pointer_to(last), head);
+      head = pointer_to(start);
     }
     batch.head = head;
     batch.count += count;
@@ -395,7 +401,7 @@ class Central {
     }
   }
 
-  static inline Shelf shelves_[Classes::index_count];
+  static inline constinit Shelf shelves_[Classes::index_count]{};
 };
 
 }  // namespace hs

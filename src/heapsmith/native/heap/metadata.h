@@ -3,6 +3,7 @@
 
 #include "base/atomic.h"
 #include "base/bits.h"
+#include "base/compiler.h"
 #include "os/linux.h"
 
 namespace hs {
@@ -19,7 +20,8 @@ class Metadata {
     lock_.lock();
     if (bytes > left_bytes_) {
       const size_t wanted = larger_of(segment_bytes, round_up(bytes, page_bytes));
-      void* segment = Os::map(wanted);
+      // The first one is there already: most programs need no other.
+      void* segment = next_ == 0 && bytes <= segment_bytes ? first_segment_ : Os::map(wanted);
       if (!segment) {
         lock_.unlock();
         return nullptr;
@@ -38,6 +40,7 @@ class Metadata {
   static LockPolicy& lock() { return lock_; }
 
  private:
+  HS_BULK static inline char first_segment_[segment_bytes];
   static inline LockPolicy lock_;
   static inline uintptr_t next_;
   static inline size_t left_bytes_;

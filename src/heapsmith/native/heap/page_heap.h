@@ -373,6 +373,8 @@ class PageHeap {
     }
     warm->state = SpanState::large;
     Map::set_ends(warm);
+    // Not all at once: only a program that goes on making its falls good shall keep as much.
+    note_missed(warm->page_count / 16);
     insert_dirty(warm, Os::now_ms());
   }
 
@@ -530,6 +532,8 @@ class PageHeap {
     const SpanState state = segment.huge ? SpanState::fresh : SpanState::clean;
     if (segment.huge) Map::set_huge(start, bytes);
     span->zeroed = true;
+    // Written before `join` reads beside it: a page that is read first is faulted in twice.
+    Map::set_ends(span);
     span = join(span, state);
     insert(span, state);
     return span;
@@ -558,23 +562,26 @@ class PageHeap {
   // What may stay warm of a program at rest.
   static size_t rest_pages() { return pages_.rest_bytes(live_pages_ << page_shift) >> page_shift; }
 
+  // Pages become resident that may have been given back too early: keep that many more for a while.
+  static void note_missed(size_t page_count) {
+    if (purged_pages_ == 0 || pages_.keep_ms() == ~uint64_t{0}) return;
+    const uint64_t now_ms = Os::now_ms();
+    if (now_ms - purged_ms_ >= missed_within_ms) {
+      purged_pages_ = 0;
+      return;
+    }
+    const size_t missed = smaller_of(page_count, purged_pages_);
+    purged_pages_ -= missed;
+    missed_pages_ += missed;
+    missed_ms_ = now_ms;
+  }
+
   // Before the program becomes larger than it ever was, pages that lie idle go back in exchange.
   static void hold_peak(size_t page_count) {
-    if (purged_pages_ > 0 && pages_.keep_ms() != ~uint64_t{0}) {
-      // Given back too early: the same pages are wanted again. Keep that many more for a while.
-      const uint64_t now_ms = Os::now_ms();
-      if (now_ms - purged_ms_ < missed_within_ms) {
-        const size_t missed = smaller_of(page_count, purged_pages_);
-        purged_pages_ -= missed;
-        missed_pages_ += missed;
-        missed_ms_ = now_ms;
-      } else {
-        purged_pages_ = 0;
-      }
-    }
+    note_missed(page_count);
     const size_t resident = live_pages_ + dirty_pages_;
     if (resident <= peak_pages_) return;
-    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 4);
+    const size_t slack = larger_of(1_MiB >> page_shift, live_pages_ / 3);
     if (dirty_pages_ > slack && pages_.keep_ms() != ~uint64_t{0})
       purge_locked(smaller_of(page_count, dirty_pages_ - slack));
     peak_pages_ = larger_of(peak_pages_, live_pages_ + dirty_pages_);

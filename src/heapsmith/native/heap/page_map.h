@@ -43,7 +43,9 @@ class PageMap {
     for (uintptr_t at = round_down(start, size_t{1} << PageMapLeaf::shift); at < start + bytes;
          at += size_t{1} << PageMapLeaf::shift) {
       if (leaf_of(at)) continue;
-      void* leaf = Os::map(round_up(sizeof(PageMapLeaf), page_bytes));
+      // The first one is there already: most programs need no other.
+      const bool is_first = load_relaxed(leaves_mapped_) == 0;
+      void* leaf = is_first ? &first_leaf_ : Os::map(round_up(sizeof(PageMapLeaf), page_bytes));
       if (!leaf) return false;
       // Pairs with nothing: a reader got its address from a call that happened after this one returned.
       store_release(root_[at >> PageMapLeaf::shift], static_cast<PageMapLeaf*>(leaf));
@@ -109,7 +111,8 @@ class PageMap {
  private:
   static size_t huge_page_of(uintptr_t address) { return page_of(address) / (huge_page_bytes / page_bytes); }
 
-  static inline PageMapLeaf* root_[leaves];
+  HS_BULK static inline PageMapLeaf* root_[leaves];
+  HS_BULK static inline PageMapLeaf first_leaf_;
   static inline size_t leaves_mapped_;
 };
 

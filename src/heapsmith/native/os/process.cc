@@ -17,6 +17,9 @@ bool is_restricted = false;
 
 namespace {
 
+const char* command_begin = nullptr;
+size_t command_bytes = 0;
+
 uint64_t clock_ns(clockid_t clock) {
   if (is_restricted) return 0;  // unknown: where the kernel's shortcut does not hold, asking is a system call
   timespec now = {};
@@ -94,7 +97,22 @@ void leave(int code) {
   for (;;) syscall(SYS_exit_group, code);
 }
 
+void remember_arguments(int count, char** arguments) {
+  const char* end = count > 0 ? arguments[0] : nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (arguments[i] != end) return;  // no longer as the kernel laid them out, one behind the other
+    end += strlen(end) + 1;
+  }
+  command_begin = count > 0 ? arguments[0] : nullptr;
+  command_bytes = static_cast<size_t>(end - command_begin);
+}
+
 uint32_t command_line(char* into, uint32_t capacity) {
+  if (command_begin != nullptr) {
+    const auto bytes = static_cast<uint32_t>(command_bytes < capacity ? command_bytes : capacity);
+    memcpy(into, command_begin, bytes);
+    return bytes;
+  }
   return static_cast<uint32_t>(read_whole("/proc/self/cmdline", into, capacity));
 }
 

@@ -45,7 +45,9 @@ uint64_t image_mark();
 void yield_processor();
 [[noreturn]] void leave(int code);
 
-// Copies /proc/self/cmdline; answers the bytes written.
+// main's: with them, `command_line` needs not ask the kernel.
+void remember_arguments(int count, char** arguments);
+// Copies what is in /proc/self/cmdline; answers the bytes written.
 uint32_t command_line(char* into, uint32_t capacity);
 
 }  // namespace hs::os

@@ -27,7 +27,7 @@ constexpr size_t kRevealBytes = 256 * 1024;
 constexpr size_t kBytesUnderAddressLimit = 4 * 1024 * 1024;
 char* base = nullptr;
 size_t mapped_bytes = 0;
-alignas(wire::kPageBytes) char last_resort[kRevealBytes];
+HS_BULK char last_resort[kRevealBytes];
 size_t revealed_bytes = 0;
 
 // Kept open: without a launcher, others find region and control block in this process's descriptors.
@@ -38,7 +38,7 @@ os::MemoryFile control_memory_file = {};
 wire::LaunchBlock inherited_wishes;
 
 // Slots given back, to be used again before new ones.
-uint16_t free_slots[wire::kSlotCapacity];
+HS_BULK uint16_t free_slots[wire::kSlotCapacity];
 uint32_t free_slot_count = 0;
 
 const char* run_directory() {
@@ -71,7 +71,7 @@ int create_control_file(const char* region_path) {
 
 // `region_path` is null for a region without a file.
 const wire::ControlBlock* open_control(const char* region_path, const wire::LaunchBlock& wishes) {
-  static wire::ControlBlock unreachable;
+  HS_BULK static wire::ControlBlock unreachable;
   const int file = create_control_file(region_path);
   void* page = nullptr;
   if (file >= 0 && os::resize(file, sizeof(wire::ControlBlock))) {
@@ -200,7 +200,8 @@ void open_region(bool forked) {
   wire::RegionHeader& header = *region.header;
   header.pid = os::process_id();
   header.parent_pid = os::parent_process_id();
-  header.pid_namespace = os::is_restricted ? 0 : os::pid_namespace();
+  // Who finds it among this process's descriptors knows where its ids hold; asking is a walk through /proc.
+  header.pid_namespace = in_file ? os::pid_namespace() : 0;
   header.start_realtime_ns = os::realtime_ns();
   header.start_ns = os::monotonic_ns();
   header.image_mark = os::image_mark();

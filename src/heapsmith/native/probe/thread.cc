@@ -36,7 +36,7 @@ struct Inherited {
   wire::Cell followed[wire::kClassCount];
   int64_t large_live_bytes[wire::kClassCount - wire::kFineClasses];
 };
-Inherited inherited[2];
+HS_BULK Inherited inherited[2];
 int64_t inherited_live_bytes = 0;
 int64_t inherited_mapped_bytes = 0;
 int64_t inherited_arena_bytes = 0;
