@@ -29,7 +29,7 @@ from heapsmith.lab.replay.stage import Stage, set_stage
 from heapsmith.lab.replay.validation import has_sizes_of_glibc
 from heapsmith.lab.statistics import Difference, compute_difference
 from heapsmith.lab.subjects import Subject
-from heapsmith.lab.trials import Outcome
+from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.spec import HeapSpec, load_spec, presets
 from heapsmith.trace import OperationFlag, Trace, open_trace
@@ -37,7 +37,14 @@ from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.design import Choice, Design, Drawing, vary_pages
 from heapsmith.tune.heaps import candidate_of
 from heapsmith.tune.life import Life, read_life
-from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_resident, compute_time
+from heapsmith.tune.objective import (
+    WORTH,
+    Objective,
+    compare_costs,
+    compute_cost,
+    compute_resident,
+    compute_time,
+)
 from heapsmith.tune.race import NO_TIME, Race, Standing
 from heapsmith.tune.simulation import warm_up
 
@@ -49,6 +56,8 @@ FEWEST_EVENTS: Final = 100_000
 _PERTURBED: Final = 0.1
 _RUNS: Final = 10
 _FEWEST_RUNS: Final = 5
+_SPARE: Final = 0.97
+"""Of a bar: what is better than this is not told from others that are."""
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
@@ -357,11 +366,18 @@ class Tailor:
         others = [one for one in ranked if one.label not in ours and one not in ready]
         if others and (race.best_ratio(others[0].label) or 1.0) < 1.0:
             answer.rival = others[0]
-        # Between a design and a ready-made heap that a few rounds do not tell apart, verification judges the design.
-        mine = sorted(
-            (one for one in ranked if one.label in ours or one in ready),
-            key=lambda one: (race.best_ratio(one.label) or 1.0) * (1.0 if one.label in ours else 1 + WORTH),
-        )[:_CHECKED]
+        most = max((standing.rounds for standing in race.ranked()), default=0)
+        few = {standing.candidate.label for standing in race.ranked() if standing.rounds < min(most, 3)}
+
+        def rank(one: Candidate) -> tuple[bool, float, float]:
+            # Whoever clears the bars of the verdict with something to spare is as likely to earn its place as any other
+            # that does, and then the objective decides. Between a design and a ready-made heap that a few rounds do
+            # not tell apart, verification judges the design.
+            handicap = 1.0 if one.label in ours else 1 + WORTH
+            behind = max(_SPARE, _behind_the_bars(race, one.label, answer.rival.label, self._objective))
+            return one.label in few, behind * handicap, (race.best_ratio(one.label) or 1.0) * handicap
+
+        mine = sorted((one for one in ranked if one.label in ours or one in ready), key=rank)[:_CHECKED]
         answer.ours = next((one for one in mine if not checked or self._keeps_contract(one, answer)), None)
         if answer.ours is None:
             answer.reason = "the search was not over" if not ranked else "no heap of ours could be used"
@@ -459,6 +475,24 @@ class Tailor:
             cost=compare_costs(rival, ours, workload, self._objective),
             rival=compare_costs(by_label[finalists[0].label], rival, workload, self._objective),
         )
+
+
+def _behind_the_bars(race: Race, label: str, rival: str, objective: Objective) -> float:
+    """Tell by what factor a heap is worse in the race than the verdict will want of it; 1 and less: it is not."""
+
+    def read_cost(outcome: Outcome, workload: Workload) -> float | None:
+        return compute_cost(outcome, workload, objective)
+
+    def read_resident(outcome: Outcome, _: Workload) -> float | None:
+        return compute_resident(outcome)
+
+    reads: dict[str, Callable[[Outcome, Workload], float | None]] = {
+        "memory": read_resident,
+        "time": compute_time,
+    }
+    bars = dict.fromkeys(reads, 1 + TOLERATED) | {objective: 1 - WORTH}
+    reads.setdefault(objective, read_cost)
+    return max((race.compare(label, rival, read) or 1.0) / bars[figure] for figure, read in reads.items())
 
 
 def decide(answer: Tailored) -> tuple[Verdict, str]:

@@ -48,6 +48,11 @@ class Central {
         shelf.lock.unlock();
         return batch;
       }
+      if (shelf.parted_batches > 0) {
+        // One of those would have done: more may wait from here on.
+        shelf.most_batches = static_cast<uint32_t>(smaller_of(2 * most_batches(shelf), transfer_batches));
+        shelf.parted_batches = 0;
+      }
     }
     Batch batch{nullptr, 0};
     while (2 * batch.count < wanted) {
@@ -80,7 +85,11 @@ class Central {
         if (!shelf.batches) shelf.batches = static_cast<Batch*>(PageHeapType::Meta::allocate(batches_bytes));
         if (shelf.batches) {
           // The one that waited longest is the coldest: it goes, this one stays.
-          const Batch oldest = shelf.batch_count == transfer_batches ? take_oldest(shelf) : Batch{nullptr, 0};
+          Batch oldest{nullptr, 0};
+          if (shelf.batch_count >= most_batches(shelf)) {
+            oldest = take_oldest(shelf);
+            shelf.parted_batches++;
+          }
           put_newest(shelf, batch);
           batch = oldest;
         }
@@ -138,10 +147,13 @@ class Central {
       shelf.lock.lock();
       Span* emptied = nullptr;
       if constexpr (transfer_batches > 0) {
-        for (uint32_t left = all ? shelf.batch_count : shelf.unneeded_batches; left > 0; left--) {
+        const uint32_t most = most_batches(shelf);
+        const uint32_t unneeded = shelf.unneeded_batches;
+        for (uint32_t left = all ? shelf.batch_count : unneeded; left > 0; left--) {
           Span* more = dissolve(shelf, take_oldest(shelf));
           emptied = append(emptied, more);
         }
+        shelf.most_batches = most > unneeded ? most - unneeded : 0;
         shelf.unneeded_batches = shelf.batch_count;
       }
       if constexpr (Remote::to_span) {
@@ -187,11 +199,20 @@ class Central {
     uint32_t oldest_batch;
     uint32_t unneeded_batches;  // the fewest that waited at any moment since the last recycling
     uint32_t waiting_blocks;    // in all batches
+    uint32_t most_batches;      // that may wait now, where that is more than `first_batches`
+    uint32_t parted_batches;    // taken apart for want of room since one was missed
     bool used;
     Span* partial;
     Batch* batches;  // a ring of `transfer_batches`, made when the first one waits: most classes never have any
   };
   static constexpr size_t batches_bytes = sizeof(Batch) * transfer_batches;
+  // A batch that waits leaves the processor's caches, and is slow to take apart: only where batches are missed may many
+  // wait.
+  static constexpr uint32_t first_batches = transfer_batches < 4 ? transfer_batches : 4;
+
+  static uint32_t most_batches(const Shelf& shelf) {
+    return shelf.most_batches > first_batches ? shelf.most_batches : first_batches;
+  }
 
   static uint32_t place_of(const Shelf& shelf, uint32_t number) {
     return (shelf.oldest_batch + number) % (transfer_batches ? transfer_batches : 1);
