@@ -1,6 +1,6 @@
 // Plays a plan over whatever malloc this process has, and tells what it took.
 //
-//   replay PLAN [--idle]     one JSON document on standard output
+//   replay PLAN [--idle | --stream]     one JSON document on standard output
 //
 // Threads begin and end as recorded; none gets further ahead of the slowest than the plan's window. What the player needs
 // for itself lies in shared mappings (the plan, the table of blocks, stacks), so that anonymous resident memory is the
@@ -54,7 +54,7 @@ static _Atomic(void*)* slots;
 static _Atomic uint64_t* rests;  // when each ends, ns on the monotonic clock
 static struct player* players;
 static struct sample* samples;
-static int streamed;  // the plan is too large to be resident as a whole
+static int streamed;  // the plan is too large to be resident as a whole, says who starts us
 static int statm = -1;
 static uint64_t began_ns;
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
@@ -365,7 +365,6 @@ static void open_plan(const char* path) {
   struct stat state;
   if (file < 0 || fstat(file, &state) != 0) refuse(path);
   const uint64_t bytes = (uint64_t)state.st_size;
-  streamed = bytes / PAGE_BYTES > (uint64_t)sysconf(_SC_AVPHYS_PAGES) / 2;
   plan = mmap(NULL, bytes, PROT_READ, MAP_SHARED | (streamed ? 0 : MAP_POPULATE), file, 0);
   if (plan == MAP_FAILED) refuse(path);
   close(file);
@@ -407,6 +406,7 @@ int main(int argument_count, char** arguments) {
     return 2;
   }
   const int idle = argument_count > 2 && strcmp(arguments[2], "--idle") == 0;
+  streamed = idle || (argument_count > 2 && strcmp(arguments[2], "--stream") == 0);
   open_plan(arguments[1]);
   slots = map_shared((header->slot_count + 1) * sizeof *slots);
   rests = map_shared((header->rest_count + 1) * sizeof *rests);
