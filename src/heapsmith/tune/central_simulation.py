@@ -29,7 +29,7 @@ BYTES, SPAN_PAGES, SPAN_BLOCKS, MAGAZINE, SHELF, _BATCHES, _UNNEEDED_BATCHES, MI
 # begins; how many may wait now, and how many were taken apart since one was missed.
 MOST_HELD, _OLDEST, _MOST_BATCHES, _PARTED_BATCHES = 8, 9, 10, 11
 CLASS_COLUMNS: Final = 12
-_FIRST_BATCHES: Final = 4
+_FIRST_BATCHES: Final = 2
 
 
 class Central(NamedTuple):

@@ -58,12 +58,14 @@ _RUNS: Final = 10
 _FEWEST_RUNS: Final = 5
 _SPARE: Final = 0.97
 """Of a bar: what is better than this is not told from others that are."""
+_FINALISTS: Final = 4
+"""What is, the best of other people's, of ours, and of those that are ready-made."""
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
 _SHARE_OF_FORGING: Final = 0.45
 _SHARE_OF_RACE: Final = 0.75
-_LEAST_OF_RACE: Final = 0.3
+_LEAST_OF_RACE: Final = 0.25
 """So much of the budget the race gets, however long the drawing took."""
 
 
@@ -181,6 +183,7 @@ class Tailor:
         self._began = time.monotonic()
         self._tell = tell
         self._notes: list[str] = []
+        self._verifying_s = 0.0
 
     def make(self) -> Tailored:
         """Make the heap, and decide; Ctrl-C gives the answer so far.
@@ -229,7 +232,9 @@ class Tailor:
                 )
                 return stack.enter_context(made)
 
+            before_s = self._gone_s()
             stages = [stage(trace) for trace in designed_on]
+            self._verifying_s = (self._gone_s() - before_s) / len(stages) + self._estimate_trials_s(stages)
             for note in dict.fromkeys(note for stage in stages for note in stage.notes()):
                 self._note(note)
             self._say("compiling the simulator (at its first use here)")
@@ -241,6 +246,12 @@ class Tailor:
             self._race(stages, ours, answer)
             self._verify(stage(held_out, perturbed), answer)
         answer.verdict, answer.reason = decide(answer)
+
+    def _estimate_trials_s(self, stages: Sequence[Stage]) -> float:
+        each_s = max(stage.rehearsal.duration_s for stage in stages)
+        if self._real is not None:
+            each_s += self._real.rehearsal.duration_s
+        return _FINALISTS * _FEWEST_RUNS * each_s
 
     def _read(self, traces: Sequence[Trace], answer: Tailored) -> list[Life]:
         self._say("reading the recordings")
@@ -336,7 +347,8 @@ class Tailor:
         ]
         pool = choose_pool(stages[0].rehearsal, stages[0].workload.environment, self._objective)
         pool[1:1] = [forged.candidate for forged in ours.values()]
-        left_s = max(_SHARE_OF_RACE * self._budget_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
+        over_s = min(_SHARE_OF_RACE * self._budget_s, self._budget_s - self._verifying_s)
+        left_s = max(over_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
         race = Race(laboratories, pool, self._objective, time.monotonic() + left_s, weights=self._weights)
         try:
             race.run()

@@ -180,7 +180,7 @@ template <class Heap>
 void check_waiting() {
   constexpr size_t passes = 12;
   constexpr size_t blocks_of_pass = 1500;
-  constexpr size_t few_bytes = 4 * 2048;
+  constexpr size_t few_bytes = 2 * 2048;
   static void* blocks[blocks_of_pass];
   size_t most_bytes = 0;
   for (size_t pass = 0; pass < passes; pass++) {
@@ -191,7 +191,7 @@ void check_waiting() {
     if (pass == 0 && waiting_bytes > few_bytes) broken("waiting after one pass", waiting_bytes);
     most_bytes = hs::larger_of(most_bytes, waiting_bytes);
   }
-  const size_t expected_bytes = Heap::Remote::transfer_batches > 4 ? 2 * few_bytes : 0;
+  const size_t expected_bytes = Heap::Remote::transfer_batches > 4 ? 4 * few_bytes : 0;
   if (most_bytes < expected_bytes) broken("waiting after many passes", most_bytes);
 }
 

@@ -208,7 +208,7 @@ class Central {
   static constexpr size_t batches_bytes = sizeof(Batch) * transfer_batches;
   // A batch that waits leaves the processor's caches, and is slow to take apart: only where batches are missed may many
   // wait.
-  static constexpr uint32_t first_batches = transfer_batches < 4 ? transfer_batches : 4;
+  static constexpr uint32_t first_batches = transfer_batches < 2 ? transfer_batches : 2;
 
   static uint32_t most_batches(const Shelf& shelf) {
     return shelf.most_batches > first_batches ? shelf.most_batches : first_batches;
