@@ -94,6 +94,7 @@ def trying(memory: float, seconds: float, rival: float) -> Trying:
     return Trying(
         where="x",
         comparison=Comparison(workload=workload, results=[]),
+        against="glibc:arena_max=1",
         memory=Difference(memory),
         time=Difference(seconds),
         cost=Difference((memory * seconds) ** 0.5),

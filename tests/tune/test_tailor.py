@@ -135,6 +135,25 @@ def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
     assert answer.ours == (small if verdict == "preset" else ours)
 
 
+@pytest.mark.parametrize(("other", "verdict"), [(0.85, "allocator"), (0.97, "tailored")])
+def test_a_heap_has_to_beat_the_runner_up_of_the_race_too(other: float, verdict: str, tmp_path: Path) -> None:
+    costs = {
+        "system": [1.0] * 8,
+        "glibc:arena_max=1": [0.95] * 8,
+        "other": [other] * 8,
+        "tailored 1": [0.84] * 8,
+    }
+    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
+    (rival,) = read_candidates(["glibc:arena_max=1"])
+    ours, runner_up = (Candidate(label, label, library="/x.so") for label in ("tailored 1", "other"))
+    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=ours, rival=rival, runner_up=runner_up)
+    path = write_trace(tmp_path / "x.heap", make_events(100, sizes=(40,)))
+    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    assert decide(answer)[0] == verdict
+    assert answer.rival == (runner_up if other < 0.95 else rival)
+    assert answer.trials[0].against == answer.rival.label
+
+
 def test_a_design_that_crashes_is_out_with_its_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
