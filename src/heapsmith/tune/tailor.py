@@ -384,6 +384,7 @@ class Tailor:
             answer.rival = others[0]
             better = (one for one in others if (race.best_ratio(one.label) or 1.0) < 1.0)
             answer.runner_up = next((one for one in better if one.allocator != answer.rival.allocator), None)
+        rivals = [one.label for one in (answer.rival, answer.runner_up) if one is not None]
         most = max((standing.rounds for standing in race.ranked()), default=0)
         few = {standing.candidate.label for standing in race.ranked() if standing.rounds < min(most, 3)}
 
@@ -392,7 +393,9 @@ class Tailor:
             # that does, and then the objective decides. Between a design and a ready-made heap that a few rounds do
             # not tell apart, verification judges the design.
             handicap = 1.0 if one.label in ours else 1 + WORTH
-            behind = max(_SPARE, _behind_the_bars(race, one.label, answer.rival.label, self._objective))
+            behind = max(
+                _SPARE, *(_behind_the_bars(race, one.label, rival, self._objective) for rival in rivals)
+            )
             return one.label in few, behind * handicap, (race.best_ratio(one.label) or 1.0) * handicap
 
         mine = sorted((one for one in ranked if one.label in ours or one in ready), key=rank)[:_CHECKED]
