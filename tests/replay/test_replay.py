@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from heapsmith.errors import HeapsmithError, TraceError
 from heapsmith.lab.replay.plan import Part, Plan, make_plan
 from heapsmith.lab.replay.player import Played, as_replay, play
 from heapsmith.lab.replay.speed import Speed, read_speed
+from heapsmith.native import library
 from heapsmith.peers.candidate import Candidate, read_candidate
 from heapsmith.trace import Manifest, Operation, open_trace
 from made_traces import Event, make_events, write_trace
@@ -42,6 +44,18 @@ def play_on(plan: Plan, candidate: Candidate | None = None) -> Played:
     played = play(as_replay(plan), candidate or read_candidate("glibc"), dict(os.environ), 20)
     assert played.failed is None
     return played
+
+
+def find_peak(plan: Plan, *words: str) -> int:
+    """Find the most that a player is resident with, in bytes: it has played, and waits for its answer to be read."""
+    command = [library("heapsmith_replay"), plan.path, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, pipesize=4096) as player:
+        assert player.stdout is not None
+        player.stdout.read(1)
+        status = Path(f"/proc/{player.pid}/status").read_text()
+        player.stdout.read()
+    assert player.returncode == 0
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 
 @settings(max_examples=15, deadline=None)
@@ -178,13 +192,32 @@ def test_the_verb_prints_one_document(tmp_path: Path) -> None:
     assert "requested live" in (tmp_path / "x.html").read_text()
 
 
+def test_a_plan_larger_than_memory_is_played_a_part_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    for number in range(400_000):
+        events += [(Operation.ALLOCATE, 0, 64, -1, 0), (Operation.FREE, 0, 0, number, 0)]
+    trace = open_trace(write_trace(tmp_path / "x.heap", events, batch=20_000))
+    monkeypatch.setattr("heapsmith.lab.replay.plan.available_bytes", lambda: 1 << 20)
+    with make_plan(trace, folder=tmp_path) as plan:
+        plan_bytes = plan.path.stat().st_size
+        monkeypatch.setattr("heapsmith.lab.replay.player.available_bytes", lambda: plan_bytes)
+        streamed = play_on(plan)
+        monkeypatch.setattr("heapsmith.lab.replay.player.available_bytes", lambda: 4 * plan_bytes)
+        whole = play_on(plan)
+        whole_bytes, streamed_bytes = (find_peak(plan, *words) for words in ([], ["--stream"]))
+    assert (streamed.streamed, whole.streamed) == (True, False)
+    assert streamed_bytes < whole_bytes - plan_bytes // 2
+
+
 def test_a_library_that_kills_its_program_is_out_with_its_signal(tmp_path: Path) -> None:
     source = tmp_path / "bad.c"
     source.write_text("#include <stdlib.h>\nvoid *malloc(size_t n) { (void)n; abort(); }\n")
-    library = tmp_path / "libbad.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    broken = tmp_path / "libbad.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", broken, source], check=True)
     path = write_trace(tmp_path / "x.heap", make_events(3000))
     with make_plan(open_trace(path)) as plan:
-        bad = Candidate("bad", "bad", library=str(library))
+        bad = Candidate("bad", "bad", library=str(broken))
         played = play(as_replay(plan), bad, dict(os.environ), 20)
     assert "SIGABRT" in (played.failed or "")

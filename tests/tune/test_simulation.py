@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from heapsmith.peers.candidate import Candidate, read_candidate
 from heapsmith.spec import HeapSpec, load_spec
 from heapsmith.trace import open_trace
 from heapsmith.tune.life import read_life
+from heapsmith.tune.shadow import run_in_shadow
 from heapsmith.tune.simulation import Walker, simulate
 from heapsmith.tune.tailor import Tailored, Trying, check_weights, decide
 from made_traces import make_events, write_trace
@@ -61,6 +63,21 @@ def test_a_simulation_in_parts_comes_to_the_same(trace_path: Path) -> None:
     assert walker.resident_bytes_peak == pytest.approx(whole.resident_bytes_peak, rel=0.005)
 
 
+def test_a_shadow_says_that_it_compiles_and_what_the_heap_would_have_held(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told = threading.Event()
+    # As at the first use on a machine, where it takes long enough to be told.
+    monkeypatch.setattr("heapsmith.tune.shadow.warm_up", lambda: told.wait(60))
+    program = "blocks = [bytes(5000) for _ in range(4000)]; print(len(blocks)); raise SystemExit(3)"
+    result = run_in_shadow([sys.executable, "-c", program], load_spec("small"), compiles=told.set)
+    assert told.is_set()
+    assert capfd.readouterr().out == "4000\n"
+    assert result.exit_code == 3
+    assert result.complete
+    assert 20e6 < result.shadow_bytes_peak < 30e6
+
+
 def test_the_life_knows_its_peak(trace_path: Path) -> None:
     trace = open_trace(trace_path)
     life = read_life(trace)
@@ -77,6 +94,7 @@ def trying(memory: float, seconds: float, rival: float) -> Trying:
     return Trying(
         where="x",
         comparison=Comparison(workload=workload, results=[]),
+        against="glibc:arena_max=1",
         memory=Difference(memory),
         time=Difference(seconds),
         cost=Difference((memory * seconds) ** 0.5),

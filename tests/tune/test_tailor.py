@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from heapsmith.errors import ForgeError, TraceError
-from heapsmith.lab.executors import Workers
+from heapsmith.lab.executors import Workers, open_executor
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate, read_candidates
@@ -26,6 +26,7 @@ from heapsmith.trace import Operation
 from heapsmith.tune.race import PHASE, Race
 from heapsmith.tune.tailor import Tailor, Tailored, decide
 from made_traces import make_events, write_trace
+from watched import needs
 
 
 def refuse() -> None:
@@ -132,6 +133,70 @@ def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
     Tailor([path], [], "memory", 60.0)._verify(proof, answer)
     assert decide(answer)[0] == verdict
     assert answer.ours == (small if verdict == "preset" else ours)
+
+
+@pytest.mark.parametrize(("other", "verdict"), [(0.85, "allocator"), (0.97, "tailored")])
+def test_a_heap_has_to_beat_the_runner_up_of_the_race_too(other: float, verdict: str, tmp_path: Path) -> None:
+    costs = {
+        "system": [1.0] * 8,
+        "glibc:arena_max=1": [0.95] * 8,
+        "other": [other] * 8,
+        "tailored 1": [0.84] * 8,
+    }
+    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
+    (rival,) = read_candidates(["glibc:arena_max=1"])
+    ours, runner_up = (Candidate(label, label, library="/x.so") for label in ("tailored 1", "other"))
+    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=ours, rival=rival, runner_up=runner_up)
+    path = write_trace(tmp_path / "x.heap", make_events(100, sizes=(40,)))
+    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    assert decide(answer)[0] == verdict
+    assert answer.rival == (runner_up if other < 0.95 else rival)
+    assert answer.trials[0].against == answer.rival.label
+
+
+def test_a_design_that_crashes_is_out_with_its_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("cc")
+    source = tmp_path / "bad.c"
+    source.write_text(
+        "#include <stdlib.h>\nvoid *__libc_malloc(size_t);\n"
+        "void *malloc(size_t n) { if (n == 4368) abort(); return __libc_malloc(n); }\n"
+    )
+    library = tmp_path / "libbad.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
+    monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", lambda: None)
+    monkeypatch.setattr(
+        "heapsmith.tune.tailor.candidate_of",
+        lambda _, label: Candidate(label=label, allocator=str(library), library=str(library)),
+    )
+    path = write_trace(tmp_path / "x.heap", make_events(9000, sizes=(40, 200, 4368)))
+    answer = Tailor([path], [], "memory", 12.0).make()
+    assert any("tailored 1 is out" in note and "SIGABRT" in note for note in answer.notes), answer.notes
+    assert answer.ours is None or not answer.ours.label.startswith("tailored")
+    assert answer.verdict != "tailored"
+
+
+def test_the_workers_of_a_dask_cluster_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", refuse)
+    path = write_trace(tmp_path / "x.heap", make_events(20_000, sizes=(40, 200, 4368)))
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        local_directory=str(tmp_path),
+    ) as cluster:
+        address = cluster.scheduler_address.removeprefix("tcp://")
+        with open_executor(f"dask://{address}") as workers:
+            answer = Tailor([path], [], "memory", 15.0, workers=workers).make()
+    assert answer.race is not None
+    assert answer.race.workers == 2
+    assert [trial.comparison.workers for trial in answer.trials] == [2]
+    assert all(result.failed is None for result in answer.trials[0].comparison.results)
 
 
 def test_ctrl_c_gives_the_answer_so_far(tmp_path: Path) -> None:

@@ -157,8 +157,15 @@ def _run_in_shadow(command: Sequence[str], heap: str, json: Path | None) -> int:
     spec = load_spec(heap)
     if json is not None:
         _must_be_writable(json)
-    result = run_in_shadow(command, spec)
-    Console(stderr=True, highlight=False).print(render_shadow(result))
+    console = Console(stderr=True, highlight=False)
+
+    def tell() -> None:
+        console.print(
+            "heapsmith: compiling the simulator, at its first use here, for about half a minute; then the program starts"
+        )
+
+    result = run_in_shadow(command, spec, compiles=tell)
+    console.print(render_shadow(result))
     if json is not None:
         _write(json, encode_json(result))
     return result.exit_code or 0

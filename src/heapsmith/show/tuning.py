@@ -151,7 +151,7 @@ def _trial_table(trial: Trying, answer: Tailored) -> RenderableType:
         )
         table.add_row(label, str(result.runs), *seconds, *sizes)
     if answer.ours is not None:
-        words = f"{answer.ours.label} against {answer.rival.label}"
+        words = f"{answer.ours.label} against {trial.against}"
         table.add_row(
             words, "", f"time {_plain(trial.time)}", f"resident {_plain(trial.memory)}", f"cost {_plain(trial.cost)}",
         )  # fmt: skip
@@ -227,7 +227,7 @@ def build_tuning_document(
             {
                 "where": trial.where,
                 "tailored": None if answer.ours is None else answer.ours.label,
-                "rival": answer.rival.label,
+                "rival": trial.against,
                 "resident_ratio": msgspec.to_builtins(trial.memory),
                 "time_ratio": msgspec.to_builtins(trial.time),
                 "cost_ratio": msgspec.to_builtins(trial.cost),

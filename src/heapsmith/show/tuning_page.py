@@ -93,9 +93,7 @@ def _trial(trial: Trying, answer: Tailored) -> str:
             f"{name} {format_ratio(found) or UNKNOWN}"
             for name, found in (("time", trial.time), ("resident bytes", trial.memory), ("cost", trial.cost))
         )
-        verdict = (
-            f"<p>{_escape(answer.ours.label)} against {_escape(answer.rival.label)}: {_escape(ratios)}</p>"
-        )
+        verdict = f"<p>{_escape(answer.ours.label)} against {_escape(trial.against)}: {_escape(ratios)}</p>"
     return (
         f"<h2>Verified: {_escape(trial.where)}</h2><div class='wide'><table><thead><tr><th>candidate</th><th>runs</th>"
         f"<th>processor time</th><th>resident, peak</th><th>average</th></tr></thead><tbody>{''.join(rows)}</tbody>"

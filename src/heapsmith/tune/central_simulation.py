@@ -26,8 +26,10 @@ CLASS, RUN, _USED, _CARVED, _FOLLOWING, _BEFORE, _IS_LISTED = 0, 1, 2, 3, 4, 5, 
 # waited since the last recycling, trips to the central heap.
 BYTES, SPAN_PAGES, SPAN_BLOCKS, MAGAZINE, SHELF, _BATCHES, _UNNEEDED_BATCHES, MISSED = range(8)
 # A fetch may give all free blocks of a span, and so many become the magazine's capacity; where the ring of waiting batches
-# begins.
-MOST_HELD, _OLDEST = 8, 9
+# begins; how many may wait now, and how many were taken apart since one was missed.
+MOST_HELD, _OLDEST, _MOST_BATCHES, _PARTED_BATCHES = 8, 9, 10, 11
+CLASS_COLUMNS: Final = 12
+_FIRST_BATCHES: Final = 2
 # Blocks never used before are handed out by so many lines of the processor's caches.
 _STRETCH_LINES, _LINE_BYTES = 32, 64
 
@@ -37,7 +39,7 @@ class Central(NamedTuple):
 
     Attributes:
         spans: ``(n, 7)``; see the names of the columns.
-        classes: ``(classes, 10)``, smallest first.
+        classes: ``(classes, CLASS_COLUMNS)``, smallest first.
         lists: ``(threads, classes, 6)``.
         stack: Magazines: the spans of the blocks in them.
         waiting: ``(classes, batches, 1 + blocks)`` how many blocks a waiting batch has, and their spans.
@@ -115,6 +117,11 @@ def _one_less_waits(c: Central, index: int) -> None:
 
 
 @compiled
+def _most_batches(c: Central, index: int) -> int:
+    return max(c.classes[index, _MOST_BATCHES], min(_FIRST_BATCHES, c.now[BATCHES_AT_MOST]))
+
+
+@compiled
 def fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) -> int:
     """Put blocks into the stack from `at` on; answers how many."""
     if c.classes[index, SPAN_BLOCKS] == 1:
@@ -133,6 +140,9 @@ def fetch(c: Central, p: Pages, index: int, wanted: int, at: int, room: int) -> 
         for i in range(count):
             c.stack[at + i] = c.waiting[index, last, 1 + i]
         return count
+    if c.classes[index, _PARTED_BATCHES] > 0:
+        c.classes[index, _MOST_BATCHES] = min(2 * _most_batches(c, index), c.now[BATCHES_AT_MOST])
+        c.classes[index, _PARTED_BATCHES] = 0
     count = 0
     is_fresh = False
     while 2 * count < wanted and not is_fresh:
@@ -210,7 +220,11 @@ def _leave_oldest(c: Central, p: Pages, index: int) -> None:
 def release(c: Central, p: Pages, index: int, at: int, count: int) -> None:
     """Let a batch of the stack wait for whoever wants it next, while there is room."""
     most = c.now[BATCHES_AT_MOST]
-    if c.classes[index, SPAN_BLOCKS] > 1 and c.classes[index, _BATCHES] < most:
+    if c.classes[index, SPAN_BLOCKS] > 1 and most > 0:
+        if c.classes[index, _BATCHES] >= _most_batches(c, index):
+            c.classes[index, _PARTED_BATCHES] += 1
+            dissolve(c, p, index, at, count)
+            return
         place = (c.classes[index, _OLDEST] + c.classes[index, _BATCHES]) % most
         c.waiting[index, place, 0] = count
         for i in range(count):
@@ -224,7 +238,10 @@ def release(c: Central, p: Pages, index: int, at: int, count: int) -> None:
 def recycle(c: Central, p: Pages, everything: bool) -> None:
     """Give back the batches that nobody needed since the last time, or all of them."""
     for index in range(len(c.classes)):
-        left = c.classes[index, _BATCHES] if everything else c.classes[index, _UNNEEDED_BATCHES]
-        for _ in range(left):
+        if c.classes[index, _BATCHES] == 0:
+            continue
+        unneeded = c.classes[index, _UNNEEDED_BATCHES]
+        for _ in range(c.classes[index, _BATCHES] if everything else unneeded):
             _leave_oldest(c, p, index)
+        c.classes[index, _MOST_BATCHES] = max(_most_batches(c, index) - unneeded, 0)
         c.classes[index, _UNNEEDED_BATCHES] = c.classes[index, _BATCHES]

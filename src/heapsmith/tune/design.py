@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,8 +20,9 @@ from heapsmith.spec import (
     OsPages,
     PurgeAfter,
     PurgeAtOnce,
+    RemoteBatch,
 )
-from heapsmith.spec.policies import CachePolicy, PagePipe
+from heapsmith.spec.policies import CachePolicy
 from heapsmith.spec.size_classes import PAGE_BYTES, geometric_classes
 from heapsmith.tune.capacities import choose_capacities, count_misses
 from heapsmith.tune.life import Life
@@ -34,6 +35,13 @@ _NUMBERS: Final = (6, 8, 12, 16, 24, 32, 48, 64)
 _SAFE_NUMBERS: Final = (8, 16, 32)
 _LARGEST_BYTES: Final = 256 * KiB
 _MISS_SHARES: Final = (0.01, 0.003, 0.001)
+_LEANINGS: Final[Mapping[Objective, tuple[float, ...]]] = {
+    "memory": (WEIGHT_OF_RESIDENT["memory"], 0.97),
+    "balanced": (WEIGHT_OF_RESIDENT["balanced"],),
+    "time": (WEIGHT_OF_RESIDENT["time"], 0.4),
+}
+"""Weights of resident bytes that designs are drawn for. The objective makes one number of memory and time, the verdict asks
+for each by itself: a second design saves memory that the first gives for time."""
 # What a simulated step is taken to cost, ns: only which design is the better one depends on it, and replays decide.
 _CALL_NS: Final = 12.0
 _MISS_NS: Final = 60.0
@@ -91,6 +99,7 @@ class Drawing:
         self._lives = lives
         self._weights = [weight / sum(weights) for weight in weights]
         self._objective: Objective = objective
+        self._weight = WEIGHT_OF_RESIDENT[objective]
         self._enough = enough
         self._tell = tell
         self._simulated = 0
@@ -120,61 +129,69 @@ class Drawing:
         return self._known[spec]
 
     def cost(self, spec: HeapSpec) -> float:
-        """Fold the simulated figures into one, as the objective weighs them."""
+        """Fold the simulated figures into one, as the objective weighs them, or what is drawn for now."""
         peak, mean, seconds = self.simulate(spec)
-        weight = WEIGHT_OF_RESIDENT[self._objective]
+        weight = self._weight
         return math.exp(weight * math.log(math.sqrt(peak * mean)) + (1 - weight) * math.log(seconds))
 
     def draw(self) -> list[Design]:
         """Draw designs, best first: exact classes, the safe union with geometric ones, each with its spans and caches."""
         weights = self.weigh_sizes()
         proposals = propose(weights, heaps=1.0)
-        pages = self._pages_to_begin_with()
-        base = HeapSpec(name="tailored", pages=pages)
+        base = self._begin()
         peak, mean, _ = self.simulate(base)
         start = Choice(
-            f"geometric classes, 8 per doubling ({len(base.sizes.class_bytes())})",
-            "the preset's: the start",
-            peak,
-            mean,
+            f"geometric classes, 8 per doubling ({len(base.sizes.class_bytes())})", "the start", peak, mean
         )
-        exact = self._best_classes([(k, proposals[k]) for k in _NUMBERS], pages, weights)
-        safe = self._best_classes([(k, unite(proposals[k])) for k in _SAFE_NUMBERS], pages, weights)
-        designs: list[Design] = []
-        for kind, found in (("exactly those of the recording", exact), ("with geometric ones besides", safe)):
-            if found is None:
-                continue
-            spec, classes = found
-            choices = [
-                start,
-                self._chosen(
-                    f"{len(classes)} size classes, {kind}", self._why_classes(classes, weights), spec
-                ),
-            ]
-            spec = self._choose_spans(spec, choices)
-            spec = self._choose_cache(spec, choices)
-            spec = self._choose_purging(spec, choices)
-            designs.append(Design(spec, tuple(choices), self._simulated))
-        designs.sort(key=lambda design: self.cost(design.spec))
-        return designs or [Design(base, (start,), self._simulated)]
+        exact = self._best_classes(base, [(k, proposals[k]) for k in _NUMBERS])
+        safe = self._best_classes(base, [(k, unite(proposals[k])) for k in _SAFE_NUMBERS])
+        designs: dict[HeapSpec, Design] = {}
+        for leaning in _LEANINGS[self._objective]:
+            self._weight = leaning
+            for kind, found in (
+                ("exactly those of the recording", exact),
+                ("with geometric ones besides", safe),
+            ):
+                if found is None:
+                    continue
+                spec, classes = found
+                why = self._why_classes(classes, weights)
+                choices = [start, self._chosen(f"{len(classes)} size classes, {kind}", why, spec)]
+                for choose in (
+                    self._choose_cache,
+                    self._choose_batches,
+                    self._choose_purging,
+                    self._choose_spans,
+                ):
+                    spec = choose(spec, choices)
+                designs.setdefault(spec, Design(spec, tuple(choices), self._simulated))
+        self._weight = WEIGHT_OF_RESIDENT[self._objective]
+        drawn = sorted(designs.values(), key=lambda design: self.cost(design.spec))
+        return drawn or [Design(base, (start,), self._simulated)]
 
     def _chosen(self, what: str, why: str, spec: HeapSpec) -> Choice:
         peak, mean, _ = self.simulate(spec)
         return Choice(what, why, peak, mean)
 
-    def _pages_to_begin_with(self) -> PagePipe:
-        if self._objective == "memory":
-            return OsPages() | PurgeAfter(delay_ms=100, keep_bytes=MiB, keep_share=16)
-        return HeapSpec().pages
+    def _begin(self) -> HeapSpec:
+        """Choose where to begin: near the end, for where recordings are long there is no time for many simulations."""
+        if self._objective != "memory":
+            return HeapSpec(name="tailored")
+        return HeapSpec(
+            name="tailored",
+            cache=BoundedCache(limit_bytes=64 * KiB, magazine_bytes=4 * KiB),
+            remote=RemoteBatch(batches=0),
+            pages=OsPages() | PurgeAtOnce(threshold_bytes=256 * KiB),
+        )
 
     def _best_classes(
-        self, sets: Sequence[tuple[int, Sequence[int]]], pages: PagePipe, weights: NDArray[np.float64]
+        self, base: HeapSpec, sets: Sequence[tuple[int, Sequence[int]]]
     ) -> tuple[HeapSpec, list[int]] | None:
         best: tuple[float, HeapSpec, list[int]] | None = None
         for _, classes in sets:
             if best is not None and self._enough():
                 break
-            spec = HeapSpec(name="tailored", sizes=_with_large(classes, [0] * len(classes)), pages=pages)
+            spec = msgspec.structs.replace(base, sizes=_with_large(classes, [0] * len(classes)))
             cost = self.cost(spec)
             if best is None or cost < best[0] * 0.998:
                 best = cost, spec, list(classes)
@@ -186,21 +203,31 @@ class Drawing:
         usual = waste_bytes(geometric_classes(16, SMALL_BYTES, 4), weights) / live
         return f"requests leave {mine:.1%} of small blocks unused; 4 classes per doubling would leave {usual:.1%}"
 
-    def _choose_spans(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
-        best, best_cost, best_words = spec, self.cost(spec), "spans as the heap chooses them"
-        for words, of_class in self._span_rules(spec):
+    def _choose(
+        self, spec: HeapSpec, tried: Iterator[tuple[str, HeapSpec]], as_it_was: str
+    ) -> tuple[HeapSpec, str]:
+        """Choose the best of what is tried, or stay."""
+        best, best_cost, best_words = spec, self.cost(spec), as_it_was
+        for words, candidate in tried:
             if self._enough():
                 break
-            sizes = spec.sizes
-            assert isinstance(sizes, Explicit)
-            span_pages = [of_class(size) if size <= SMALL_BYTES else 0 for size in sizes.class_bytes_list]
-            candidate = msgspec.structs.replace(
-                spec, sizes=Explicit(sizes.class_bytes_list, tuple(span_pages))
-            )
             cost = self.cost(candidate)
             if cost < best_cost * 0.998:
                 best, best_cost, best_words = candidate, cost, words
-        choices.append(self._chosen(best_words, "the best of those simulated", best))
+        return best, best_words
+
+    def _choose_spans(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
+        sizes = spec.sizes
+        assert isinstance(sizes, Explicit)
+
+        def tried() -> Iterator[tuple[str, HeapSpec]]:
+            for words, of_class in self._span_rules(spec):
+                span_pages = [of_class(size) if size <= SMALL_BYTES else 0 for size in sizes.class_bytes_list]
+                changed = Explicit(sizes.class_bytes_list, tuple(span_pages))
+                yield words, msgspec.structs.replace(spec, sizes=changed)
+
+        best, words = self._choose(spec, tried(), "spans as the heap chooses them")
+        choices.append(self._chosen(words, "the best of those simulated", best))
         return best
 
     def _span_rules(self, spec: HeapSpec) -> Iterator[tuple[str, Callable[[int], int]]]:
@@ -225,15 +252,10 @@ class Drawing:
         return {int(size): float(size * count) for size, count in zip(classes, numbers, strict=True)}
 
     def _choose_cache(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
-        best, best_cost, best_words = spec, self.cost(spec), "the preset's thread caches"
-        for words, cache in self._caches(spec):
-            if self._enough():
-                break
-            candidate = msgspec.structs.replace(spec, cache=cache)
-            cost = self.cost(candidate)
-            if cost < best_cost * 0.998:
-                best, best_cost, best_words = candidate, cost, words
-        choices.append(self._chosen(best_words, "fewest trips to the shared heap per byte held back", best))
+        tried = ((words, msgspec.structs.replace(spec, cache=cache)) for words, cache in self._caches(spec))
+        assert isinstance(spec.cache, BoundedCache)
+        best, words = self._choose(spec, tried, _caches_of(spec.cache))
+        choices.append(self._chosen(words, "fewest trips to the shared heap per byte held back", best))
         return best
 
     def _caches(self, spec: HeapSpec) -> Iterator[tuple[str, CachePolicy]]:
@@ -246,26 +268,55 @@ class Drawing:
             limit = 1 << max(14, min(20, held.bit_length()))
             words = f"thread caches by class, at most {format_bytes(limit)} each: {share:.1%} of the calls go beyond them"
             yield words, FixedCache(capacities, limit)
-        for limit in (64 * KiB, 2 * MiB):
-            cache = BoundedCache(limit_bytes=limit, magazine_bytes=4 * KiB if limit < MiB else 16 * KiB)
-            yield f"thread caches of {format_bytes(limit)} at most", cache
+        for limit, magazine in ((16 * KiB, KiB), (64 * KiB, 4 * KiB), (2 * MiB, 16 * KiB)):
+            cache = BoundedCache(limit_bytes=limit, magazine_bytes=magazine)
+            yield _caches_of(cache), cache
+
+    def _choose_batches(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
+        """Choose how many batches wait between threads; one thread alone has nobody to exchange them with."""
+        assert isinstance(spec.remote, RemoteBatch)
+        tried = (
+            (_waiting(count), msgspec.structs.replace(spec, remote=RemoteBatch(batches=count)))
+            for count in (0, 2, 16)
+            if count != spec.remote.batches
+        )
+        best, words = self._choose(spec, tried, _waiting(spec.remote.batches))
+        choices.append(self._chosen(words, "the best of those simulated", best))
+        return best
 
     def _choose_purging(self, spec: HeapSpec, choices: list[Choice]) -> HeapSpec:
         """Choose when free pages go back; what huge pages are worth only replays can tell."""
         if self._objective == "time":
             return spec
-        best, best_cost, best_words = spec, self.cost(spec), "free pages go back as at the start"
-        for threshold in (256 * KiB, MiB, 4 * MiB):
-            if self._enough():
-                break
-            pages = OsPages() | PurgeAtOnce(threshold_bytes=threshold)
-            candidate = msgspec.structs.replace(spec, pages=pages)
-            cost = self.cost(candidate)
-            if cost < best_cost * 0.998:
-                best, best_cost = candidate, cost
-                best_words = f"free pages beyond {format_bytes(threshold)} go back at once"
-        choices.append(self._chosen(best_words, "the best of those simulated", best))
+        tried = (
+            (
+                _going_back(threshold),
+                msgspec.structs.replace(spec, pages=OsPages() | PurgeAtOnce(threshold_bytes=threshold)),
+            )
+            for threshold in (64 * KiB, 256 * KiB, MiB, 4 * MiB)
+        )
+        as_it_was = (
+            _going_back(256 * KiB) if self._objective == "memory" else "free pages go back as at the start"
+        )
+        best, words = self._choose(spec, tried, as_it_was)
+        choices.append(self._chosen(words, "the best of those simulated", best))
         return best
+
+
+def _caches_of(cache: BoundedCache) -> str:
+    return f"thread caches of {format_bytes(cache.limit_bytes)} at most, {format_bytes(cache.magazine_bytes)} at a time"
+
+
+def _waiting(batches: int) -> str:
+    return (
+        f"at most {batches} batches wait for other threads"
+        if batches
+        else "no batches wait for other threads"
+    )
+
+
+def _going_back(threshold_bytes: int) -> str:
+    return f"free pages beyond {format_bytes(threshold_bytes)} go back at once"
 
 
 def vary_pages(spec: HeapSpec, live_bytes_peak: int, objective: Objective) -> Iterator[tuple[str, HeapSpec]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ import numpy as np
 
 from heapsmith.errors import HeapsmithError
 from heapsmith.lab.compare import Laboratory
-from heapsmith.lab.trials import Outcome
+from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate
 from heapsmith.tune.candidates import neighbours, simplicity
 from heapsmith.tune.objective import WORTH, Objective, compute_cost
@@ -225,24 +225,38 @@ class Race:
 
     def _ratios(self) -> dict[str, list[float]]:
         """For each candidate the rounds that it finished on every workload."""
+        return self._ratios_to(
+            self._baseline.label, lambda outcome, workload: compute_cost(outcome, workload, self._objective)
+        )
+
+    def _ratios_to(
+        self, baseline: str, read: Callable[[Outcome, Workload], float | None]
+    ) -> dict[str, list[float]]:
         logs: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         total = sum(self._weights)
         for laboratory, weight in zip(self._laboratories, self._weights, strict=True):
             of_round: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
             for outcome in laboratory.outcomes:
-                cost = None if outcome.failed else compute_cost(outcome, laboratory.workload, self._objective)
-                if outcome.phase == PHASE and cost is not None:
-                    of_round[outcome.round, outcome.worker][outcome.candidate] = cost
-            for (number, _), costs in of_round.items():
-                base = costs.get(self._baseline.label)
+                figure = None if outcome.failed else read(outcome, laboratory.workload)
+                if outcome.phase == PHASE and figure:
+                    of_round[outcome.round, outcome.worker][outcome.candidate] = figure
+            for (number, _), figures in of_round.items():
+                base = figures.get(baseline)
                 if base:
-                    for label, cost in costs.items():
-                        logs[label][number].append(weight / total * math.log(cost / base))
+                    for label, figure in figures.items():
+                        logs[label][number].append(weight / total * math.log(figure / base))
         ratios: dict[str, list[float]] = defaultdict(list)
         for label, rounds in logs.items():
             whole = [found for found in rounds.values() if len(found) == len(self._laboratories)]
             ratios[label] = [math.exp(sum(found)) for found in whole]
         return ratios
+
+    def compare(
+        self, label: str, baseline: str, read: Callable[[Outcome, Workload], float | None]
+    ) -> float | None:
+        """Compare two candidates by any figure: the median over the rounds that both took part in; None: there are none."""
+        ratios = self._ratios_to(baseline, read)[label]
+        return float(np.median(ratios)) if ratios else None
 
     def ranked(self) -> list[Standing]:
         """Return who can be relied on, best first: those that failed are left out, those with few rounds come last."""

@@ -6,6 +6,7 @@ The recorder reads the program's rings as ever; what it writes is followed here,
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from heapsmith.tune.simulation import Walker, warm_up
 
 _FOLLOW_EVERY_S: Final = 1.0
 _PAGES: Final = 1 << 20
+_PATIENCE_S: Final = 1.0
+"""A simulator that is compiled already is there long before."""
 
 
 class ShadowResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +86,18 @@ class Shadow:
 
 
 def run_in_shadow(
-    command: Sequence[str], spec: HeapSpec, *, on_look: Callable[[int], None] = lambda _: None
+    command: Sequence[str],
+    spec: HeapSpec,
+    *,
+    compiles: Callable[[], None] = lambda: None,
+    on_look: Callable[[int], None] = lambda _: None,
 ) -> ShadowResult:
     """Run a program on its own allocator, and a heap in its shadow.
 
     Args:
         command: The program and its arguments.
         spec: The heap.
+        compiles: Told, from another thread, when the simulator has to be compiled, at its first use on a machine.
         on_look: Told the bytes that the heap would hold, about once a second.
 
     Raises:
@@ -97,7 +105,12 @@ def run_in_shadow(
     """
     shadow = Shadow(spec)
     # Compiled before the program starts: it must not wait for us.
-    warm_up()
+    telling = threading.Timer(_PATIENCE_S, compiles)
+    telling.start()
+    try:
+        warm_up()
+    finally:
+        telling.cancel()
     with tempfile.TemporaryDirectory(prefix="heapsmith-shadow-") as folder:
         path = Path(folder, "shadow.heap")
         recording = Recording(command, path, RecordWishes(python_objects=False))

@@ -33,6 +33,7 @@ from heapsmith.tune.central_simulation import (
     BROKEN,
     BYTES,
     CLASS,
+    CLASS_COLUMNS,
     LARGE,
     LARGEST,
     LIMIT,
@@ -454,7 +455,7 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     else:
         assert isinstance(cache, NoCache)
     batches = spec.remote.batches if isinstance(spec.remote, RemoteBatch) else 0
-    classes = np.zeros((count, 10), np.int64)
+    classes = np.zeros((count, CLASS_COLUMNS), np.int64)
     classes[:, BYTES] = class_bytes
     classes[:, SPAN_PAGES], classes[:, SPAN_BLOCKS] = shapes_of(spec.sizes)
     classes[:, MAGAZINE] = magazine

@@ -29,7 +29,7 @@ from heapsmith.lab.replay.stage import Stage, set_stage
 from heapsmith.lab.replay.validation import has_sizes_of_glibc
 from heapsmith.lab.statistics import Difference, compute_difference
 from heapsmith.lab.subjects import Subject
-from heapsmith.lab.trials import Outcome
+from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.spec import HeapSpec, load_spec, presets
 from heapsmith.trace import OperationFlag, Trace, open_trace
@@ -37,7 +37,14 @@ from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.design import Choice, Design, Drawing, vary_pages
 from heapsmith.tune.heaps import candidate_of
 from heapsmith.tune.life import Life, read_life
-from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_resident, compute_time
+from heapsmith.tune.objective import (
+    WORTH,
+    Objective,
+    compare_costs,
+    compute_cost,
+    compute_resident,
+    compute_time,
+)
 from heapsmith.tune.race import NO_TIME, Race, Standing
 from heapsmith.tune.simulation import warm_up
 
@@ -49,12 +56,16 @@ FEWEST_EVENTS: Final = 100_000
 _PERTURBED: Final = 0.1
 _RUNS: Final = 10
 _FEWEST_RUNS: Final = 5
+_SPARE: Final = 0.97
+"""Of a bar: what is better than this is not told from others that are."""
+_FINALISTS: Final = 5
+"""What is, the best two of other people's, the best of ours, and of those that are ready-made."""
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
 _SHARE_OF_FORGING: Final = 0.45
 _SHARE_OF_RACE: Final = 0.75
-_LEAST_OF_RACE: Final = 0.3
+_LEAST_OF_RACE: Final = 0.25
 """So much of the budget the race gets, however long the drawing took."""
 
 
@@ -64,14 +75,16 @@ class Trying(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         where: What was run, for people.
         comparison: All finalists; the first is the program as it is.
-        memory: Ours against the best of other people's: resident bytes.
+        against: Whom ours has to beat here: of the program as it is and other people's finalists the one of least cost.
+        memory: Ours against that one: resident bytes.
         time: The same: time.
         cost: The same: what the objective makes of both.
-        rival: Cost of the best of other people's against the program as it is.
+        rival: Cost of the best of other people's, over all workloads, against the program as it is.
     """
 
     where: str
     comparison: Comparison
+    against: str
     memory: Difference
     time: Difference
     cost: Difference
@@ -101,6 +114,7 @@ class Tailored:
         ours: It as a candidate; None where none could be forged.
         ready: The best of our ready-made heaps, which shows what the tailoring itself is worth.
         rival: The best of other people's.
+        runner_up: The best of them that is another allocator: what a replay does not tell, the real program may.
         choices: What the design was made of, and what each gained.
         life: What the program does, as sums.
         race: Everybody who raced, on the first recording.
@@ -120,6 +134,7 @@ class Tailored:
     ours: Candidate | None = None
     ready: Candidate | None = None
     rival: Candidate = field(default_factory=as_it_is)
+    runner_up: Candidate | None = None
     choices: list[Choice] = field(default_factory=list[Choice])
     life: Life | None = None
     race: Comparison | None = None
@@ -172,6 +187,7 @@ class Tailor:
         self._began = time.monotonic()
         self._tell = tell
         self._notes: list[str] = []
+        self._verifying_s = 0.0
 
     def make(self) -> Tailored:
         """Make the heap, and decide; Ctrl-C gives the answer so far.
@@ -220,7 +236,9 @@ class Tailor:
                 )
                 return stack.enter_context(made)
 
+            before_s = self._gone_s()
             stages = [stage(trace) for trace in designed_on]
+            self._verifying_s = (self._gone_s() - before_s) / len(stages) + self._estimate_trials_s(stages)
             for note in dict.fromkeys(note for stage in stages for note in stage.notes()):
                 self._note(note)
             self._say("compiling the simulator (at its first use here)")
@@ -232,6 +250,12 @@ class Tailor:
             self._race(stages, ours, answer)
             self._verify(stage(held_out, perturbed), answer)
         answer.verdict, answer.reason = decide(answer)
+
+    def _estimate_trials_s(self, stages: Sequence[Stage]) -> float:
+        each_s = max(stage.rehearsal.duration_s for stage in stages)
+        if self._real is not None:
+            each_s += self._real.rehearsal.duration_s
+        return _FINALISTS * _FEWEST_RUNS * each_s
 
     def _read(self, traces: Sequence[Trace], answer: Tailored) -> list[Life]:
         self._say("reading the recordings")
@@ -327,7 +351,8 @@ class Tailor:
         ]
         pool = choose_pool(stages[0].rehearsal, stages[0].workload.environment, self._objective)
         pool[1:1] = [forged.candidate for forged in ours.values()]
-        left_s = max(_SHARE_OF_RACE * self._budget_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
+        over_s = min(_SHARE_OF_RACE * self._budget_s, self._budget_s - self._verifying_s)
+        left_s = max(over_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
         race = Race(laboratories, pool, self._objective, time.monotonic() + left_s, weights=self._weights)
         try:
             race.run()
@@ -357,11 +382,23 @@ class Tailor:
         others = [one for one in ranked if one.label not in ours and one not in ready]
         if others and (race.best_ratio(others[0].label) or 1.0) < 1.0:
             answer.rival = others[0]
-        # Between a design and a ready-made heap that a few rounds do not tell apart, verification judges the design.
-        mine = sorted(
-            (one for one in ranked if one.label in ours or one in ready),
-            key=lambda one: (race.best_ratio(one.label) or 1.0) * (1.0 if one.label in ours else 1 + WORTH),
-        )[:_CHECKED]
+            better = (one for one in others if (race.best_ratio(one.label) or 1.0) < 1.0)
+            answer.runner_up = next((one for one in better if one.allocator != answer.rival.allocator), None)
+        rivals = [one.label for one in (answer.rival, answer.runner_up) if one is not None]
+        most = max((standing.rounds for standing in race.ranked()), default=0)
+        few = {standing.candidate.label for standing in race.ranked() if standing.rounds < min(most, 3)}
+
+        def rank(one: Candidate) -> tuple[bool, float, float]:
+            # Whoever clears the bars of the verdict with something to spare is as likely to earn its place as any other
+            # that does, and then the objective decides. Between a design and a ready-made heap that a few rounds do
+            # not tell apart, verification judges the design.
+            handicap = 1.0 if one.label in ours else 1 + WORTH
+            behind = max(
+                _SPARE, *(_behind_the_bars(race, one.label, rival, self._objective) for rival in rivals)
+            )
+            return one.label in few, behind * handicap, (race.best_ratio(one.label) or 1.0) * handicap
+
+        mine = sorted((one for one in ranked if one.label in ours or one in ready), key=rank)[:_CHECKED]
         answer.ours = next((one for one in mine if not checked or self._keeps_contract(one, answer)), None)
         if answer.ours is None:
             answer.reason = "the search was not over" if not ranked else "no heap of ours could be used"
@@ -399,7 +436,7 @@ class Tailor:
         finalists = [as_it_is()]
         finalists += [
             one
-            for one in (answer.rival, answer.ready, answer.ours)
+            for one in (answer.rival, answer.runner_up, answer.ready, answer.ours)
             if one is not None and not one.changes_nothing
         ]
         if len(finalists) == 1:
@@ -414,6 +451,16 @@ class Tailor:
         for laboratory, where in tried:
             self._run(laboratory, finalists)
             answer.trials.append(self._judge(laboratory, finalists, answer, where))
+        if answer.runner_up is not None:
+            # The better one is that which is better where it is worse.
+            rivals = (answer.rival, answer.runner_up)
+            answer.rival, answer.runner_up = sorted(
+                rivals,
+                key=lambda one: max(
+                    self._compare_with_today(laboratory, one).ratio or 1.0 for laboratory, _ in tried
+                ),
+            )
+            answer.trials = [self._judge(laboratory, finalists, answer, where) for laboratory, where in tried]
         # A ready-made heap ran beside the design, and may have earned what that has not.
         ready = answer.ready
         if (
@@ -443,22 +490,54 @@ class Tailor:
         self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
     ) -> Trying:
         outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
-        by_label = {one.label: [o for o in outcomes if o.candidate == one.label] for one in finalists}
-        rival = by_label[answer.rival.label if not answer.rival.changes_nothing else finalists[0].label]
-        ours = by_label.get(answer.ours.label, []) if answer.ours else []
+        others = [one for one in (answer.rival, answer.runner_up) if one is not None]
+        against = min(
+            (as_it_is(), *others), key=lambda one: self._compare_with_today(laboratory, one).ratio or math.inf
+        )
+        best = _of(outcomes, against)
+        ours = _of(outcomes, answer.ours) if answer.ours else []
         workload = laboratory.workload
 
         def ratio(read: Callable[[Outcome], float | None]) -> Difference:
-            return compute_difference(strata(rival, read), strata(ours, read))
+            return compute_difference(strata(best, read), strata(ours, read))
 
         return Trying(
             where=where,
             comparison=compute_comparison(workload, finalists, outcomes),
+            against=against.label,
             memory=ratio(compute_resident),
             time=ratio(lambda outcome: compute_time(outcome, workload)),
-            cost=compare_costs(rival, ours, workload, self._objective),
-            rival=compare_costs(by_label[finalists[0].label], rival, workload, self._objective),
+            cost=compare_costs(best, ours, workload, self._objective),
+            rival=self._compare_with_today(laboratory, answer.rival),
         )
+
+    def _compare_with_today(self, laboratory: Laboratory, candidate: Candidate) -> Difference:
+        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+        return compare_costs(
+            _of(outcomes, as_it_is()), _of(outcomes, candidate), laboratory.workload, self._objective
+        )
+
+
+def _of(outcomes: Sequence[Outcome], candidate: Candidate) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.candidate == candidate.label]
+
+
+def _behind_the_bars(race: Race, label: str, rival: str, objective: Objective) -> float:
+    """Tell by what factor a heap is worse in the race than the verdict will want of it; 1 and less: it is not."""
+
+    def read_cost(outcome: Outcome, workload: Workload) -> float | None:
+        return compute_cost(outcome, workload, objective)
+
+    def read_resident(outcome: Outcome, _: Workload) -> float | None:
+        return compute_resident(outcome)
+
+    reads: dict[str, Callable[[Outcome, Workload], float | None]] = {
+        "memory": read_resident,
+        "time": compute_time,
+    }
+    bars = dict.fromkeys(reads, 1 + TOLERATED) | {objective: 1 - WORTH}
+    reads.setdefault(objective, read_cost)
+    return max((race.compare(label, rival, read) or 1.0) / bars[figure] for figure, read in reads.items())
 
 
 def decide(answer: Tailored) -> tuple[Verdict, str]:
@@ -473,7 +552,7 @@ def decide(answer: Tailored) -> tuple[Verdict, str]:
     if answer.ours is not None:
         shortfall = next((text for trial in answer.trials if (text := _shortfall(answer, trial))), None)
         if shortfall is None:
-            gains = "; ".join(_gain(trial, rival) for trial in answer.trials)
+            gains = "; ".join(_gain(trial) for trial in answer.trials)
             if answer.ours.allocator in presets():
                 return "preset", f"{answer.ours.label}, a ready-made heap, has earned its place: {gains}"
             return "tailored", f"the heap has earned its place: {gains}"
@@ -507,13 +586,13 @@ def _shortfall(answer: Tailored, trial: Trying) -> str | None:
     if goal.ratio is None or goal.ratio > 1 - WORTH:
         found = "unknown" if goal.ratio is None else f"{goal.ratio:.3f} times"
         return (
-            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {answer.rival.label},"
+            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {trial.against},"
             f" at most {1 - WORTH:.2f} is wanted"
         )
     for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
         if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
             return (
-                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {answer.rival.label},"
+                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {trial.against},"
                 f" at most {1 + TOLERATED:.2f} is tolerated"
             )
     return None
@@ -523,9 +602,9 @@ def _is(result: Result, candidate: Candidate) -> bool:
     return result.candidate.label == candidate.label
 
 
-def _gain(trial: Trying, rival: str) -> str:
+def _gain(trial: Trying) -> str:
     memory, seconds = trial.memory.ratio or 1.0, trial.time.ratio or 1.0
-    return f"{trial.where}: {memory:.2f} times the resident bytes and {seconds:.2f} times the time of {rival}"
+    return f"{trial.where}: {memory:.2f} times the resident bytes and {seconds:.2f} times the time of {trial.against}"
 
 
 def check_weights(traces: Sequence[Path], weights: Sequence[float]) -> None:

@@ -175,8 +175,30 @@ void check_structure() {
     broken("bytes counted against the limit", Heap::PageHeapType::pages().below.committed_bytes);
 }
 
+// What is freed once and for all leaves few batches waiting; what is allocated again and again is waited for by more.
 template <class Heap>
-int run(uint64_t seed, unsigned long operations, unsigned threads) {
+void check_waiting() {
+  constexpr size_t passes = 12;
+  constexpr size_t blocks_of_pass = 1500;
+  constexpr size_t few_bytes = 2 * 2048;
+  static void* blocks[blocks_of_pass];
+  size_t most_bytes = 0;
+  for (size_t pass = 0; pass < passes; pass++) {
+    for (void*& block : blocks)
+      if (!(block = Heap::allocate(64))) broken("refused in pass", pass);
+    for (void* block : blocks) Heap::deallocate(block);
+    const size_t waiting_bytes = Heap::CentralType::waiting_bytes();
+    if (pass == 0 && waiting_bytes > few_bytes) broken("waiting after one pass", waiting_bytes);
+    most_bytes = hs::larger_of(most_bytes, waiting_bytes);
+  }
+  const size_t expected_bytes = Heap::Remote::transfer_batches > 4 ? 4 * few_bytes : 0;
+  if (most_bytes < expected_bytes) broken("waiting after many passes", most_bytes);
+}
+
+template <class Heap>
+int run(uint64_t seed, unsigned long operations, unsigned threads, unsigned failing) {
+  check_waiting<Heap>();
+  fail_one_in = failing;
   std::vector<Worker<Heap>> workers(threads);
   std::vector<pthread_t> ids(threads);
   for (unsigned i = 0; i < threads; i++) {
@@ -211,10 +233,10 @@ int run(uint64_t seed, unsigned long operations, unsigned threads) {
 
 int main(int argc, char** argv) {
   if (argc != 6) return 2;
-  fail_one_in = static_cast<unsigned>(atoi(argv[4]));
+  const auto failing = static_cast<unsigned>(atoi(argv[4]));
   const auto seed = static_cast<uint64_t>(atoll(argv[1]));
   const auto operations = static_cast<unsigned long>(atol(argv[2]));
   const auto threads = static_cast<unsigned>(atoi(argv[3]));
-  return strcmp(argv[5], "stack") == 0 ? run<Tested<hs::RemoteStack>>(seed, operations, threads)
-                                       : run<Tested<hs::RemoteBatch<2>>>(seed, operations, threads);
+  return strcmp(argv[5], "stack") == 0 ? run<Tested<hs::RemoteStack>>(seed, operations, threads, failing)
+                                       : run<Tested<hs::RemoteBatch<16>>>(seed, operations, threads, failing);
 }

@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from heapsmith.errors import TraceError
 from heapsmith.lab.replay import compiling
 from heapsmith.lab.replay.speed import MAX, Speed
+from heapsmith.run.limits import LimitEffect, read_bounds
 from heapsmith.trace import IS_BORN, EventBatch, Operation, OperationFlag, Trace, TraceProcess
 from heapsmith.units import format_count
 
@@ -108,6 +108,17 @@ class Part:
 
     first: int = 0
     behind: int | None = None
+
+
+def available_bytes() -> int:
+    """Return what this process may still take: of the machine, or of what its container and its limits leave.
+
+    Example:
+        >>> available_bytes() > 0
+        True
+    """
+    hard = (bound for bound in read_bounds("self") if bound.effect is not LimitEffect.THROTTLE)
+    return min(bound.available_bytes for bound in hard)
 
 
 def choose_process(trace: Trace, pid: int | None = None) -> TraceProcess:
@@ -298,7 +309,7 @@ class _Maker:
     def _column(self, name: str, dtype: Any, length: int, fill: int) -> NDArray[Any]:
         """One value per object: in memory, or on disk where that would take too much of it."""
         nbytes = length * np.dtype(dtype).itemsize
-        if nbytes < psutil.virtual_memory().available // 16:
+        if nbytes < available_bytes() // 16:
             return np.full(length, fill, dtype)
         column = np.lib.format.open_memmap(self._folder / name, "w+", dtype, (length,))
         column[:] = fill

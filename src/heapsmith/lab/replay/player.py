@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapsmith.errors import RunError
-from heapsmith.lab.replay.plan import Plan
+from heapsmith.lab.replay.plan import Plan, available_bytes
 from heapsmith.native import library
 from heapsmith.peers import python
 from heapsmith.peers.candidate import Candidate, as_it_is
@@ -98,6 +99,7 @@ class Played:
         refused: Calls that malloc refused.
         course: Resident bytes over time.
         failed: Why it is worthless, or None; then nothing else is known.
+        streamed: The plan was too large to lie in memory as a whole.
     """
 
     cpu_s: float
@@ -107,6 +109,7 @@ class Played:
     refused: int
     course: Course | None
     failed: str | None = None
+    streamed: bool = False
 
 
 def as_replay(plan: Plan, objects: Plan | None = None) -> Replay:
@@ -140,8 +143,10 @@ def play(
         timeout_s: Seconds after which it counts as hung; None: never.
     """
     path, _ = replay.plan_for(candidate)
+    # A plan that does not fit beside the heap is read ahead a part at a time, and given up behind.
+    streams = ["--stream"] if Path(path).stat().st_size > available_bytes() // 2 else []
     try:
-        told = _call(path, candidate.environment(environment), timeout_s=timeout_s)
+        told = _call(path, candidate.environment(environment), *streams, timeout_s=timeout_s)
     except RunError as error:
         return Played(0.0, 0.0, 0.0, 0, 0, None, failed=error.why)
     cpu_s = max(0, told["cpu_ns"] - told["aside_cpu_ns"]) / 1e9
@@ -152,6 +157,7 @@ def play(
         page_faults=told["page_faults"],
         refused=told["failures"],
         course=_course(replay, told),
+        streamed=told["streamed"],
     )
 
 

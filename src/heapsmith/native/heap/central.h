@@ -48,6 +48,11 @@ class Central {
         shelf.lock.unlock();
         return batch;
       }
+      if (shelf.parted_batches > 0) {
+        // One of those would have done: more may wait from here on.
+        shelf.most_batches = static_cast<uint32_t>(smaller_of(2 * most_batches(shelf), transfer_batches));
+        shelf.parted_batches = 0;
+      }
     }
     Batch batch{nullptr, 0};
     while (2 * batch.count < wanted) {
@@ -80,11 +85,14 @@ class Central {
     if constexpr (transfer_batches > 0) {
       if (HS_LIKELY(!PageHeapType::is_ebb())) {
         if (!shelf.batches) shelf.batches = static_cast<Batch*>(PageHeapType::Meta::allocate(batches_bytes));
-        // With all places taken it is this one that goes: its links are still in the processor's caches.
-        if (shelf.batches && shelf.batch_count < transfer_batches) {
-          put_newest(shelf, batch);
-          shelf.lock.unlock();
-          return;
+        if (shelf.batches) {
+          if (shelf.batch_count < most_batches(shelf)) {
+            put_newest(shelf, batch);
+            shelf.lock.unlock();
+            return;
+          }
+          // It is this one that goes: its links are still in the processor's caches.
+          shelf.parted_batches++;
         }
       }
     }
@@ -136,10 +144,13 @@ class Central {
       shelf.lock.lock();
       Span* emptied = nullptr;
       if constexpr (transfer_batches > 0) {
-        for (uint32_t left = all ? shelf.batch_count : shelf.unneeded_batches; left > 0; left--) {
+        const uint32_t most = most_batches(shelf);
+        const uint32_t unneeded = shelf.unneeded_batches;
+        for (uint32_t left = all ? shelf.batch_count : unneeded; left > 0; left--) {
           Span* more = dissolve(shelf, take_oldest(shelf));
           emptied = append(emptied, more);
         }
+        shelf.most_batches = most > unneeded ? most - unneeded : 0;
         shelf.unneeded_batches = shelf.batch_count;
       }
       if constexpr (Remote::to_span) {
@@ -185,11 +196,20 @@ class Central {
     uint32_t oldest_batch;
     uint32_t unneeded_batches;  // the fewest that waited at any moment since the last recycling
     uint32_t waiting_blocks;    // in all batches
+    uint32_t most_batches;      // that may wait now, where that is more than `first_batches`
+    uint32_t parted_batches;    // taken apart for want of room since one was missed
     bool used;
     Span* partial;
     Batch* batches;  // a ring of `transfer_batches`, made when the first one waits: most classes never have any
   };
   static constexpr size_t batches_bytes = sizeof(Batch) * transfer_batches;
+  // A batch that waits leaves the processor's caches, and is slow to take apart: only where batches are missed may many
+  // wait.
+  static constexpr uint32_t first_batches = transfer_batches < 2 ? transfer_batches : 2;
+
+  static uint32_t most_batches(const Shelf& shelf) {
+    return shelf.most_batches > first_batches ? shelf.most_batches : first_batches;
+  }
 
   static uint32_t place_of(const Shelf& shelf, uint32_t number) {
     return (shelf.oldest_batch + number) % (transfer_batches ? transfer_batches : 1);

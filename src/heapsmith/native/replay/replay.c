@@ -1,6 +1,6 @@
 // Plays a plan over whatever malloc this process has, and tells what it took.
 //
-//   replay PLAN [--idle]     one JSON document on standard output
+//   replay PLAN [--idle | --stream]     one JSON document on standard output
 //
 // Threads begin and end as recorded; none gets further ahead of the slowest than the plan's window. What the player needs
 // for itself lies in shared mappings (the plan, the table of blocks, stacks), so that anonymous resident memory is the
@@ -29,6 +29,7 @@
 #define MOST_SAMPLES (1u << 16)
 #define ENDED UINT64_MAX
 #define FAILED ((void*)1)  // what stands in a slot for a block that malloc refused
+#define AHEAD_WORDS 16
 #define LOOK_NS 20000000u  // how often one who rests looks at the resident memory
 
 struct sample {
@@ -54,7 +55,7 @@ static _Atomic(void*)* slots;
 static _Atomic uint64_t* rests;  // when each ends, ns on the monotonic clock
 static struct player* players;
 static struct sample* samples;
-static int streamed;  // the plan is too large to be resident as a whole
+static int streamed;  // the plan is too large to be resident as a whole, says who starts us
 static int statm = -1;
 static uint64_t began_ns;
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
@@ -266,6 +267,8 @@ static void play_segment(struct player* self, const struct plan_segment* segment
   void* taken = NULL;
   uint64_t order = 0;
   for (; word < end; word++) {
+    // Of the player's own table, so that waiting for it is not taken for the heap's time; of the blocks nothing.
+    if (word + AHEAD_WORDS < end) __builtin_prefetch(&slots[word[AHEAD_WORDS] >> 32], 1);
     const uint32_t slot = (uint32_t)(*word >> 32);
     const size_t bytes = high | ((*word >> 4) & 0xfffffff);
     switch ((enum plan_operation)(*word & 15)) {
@@ -365,7 +368,6 @@ static void open_plan(const char* path) {
   struct stat state;
   if (file < 0 || fstat(file, &state) != 0) refuse(path);
   const uint64_t bytes = (uint64_t)state.st_size;
-  streamed = bytes / PAGE_BYTES > (uint64_t)sysconf(_SC_AVPHYS_PAGES) / 2;
   plan = mmap(NULL, bytes, PROT_READ, MAP_SHARED | (streamed ? 0 : MAP_POPULATE), file, 0);
   if (plan == MAP_FAILED) refuse(path);
   close(file);
@@ -407,6 +409,7 @@ int main(int argument_count, char** arguments) {
     return 2;
   }
   const int idle = argument_count > 2 && strcmp(arguments[2], "--idle") == 0;
+  streamed = idle || (argument_count > 2 && strcmp(arguments[2], "--stream") == 0);
   open_plan(arguments[1]);
   slots = map_shared((header->slot_count + 1) * sizeof *slots);
   rests = map_shared((header->rest_count + 1) * sizeof *rests);

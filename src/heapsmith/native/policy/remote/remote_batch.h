@@ -2,7 +2,8 @@
 // to the central heap in batches, with everything else that thread frees.
 //
 // Promise: a remote free costs what a local one costs; whole batches change threads without being taken
-// apart. Invariant: at most `batches` magazines of a class wait in the central heap.
+// apart. Invariant: at most `batches` magazines of a class wait in the central heap, and more than a few only where they
+// were missed.
 #pragma once
 
 #include "policy/concepts.h"
