@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +198,8 @@ def tables(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["{}/service.parquet", "{}", "{}/*.parquet", "file://{}/", "{}/service.events.parquet"]
+    "name",
+    ["{}/service.parquet", "{}", "{}/*.parquet", "file://{}/", "file://{}", "{}/service.events.parquet"],
 )
 def test_parquet_files_are_read_as_the_trace_they_are_from(
     service: Path, tables: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -210,6 +216,49 @@ def test_parquet_files_are_read_as_the_trace_they_are_from(
             process.pop("file")
             process["places"].sort(key=lambda place: str(place))
     assert of_tables == of_trace
+
+
+@pytest.fixture
+def bucket(tables: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The tables on an object storage of this machine."""
+    pytest.importorskip("moto.server", reason="there is no moto[server] to play an object storage")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    # A process of its own: Polars holds on to the interpreter while it waits.
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        assert server.poll() is None
+        time.sleep(0.05)
+    for name in ("", *(f"runs/{path.name}" for path in tables.iterdir())):
+        data = (tables / Path(name).name).read_bytes() if name else b""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}
+        request = urllib.request.Request(f"{address}/fleet/{name}", data, headers, method="PUT")
+        urllib.request.urlopen(request, timeout=20).close()
+    for variable, value in {
+        "AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(variable, value)
+    yield "s3://fleet"
+    server.kill()
+    server.wait()
+
+
+def test_tables_on_an_object_storage_are_read(
+    service: Path, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("runs/service.parquet", "runs/", "runs", "runs/*.parquet"):
+        code, out, _ = run(capsys, "report", f"{bucket}/{name}", "--format", "json")
+        assert code == 0
+        assert json.loads(out)["events"] == open_trace(service).events
+    for name in ("runs/no.parquet", "empty/", "runs/service.heap"):
+        code, out, err = run(capsys, "report", f"{bucket}/{name}")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"cannot read {bucket}" in err
 
 
 def test_a_fleet_of_tables_and_traces_makes_one_report_and_other_verbs_read_them_too(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from heapsmith.errors import TraceError
 from heapsmith.trace.batch import NO_OBJECT, UNKNOWN_OBJECT, encode_batch
+from heapsmith.trace.inputs import SUFFIX
 from heapsmith.trace.layout import (
     FRAME,
     IS_BORN,
@@ -36,8 +37,8 @@ def find_tables(name: str) -> list[str]:
     """Find the tables that a name stands for.
 
     Args:
-        name: ``x.parquet`` as given to ``report -o``, one of its tables, a folder (ending in ``/`` where it is a URL), or a
-            pattern of any of these: ``s3://bucket/fleet/*.parquet``.
+        name: ``x.parquet`` as given to ``report -o``, one of its tables, a folder (ending in ``/``), or a
+            pattern of any of these: ``s3://bucket/fleet/*.parquet``. A URL that does not end in ``.parquet`` is a folder.
 
     Returns:
         What is before ``.events.parquet`` and so on, each once.
@@ -45,6 +46,14 @@ def find_tables(name: str) -> list[str]:
     Raises:
         TraceError: It cannot be read, or there is nothing.
     """
+    if name.endswith(SUFFIX):
+        raise TraceError(
+            f"cannot read {name}",
+            "a trace is read from a file of this machine",
+            "copy it here, or put its tables there: `heapsmith report FILE.heap --format parquet`",
+        )
+    if "://" in name and not name.endswith((".parquet", "/")):
+        name += "/"
     if name.endswith("/"):
         name += "*.parquet"
     base = re.sub(r"(\.(events|objects|stacks|frames|processes))?\.parquet$", "", name)
@@ -90,6 +99,7 @@ def convert_tables(
 
 def _unreadable(name: str, error: Exception) -> TraceError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = reason.partition(": <?xml")[0]  # what an object storage says beside its code
     return TraceError(
         f"cannot read {name}",
         reason,

@@ -88,9 +88,10 @@ _AHEAD: Final = 64
 _index: Any = np.uint64
 """An index that is known not to be negative: without it, each access looks whether to count from the end."""
 
+_jit: Any = numba.njit
 # Kernels make no arrays: to count who refers to those they are given (_nrt) would take half of their time.
-_compile: Any = numba.njit(cache=True, nogil=True, boundscheck=False, _nrt=False)
-_inline: Any = numba.njit(cache=True, nogil=True, inline="always")
+_compile: Any = _jit(cache=True, nogil=True, boundscheck=False, _nrt=False)
+_inline: Any = _jit(cache=True, nogil=True, inline="always")
 
 
 @_inline
