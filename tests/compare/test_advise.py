@@ -442,6 +442,13 @@ def test_fresh_runs_and_not_the_search_choose_between_the_simplest_and_the_best(
     assert found.label == (answer if in_the_search < 0.975 * 0.58 else plain)
 
 
+def test_who_beats_the_simplest_is_not_the_answer_where_a_simpler_one_does_as_well() -> None:
+    plain, library, tuned = "glibc:hugetlb=1", "default", "jemalloc:dirty_decay_ms=-1,oversize_threshold=0"
+    searched = {plain: 0.66, library: 0.64, tuned: 0.62}
+    found = answer_after(searched, {plain: 0.66, library: 0.629, tuned: 0.624})
+    assert found is not None and found.label == library
+
+
 def test_who_failed_once_is_not_the_answer() -> None:
     costs = {"system": [1.0], "glibc:arena_max=1": [0.9], "glibc:arena_max=2": [0.5]}
     laboratory = Laboratory(costs)

@@ -187,7 +187,7 @@ def _promises(cost: Difference) -> bool:
 class _Look(NamedTuple):
     winner: Candidate
     between: list[Difference]
-    """Each rival compared with the winner up to it."""
+    """The winner, and those simpler than it, each compared with every other contender."""
     evidence: Evidence
 
 
@@ -279,12 +279,15 @@ class _Confirming:
         laboratory.run_rounds([today, *contenders], rounds, phase, enough=enough)
         trials = [outcome for outcome in laboratory.outcomes if outcome.phase == phase]
         failed = {outcome.candidate for outcome in trials if outcome.failed}
-        winner, *rivals = [one for one in contenders if one.label not in failed] or contenders[:1]
+        running = [one for one in contenders if one.label not in failed] or contenders[:1]
         between: list[Difference] = []
-        for rival in rivals:
-            between.append(compare(winner, rival))
-            if _is_gain(between[-1]):
-                winner = rival
+        winner = running[-1]
+        for one in running:
+            others = [compare(one, other) for other in running if other is not one]
+            between += others
+            if not any(_is_gain(difference) for difference in others):
+                winner = one
+                break
         evidence = Evidence(
             comparison=compute_comparison(laboratory.workload, [today, winner], trials),
             cost=compare(today, winner),
