@@ -445,7 +445,7 @@ def test_fresh_runs_and_not_the_search_choose_between_the_simplest_and_the_best(
 def test_who_beats_the_simplest_is_not_the_answer_where_a_simpler_one_does_as_well() -> None:
     plain, library, tuned = "glibc:hugetlb=1", "default", "jemalloc:dirty_decay_ms=-1,oversize_threshold=0"
     searched = {plain: 0.66, library: 0.64, tuned: 0.62}
-    found = answer_after(searched, {plain: 0.66, library: 0.629, tuned: 0.624})
+    found = answer_after(searched, {plain: 0.66, library: 0.62, tuned: 0.605})
     assert found is not None and found.label == library
 
 

@@ -15,7 +15,7 @@ from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.objective import WORTH, Objective, compare_costs
-from heapsmith.tune.race import NO_TIME, PHASE, Race, Standing, outcomes_of
+from heapsmith.tune.race import ALIKE, NO_TIME, PHASE, Race, Standing, outcomes_of
 
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
 _CONFIRMING_SHARE: Final = 0.3
@@ -172,16 +172,12 @@ def _confirming_s(laboratory: Laboratory, others: Sequence[Laboratory], budget_s
     return min((1.1 + _CONTENDERS) * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
 
 
-def _is_gain(cost: Difference) -> bool:
-    return bool(cost.more_than_noise) and _promises(cost)
+def _is_gain(cost: Difference, bar: float = 1 - WORTH) -> bool:
+    return bool(cost.more_than_noise) and cost.ratio is not None and cost.ratio <= bar
 
 
-def _is_unsure(cost: Difference) -> bool:
-    return not cost.more_than_noise and _promises(cost)
-
-
-def _promises(cost: Difference) -> bool:
-    return cost.ratio is not None and cost.ratio <= 1 - WORTH
+def _is_unsure(cost: Difference, bar: float = 1 - WORTH) -> bool:
+    return not cost.more_than_noise and cost.ratio is not None and cost.ratio <= bar
 
 
 class _Look(NamedTuple):
@@ -245,11 +241,11 @@ class _Confirming:
             phase: What the runs are for.
 
         Returns:
-            The winner and what was seen of it: the simplest one that no other is surely better than by what is worth a
-            change.
+            The winner and what was seen of it: the simplest one that is still alike the others: none of them is
+            surely better by more than that.
         """
         found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS))
-        if any(_is_unsure(difference) for difference in found.between) or (
+        if any(_is_unsure(difference, 1 / ALIKE) for difference in found.between) or (
             _is_unsure(found.evidence.cost) and not found.evidence.refutes
         ):
             found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
@@ -285,7 +281,7 @@ class _Confirming:
         for one in running:
             others = [compare(one, other) for other in running if other is not one]
             between += others
-            if not any(_is_gain(difference) for difference in others):
+            if not any(_is_gain(difference, 1 / ALIKE) for difference in others):
                 winner = one
                 break
         evidence = Evidence(
