@@ -451,6 +451,12 @@ def test_who_beats_the_simplest_is_not_the_answer_where_a_simpler_one_does_as_we
     assert found is not None and found.label == library
 
 
+def test_where_the_simplest_promises_too_little_another_that_is_alike_is_confirmed() -> None:
+    costs = {"glibc:arena_max=1": 0.976, "default": 0.97}
+    found = answer_after(costs, {"glibc:arena_max=1": 0.976, "default": 0.9})
+    assert found is not None and found.label == "default"
+
+
 def test_who_is_slow_in_every_third_run_is_not_alike() -> None:
     costs = {"glibc:hugetlb=1": 0.65, "default": 0.63}
     found = answer_after(costs, costs, slow="glibc:hugetlb=1")

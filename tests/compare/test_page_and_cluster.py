@@ -143,61 +143,39 @@ def test_rounds_run_on_any_executor_and_are_compared_within_a_worker() -> None:
     assert len(rounds) == 8
 
 
-def test_a_dask_cluster_of_two_workers_takes_part(tmp_path) -> None:
-    pytest.importorskip("distributed")
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        local_directory=str(tmp_path),
-    ) as cluster:
-        address = cluster.scheduler_address.removeprefix("tcp://")
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "heapsmith", "compare", "-a", "glibc", "-a", "glibc:arena_max=1",
-                "--executor", f"dask://{address}", "--runs", "10", "--json", "--", *PROGRAM,
-            ],
-            capture_output=True, text=True, check=False, timeout=200,
-        )  # fmt: skip
+def test_a_dask_cluster_of_two_workers_takes_part(two_dask_workers) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "heapsmith", "compare", "-a", "glibc", "-a", "glibc:arena_max=1",
+            "--executor", two_dask_workers, "--runs", "10", "--json", "--", *PROGRAM,
+        ],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["workers"] == 2
     assert [result["runs"] for result in document["results"]] == [10, 10]
 
 
-def test_advice_uses_all_workers_of_a_cluster(tmp_path) -> None:
-    pytest.importorskip("distributed")
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        local_directory=str(tmp_path),
-    ) as cluster:
-        address = cluster.scheduler_address.removeprefix("tcp://")
-        words = [
-            "advise",
-            "--budget",
-            "25s",
-            "--executor",
-            f"dask://{address}",
-            "--json",
-            "--",
-            "sleep",
-            "0.1",
-        ]
-        done = subprocess.run(
-            [sys.executable, "-m", "heapsmith", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
+def test_advice_uses_all_workers_of_a_cluster(two_dask_workers) -> None:
+    words = [
+        "advise",
+        "--budget",
+        "25s",
+        "--executor",
+        two_dask_workers,
+        "--json",
+        "--",
+        "sleep",
+        "0.1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["verdict"] == "nothing"

@@ -114,6 +114,19 @@ def test_a_ready_made_heap_that_earns_its_place_is_the_answer() -> None:
     assert decide(answer)[0] == "preset"
 
 
+OURS = Candidate("tailored 1", "tailored 1", library="/x.so")
+
+
+def verified(costs: dict[str, list[float]], folder: Path, **finalists: Candidate) -> Tailored:
+    """What a verification makes of OURS, a rival, and further finalists, whose costs are known."""
+    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
+    (rival,) = read_candidates(["glibc:arena_max=1"])
+    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=OURS, rival=rival, **finalists)
+    path = write_trace(folder / "x.heap", make_events(100, sizes=(40,)))
+    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    return answer
+
+
 @pytest.mark.parametrize(("ready", "verdict"), [(0.8, "preset"), (0.97, "allocator")])
 def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
     ready: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,14 +138,10 @@ def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
         "tailored 1": [0.88] * 8,
         "small": [0.9 * ready] * 8,
     }
-    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
-    (rival,) = read_candidates(["glibc:arena_max=1"])
-    ours, small = (Candidate(label, label, library="/x.so") for label in ("tailored 1", "small"))
-    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=ours, ready=small, rival=rival)
-    path = write_trace(tmp_path / "x.heap", make_events(100, sizes=(40,)))
-    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    small = Candidate("small", "small", library="/x.so")
+    answer = verified(costs, tmp_path, ready=small)
     assert decide(answer)[0] == verdict
-    assert answer.ours == (small if verdict == "preset" else ours)
+    assert answer.ours == (small if verdict == "preset" else OURS)
 
 
 @pytest.mark.parametrize(("other", "verdict"), [(0.85, "allocator"), (0.97, "tailored")])
@@ -143,14 +152,10 @@ def test_a_heap_has_to_beat_the_runner_up_of_the_race_too(other: float, verdict:
         "other": [other] * 8,
         "tailored 1": [0.84] * 8,
     }
-    proof = SimpleNamespace(laboratory=lambda **_: Laboratory(costs, "verify"))
-    (rival,) = read_candidates(["glibc:arena_max=1"])
-    ours, runner_up = (Candidate(label, label, library="/x.so") for label in ("tailored 1", "other"))
-    answer = Tailored("nothing", "memory", "", HeapSpec(), ours=ours, rival=rival, runner_up=runner_up)
-    path = write_trace(tmp_path / "x.heap", make_events(100, sizes=(40,)))
-    Tailor([path], [], "memory", 60.0)._verify(proof, answer)
+    runner_up = Candidate("other", "other", library="/x.so")
+    answer = verified(costs, tmp_path, runner_up=runner_up)
     assert decide(answer)[0] == verdict
-    assert answer.rival == (runner_up if other < 0.95 else rival)
+    assert answer.rival.label == ("other" if other < 0.95 else "glibc:arena_max=1")
     assert answer.trials[0].against == answer.rival.label
 
 
@@ -177,22 +182,13 @@ def test_a_design_that_crashes_is_out_with_its_signal(
     assert answer.verdict != "tailored"
 
 
-def test_the_workers_of_a_dask_cluster_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("distributed")
-    from distributed import LocalCluster
-
+def test_the_workers_of_a_dask_cluster_replay(
+    two_dask_workers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", refuse)
     path = write_trace(tmp_path / "x.heap", make_events(20_000, sizes=(40, 200, 4368)))
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        local_directory=str(tmp_path),
-    ) as cluster:
-        address = cluster.scheduler_address.removeprefix("tcp://")
-        with open_executor(f"dask://{address}") as workers:
-            answer = Tailor([path], [], "memory", 15.0, workers=workers).make()
+    with open_executor(two_dask_workers) as workers:
+        answer = Tailor([path], [], "memory", 15.0, workers=workers).make()
     assert answer.race is not None
     assert answer.race.workers == 2
     assert [trial.comparison.workers for trial in answer.trials] == [2]
