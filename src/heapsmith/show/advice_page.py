@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from heapsmith.show.advise import how_sure, sentence
+from heapsmith.show.advise import beside, how_sure, sentence
 from heapsmith.show.compare_page import write_page
 from heapsmith.show.service_lines import Place, render_lines
 from heapsmith.tune.advise import Advice
@@ -28,6 +28,8 @@ def write_advice_page(path: Path, advice: Advice, place: Place) -> None:
         before += f"<pre>{html.escape(render_lines(advice.candidate, place))}</pre>"
     if advice.evidence is not None:
         before += f"<p class='quiet'>{html.escape(how_sure(advice))}</p>"
+        if advice.candidate is not None and advice.rivals:
+            before += f"<p class='quiet'>{html.escape(beside(advice))}</p>"
     elif advice.standings:
         before += "<p class='quiet'>The figures are those of the search, of the best in it.</p>"
     measured = advice.search if advice.evidence is None else advice.evidence.comparison

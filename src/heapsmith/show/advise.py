@@ -57,6 +57,8 @@ def render_advice(advice: Advice, place: Place) -> RenderableType:
     if advice.evidence is not None:
         parts.append(_evidence_table(advice.evidence))
         parts.append(Text(how_sure(advice), style="dim"))
+    if advice.candidate is not None and advice.rivals:
+        parts.append(Text(beside(advice), style="dim"))
     for other in advice.also:
         ratio = format_ratio(other.cost)
         parts.append(Text(f"also `{other.comparison.workload.words()}`: {advice.objective} cost {ratio}"))
@@ -79,6 +81,13 @@ def how_sure(advice: Advice) -> str:
     return (
         f"the best of the search in {runs} fresh runs of each: {advice.objective} cost {ratio}, not worth it"
     )
+
+
+def beside(advice: Advice) -> str:
+    """Say how those came out against whom the answer was run off; there have to be some."""
+    assert advice.candidate is not None
+    costs = ", ".join(f"{rival.label} {format_ratio(cost)}" for rival, cost in advice.rivals)
+    return f"in the same runs, {advice.candidate.label} = 1: {costs}; of those that are alike the simplest is the answer"
 
 
 def _evidence_table(evidence: Evidence) -> RenderableType:
@@ -140,6 +149,10 @@ def build_advice_document(advice: Advice, place: Place, machine: dict[str, Any])
         "as": place,
         "evidence": None if advice.evidence is None else _evidence_document(advice.evidence),
         "also": [_evidence_document(other) for other in advice.also],
+        "rivals": [
+            {"allocator": rival.label, "cost_ratio": msgspec.to_builtins(cost)}
+            for rival, cost in advice.rivals
+        ],
         "search": [
             {
                 "allocator": standing.candidate.label,

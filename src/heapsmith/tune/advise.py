@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
@@ -16,11 +14,11 @@ from heapsmith.lab.statistics import FALSE_ALARMS, Difference
 from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
-from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_cost
-from heapsmith.tune.race import ALIKE, NO_TIME, PHASE, Race, Standing, outcomes_of
+from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_cost, compute_usual
+from heapsmith.tune.race import ALIKE, NO_TIME, PHASE, Race, Standing, is_steady, outcomes_of
 
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
-_CONFIRMING_SHARE: Final = 0.3
+_CONFIRMING_SHARE: Final = 0.4
 _ATTEMPTS: Final = 3
 _SHOWN_OF_SEARCH: Final = 9
 _FEWEST_CONFIRMING: Final = 6
@@ -66,6 +64,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         standings: How everyone stood at the end of the search.
         search: What the search measured of the program as it is and of the best of them.
         notes: What a person has to know about the program.
+        rivals: Who was run off against the candidate, and what each costs, the candidate being 1.
         interrupted: It was broken off.
     """
 
@@ -77,6 +76,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing]
     search: Comparison
     notes: list[str]
+    rivals: list[tuple[Candidate, Difference]] = []
     interrupted: bool = False
 
     @property
@@ -100,7 +100,7 @@ def advise(
         laboratory: The command.
         others: Further commands, on which the answer must not be worse.
         objective: What counts.
-        budget_s: Seconds for all of it; about a third is kept for confirming.
+        budget_s: Seconds for all of it; up to two fifths are kept for confirming.
         named: Search among these alone, and what is a knob away from them; none means everything worth trying.
         stage: Told what is being done.
 
@@ -184,9 +184,10 @@ def _is_unsure(cost: Difference, bar: float = 1 - WORTH) -> bool:
 
 class _Look(NamedTuple):
     winner: Candidate
-    between: list[Difference]
-    """The winner, and those simpler than it, each compared with every other contender."""
     evidence: Evidence
+    rivals: list[tuple[Candidate, Difference]]
+    is_sure: bool
+    """More runs would not change who wins."""
 
 
 class _Confirming:
@@ -200,58 +201,53 @@ class _Confirming:
 
     def decide(self, race: Race, notes: list[str]) -> Advice:
         """Run off those that are alike, and confirm the winner, or the next one where another command refutes it."""
-        first: tuple[Evidence, list[Evidence]] | None = None
+        first: tuple[_Look, list[Evidence]] | None = None
 
         def promises(candidate: Candidate) -> bool:
             return (race.best_ratio(candidate.label) or 1.0) <= 1 - WORTH / 2
 
         order = [one for one in race.order() if promises(one)]
-        contenders = self._affordable([one for one in race.contenders() if promises(one)] or order[:1])
+        contenders = [one for one in race.contenders() if promises(one)]
+        contenders = self._affordable(contenders or order[:1], race)
         for attempt in range(min(_ATTEMPTS, len(order))):
             phase = f"confirm {attempt + 1}"
-            candidate, evidence = self._measure(self._laboratory, contenders, phase)
+            found = self._measure(self._laboratory, contenders, phase)
             also = (
-                [self._measure(other, [candidate], phase)[1] for other in self._others]
-                if evidence.confirms
+                [self._measure(other, [found.winner], phase).evidence for other in self._others]
+                if found.evidence.confirms
                 else []
             )
-            first = first or (evidence, also)
-            if evidence.confirms and not any(other.refutes for other in also):
-                return self._advice("gain", candidate, (evidence, also), race, notes)
-            if not evidence.refutes and not any(other.refutes for other in also):
+            first = first or (found, also)
+            if found.evidence.confirms and not any(other.refutes for other in also):
+                return self._advice("gain", found.winner, (found, also), race, notes)
+            if not found.evidence.refutes and not any(other.refutes for other in also):
                 # No better in fresh runs: a second look at the others would only find luck.
                 break
-            order.remove(candidate)
+            order.remove(found.winner)
             contenders = order[:1]
         return self._advice("nothing", None, first, race, notes)
 
-    def _affordable(self, contenders: list[Candidate]) -> list[Candidate]:
-        """Keep as many as there is time to run off: the simplest, and of the others those that promise most."""
-        round_s = (self._end - time.monotonic()) / _FEWEST_CONFIRMING
-        seats = int(round_s / max(self._laboratory.rehearsal.duration_s, 1e-3)) - 1
-        others = max(0, min(seats, _CONTENDERS) - 1)
-        return contenders[:1] + contenders[1:][-others:] if others else contenders[:1]
+    def _affordable(self, contenders: list[Candidate], race: Race) -> list[Candidate]:
+        """Keep as many as there is time to run off: the simplest, and the best to measure them by."""
+        for seats in range(min(len(contenders), _CONTENDERS), 1, -1):
+            kept = contenders[: seats - 1] + contenders[-1:]
+            if time.monotonic() + _FEWEST_CONFIRMING * race.expect_round_s(kept) <= self._end:
+                return kept
+        return contenders[:1]
 
-    def _measure(
-        self, laboratory: Laboratory, contenders: Sequence[Candidate], phase: str
-    ) -> tuple[Candidate, Evidence]:
-        """Run contenders beside the program as it is ten times, and ten more where that promises something unsure.
+    def _measure(self, laboratory: Laboratory, contenders: Sequence[Candidate], phase: str) -> _Look:
+        """Run contenders beside the program as it is ten times, and ten more where that leaves it unsure who wins.
 
         Args:
             laboratory: Where.
-            contenders: The simplest first.
+            contenders: The simplest first: the first that none of the others surely beats by more than what counts as
+                alike is the winner.
             phase: What the runs are for.
-
-        Returns:
-            The winner and what was seen of it: the simplest one that is still alike the others: none of them is
-            surely better by more than that.
         """
         found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS))
-        if any(_is_unsure(difference, 1 / ALIKE) for difference in found.between) or (
-            _is_unsure(found.evidence.cost) and not found.evidence.refutes
-        ):
+        if not found.is_sure:
             found = self._look(laboratory, contenders, phase, range(DEFAULT_RUNS, 2 * DEFAULT_RUNS))
-        return found.winner, found.evidence
+        return found
 
     def _look(
         self, laboratory: Laboratory, contenders: Sequence[Candidate], phase: str, rounds: range
@@ -273,38 +269,39 @@ class _Confirming:
                 false_alarms=FALSE_ALARMS / 2,
             )
 
-        def mean(one: Candidate) -> float:
+        def costs(one: Candidate) -> list[float]:
             outcomes = outcomes_of(trials, one.label, phase)
-            costs = [compute_cost(outcome, laboratory.workload, self._objective) for outcome in outcomes]
-            return statistics.fmean([cost for cost in costs if cost] or [math.inf])
+            known = [compute_cost(outcome, laboratory.workload, self._objective) for outcome in outcomes]
+            return [cost for cost in known if cost]
 
         today = as_it_is()
         laboratory.run_rounds([today, *contenders], rounds, phase, enough=enough)
         trials = [outcome for outcome in laboratory.outcomes if outcome.phase == phase]
         failed = {outcome.candidate for outcome in trials if outcome.failed}
         running = [one for one in contenders if one.label not in failed] or contenders[:1]
-        between: list[Difference] = []
-        winner = running[-1]
-        # Who is slow in every third run has a good median: what it costs is its mean.
-        least = min(map(mean, running))
-        for one in running:
-            others = [compare(one, other) for other in running if other is not one]
-            between += others
-            is_beaten = any(_is_gain(difference, 1 / ALIKE) for difference in others)
-            if mean(one) < ALIKE * least and not is_beaten:
-                winner = one
+        least = min(compute_usual(costs(one)) for one in running)
+        winner, rivals, is_sure = running[0], list[tuple[Candidate, Difference]](), True
+        for winner in running:
+            rivals = [(other, compare(winner, other)) for other in running if other is not winner]
+            is_sure = is_sure and not any(_is_unsure(cost, 1 / ALIKE) for _, cost in rivals)
+            is_beaten = any(_is_gain(cost, 1 / ALIKE) for _, cost in rivals)
+            if compute_usual(costs(winner)) < ALIKE * least and not is_beaten:
                 break
         evidence = Evidence(
             comparison=compute_comparison(laboratory.workload, [today, winner], trials),
             cost=compare(today, winner),
         )
-        return _Look(winner, between, evidence)
+        if evidence.confirms:
+            is_sure = is_sure and is_steady(costs(winner))
+        else:
+            is_sure = is_sure and (evidence.refutes or not _is_unsure(evidence.cost))
+        return _Look(winner, evidence, rivals, is_sure)
 
     def _advice(
         self,
         verdict: Verdict,
         candidate: Candidate | None,
-        measured: tuple[Evidence, list[Evidence]] | None,
+        measured: tuple[_Look, list[Evidence]] | None,
         race: Race,
         notes: list[str],
     ) -> Advice:
@@ -312,9 +309,10 @@ class _Confirming:
             verdict=verdict,
             objective=self._objective,
             candidate=candidate,
-            evidence=None if measured is None else measured[0],
+            evidence=None if measured is None else measured[0].evidence,
             also=[] if measured is None else measured[1],
             standings=race.standings(),
             search=_search_so_far(self._laboratory, race.standings()),
             notes=notes,
+            rivals=[] if measured is None else measured[0].rivals,
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
 
 from heapsmith.lab.compare import DEFAULT_RUNS
 from heapsmith.lab.comparison import FIGURE, Comparison, Result, strata
@@ -23,6 +24,7 @@ _RESIDENT_FIGURES: Final = (
 )
 FEWEST_RUNS: Final = 5
 """So many runs of each can tell a difference at all; 4 cannot, however large it is."""
+_USUAL: Final = 0.8
 WORTH: Final = 0.05
 """A gain below this share is not worth a change in how a program is started."""
 
@@ -48,6 +50,16 @@ def compute_cost(outcome: Outcome, workload: Workload, objective: Objective) -> 
     if time is None:
         return resident
     return math.exp(weight * math.log(resident) + (1 - weight) * math.log(time))
+
+
+def compute_usual(costs: Sequence[float]) -> float:
+    """Return what four runs of five stay below: who is slow in every third run has a good median all the same.
+
+    Example:
+        >>> compute_usual([1.0, 1.0, 1.5, 1.0, 1.5])
+        1.5
+    """
+    return float(np.quantile(costs, _USUAL)) if costs else math.inf
 
 
 def compute_time(outcome: Outcome, workload: Workload) -> float | None:

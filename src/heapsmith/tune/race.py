@@ -22,7 +22,7 @@ from heapsmith.lab.compare import Laboratory
 from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate
 from heapsmith.tune.candidates import neighbours, simplicity
-from heapsmith.tune.objective import WORTH, Objective, compute_cost
+from heapsmith.tune.objective import WORTH, Objective, compute_cost, compute_usual
 from heapsmith.units import format_seconds
 
 PHASE: Final = "search"
@@ -36,10 +36,11 @@ _FIELD: Final = (64, 24, 8, 6, 4)
 _NEWCOMERS: Final = 12
 _STAGES: Final = 2
 _ROUNDS_OF_FINALISTS: Final = 5
-ALIKE: Final = 1.08
-"""Standings within so much of the leader's are alike: the simplest of them wins."""
-ALIKE_IN_NOISE: Final = 1.2
-"""So are standings within so much of it where the rounds of the two overlap: noise must not decide the answer."""
+ALIKE: Final = 1.12
+"""Costs within so much of the least are alike, and the simplest is the answer: well above what costs of one and the same
+setting differ by from day to day, so that the same question gets the same answer."""
+NEAR: Final = 1.2
+"""Standings within so much of the leader's may turn out alike in fresh runs."""
 STAYS_IN_NOISE: Final = 1.35
 """So far behind may be whose rounds overlap with the leader's and still stay: more rounds will tell."""
 
@@ -133,7 +134,7 @@ class Race:
     def _round(self) -> bool:
         """Run a round of all who are in the race, on each worker; tell whether the race goes on."""
         racing = [self._everyone[label] for label in self._in_race]
-        if not racing or time.monotonic() + self._round_s(racing) > self._deadline:
+        if not racing or time.monotonic() + self.expect_round_s(racing) > self._deadline:
             return False
         first, count = self._rounds_run, self._laboratories[0].workers.width
         for laboratory in self._laboratories:
@@ -142,12 +143,13 @@ class Race:
         self._drop()
         return bool(self._in_race)
 
-    def _round_s(self, racing: Sequence[Candidate]) -> float:
+    def expect_round_s(self, candidates: Sequence[Candidate]) -> float:
+        """Expect how long a round of the program as it is and of these takes, by what is known of each."""
         total_s = 0.0
         for laboratory in self._laboratories:
             usual = laboratory.rehearsal.duration_s
             known = {o.candidate: o.seen.duration_s or usual for o in laboratory.outcomes}
-            total_s += sum(known.get(candidate.label, usual) for candidate in (self._baseline, *racing))
+            total_s += sum(known.get(candidate.label, usual) for candidate in (self._baseline, *candidates))
         return total_s
 
     def _drop(self) -> None:
@@ -269,53 +271,36 @@ class Race:
         return sorted(known, key=lambda standing: (standing.rounds < min(most, 3), standing.ratio or 1.0))
 
     def order(self) -> list[Candidate]:
-        """Return who is confirmed first: the simplest of those that are alike the best, then the rest."""
-        alike, rest = self._alike_and_rest()
-        return alike + rest
+        """Return who is confirmed first: the contenders, simplest first, then the rest, best first."""
+        contenders = self.contenders()
+        rest = [standing.candidate for standing in self._serious() if standing.candidate not in contenders]
+        return contenders + rest
 
     def contenders(self) -> list[Candidate]:
-        """Return who has to be told from the simplest of those that are alike the best: it, and whoever promises more.
+        """Return who has to be told apart in fresh runs, simplest first.
 
-        Each of them did better in the search than all before it, by half of what is worth a change.
+        It is whoever may be alike the best, and is better than all the simpler ones that can be relied on; where that
+        is one alone, it and the next best.
         """
-        alike, _ = self._alike_and_rest()
-        ratios = {standing.candidate.label: standing.ratio or 1.0 for standing in self.standings()}
-        found: list[Candidate] = []
-        for candidate in alike:
-            if all(ratios[candidate.label] < (1 - WORTH / 2) * ratios[one.label] for one in found):
-                found.append(candidate)
-        return found
-
-    def _alike_and_rest(self) -> tuple[list[Candidate], list[Candidate]]:
-        """Part those that noise may have put behind the best, simplest first, from the others, best first.
-
-        Noise may put anybody of them first, so what decides is as coarse as can be: whether a library has to be brought,
-        and only among those that are alike the best of that kind, knobs.
-        """
-        known = [
-            standing
-            for standing in self.standings()
-            if standing.ratio is not None and not self._failed(standing.candidate.label)
-        ]
-        if not known:
-            return [], []
-        most = max(standing.rounds for standing in known)
-        serious = [standing for standing in known if standing.rounds >= min(most, 3)] or known
         ratios = self._ratios()
-        leader = serious[0]
-        alike: list[Candidate] = []
-        for standing in serious:
-            behind = (standing.ratio or 1.0) / (leader.ratio or 1.0)
-            not_told = _overlap(ratios[standing.candidate.label], ratios[leader.candidate.label])
-            if behind <= ALIKE or (behind <= ALIKE_IN_NOISE and not_told):
-                alike.append(standing.candidate)
-        of_best = {standing.candidate.label: standing.ratio or 1.0 for standing in serious}
-        kind = [one for one in alike if one.library is None] or alike
-        bar = ALIKE * min(of_best[one.label] for one in kind)
-        first = sorted(
-            alike, key=lambda one: (one not in kind or of_best[one.label] > bar, self._simplicity(one))
-        )
-        return first, [standing.candidate for standing in serious if standing.candidate not in first]
+        usual = {one.candidate.label: compute_usual(ratios[one.candidate.label]) for one in self._serious()}
+        best = sorted(usual, key=lambda label: usual[label])
+        near = [label for label in best if usual[label] <= NEAR * usual[best[0]]]
+        simplest_first = sorted(near, key=lambda label: self._simplicity(self._everyone[label]))
+        found: list[str] = []
+        relied_on: list[str] = []
+        for label in simplest_first:
+            if all(usual[label] < (1 - WORTH / 2) * usual[one] for one in relied_on):
+                found.append(label)
+                relied_on += [label] if is_steady(ratios[label]) else []
+        if len(found) == 1:
+            found = [label for label in simplest_first if label in (*best[:2], *found)]
+        return [self._everyone[label] for label in found]
+
+    def _serious(self) -> list[Standing]:
+        ranked = self.ranked()
+        most = max((standing.rounds for standing in ranked), default=0)
+        return [standing for standing in ranked if standing.rounds >= min(most, 3)]
 
     def _simplicity(self, candidate: Candidate) -> tuple[int, int]:
         """Rank by how little is changed; among equals the allocator's file names the more careful setting first."""
@@ -331,6 +316,11 @@ class Race:
     def best_ratio(self, label: str) -> float | None:
         """Return the standing of a candidate."""
         return next((s.ratio for s in self.standings() if s.candidate.label == label), None)
+
+
+def is_steady(costs: Sequence[float]) -> bool:
+    """Tell whether even the worst of some runs is alike the usual ones."""
+    return not costs or max(costs) <= ALIKE * float(np.median(costs))
 
 
 def _overlap(ratios: Sequence[float], of_leader: Sequence[float]) -> bool:
