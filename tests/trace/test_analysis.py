@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from told_lives import MICROSECOND, MadeProcess, make_random, write_made
 
 from heapsmith.trace import IS_BORN, IS_DIED, Operation, Trace, open_trace
-from heapsmith.trace.analysis import ProcessFigures, analyse, analyse_process, choose_moments
+from heapsmith.trace.analysis import DOUBLINGS, analyse, analyse_process, choose_moments
+from heapsmith.trace.event_pass import EventPass
 from heapsmith.trace.layout import OPERATION_MASK
+from heapsmith.trace.process_figures import ProcessFigures
 
 STACKS = 2
 
@@ -243,7 +245,6 @@ def test_a_pool_of_processes_and_a_cluster_answer_what_one_pass_answers(tmp_path
 
 def test_a_live_table_is_as_large_as_what_lives_not_as_what_has_lived(tmp_path: Path) -> None:
     """A storm of a million short-lived blocks needs room for few."""
-    from heapsmith.trace import analysis
     from heapsmith.trace.writer import TraceWriter
 
     path = tmp_path / "storm.heap"
@@ -264,7 +265,7 @@ def test_a_live_table_is_as_large_as_what_lives_not_as_what_has_lived(tmp_path: 
                 usable_bytes=sizes, died=died,
             )  # fmt: skip
     trace = open_trace(path)
-    state = analysis._Pass(trace, trace.processes[0], [], analysis.DOUBLINGS, 100)
+    state = EventPass(trace, trace.processes[0], [], DOUBLINGS, 100)
     figures = state.run(None)
     assert figures.allocations == 20 * blocks
     assert len(state.slots) <= 2 * blocks

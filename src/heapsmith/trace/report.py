@@ -10,21 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from heapsmith.trace.analysis import (
-    DOUBLINGS,
-    MOMENTS,
-    Floats,
-    Integers,
-    Places,
-    ProcessFigures,
-    Progress,
-    analyse,
-    check_readable,
-    stacks_are_sampled,
-)
+from heapsmith.trace.analysis import DOUBLINGS, MOMENTS, analyse, check_readable
 from heapsmith.trace.caches import CacheRules
+from heapsmith.trace.event_pass import Progress, stacks_are_sampled
 from heapsmith.trace.layout import FrameKind
 from heapsmith.trace.places import NO_STACK, Forest, Label, NameFrames
+from heapsmith.trace.process_figures import Floats, Integers, Places, ProcessFigures
 from heapsmith.trace.reader import Damage, Trace
 from heapsmith.trace.records import Manifest
 from heapsmith.units import KiB, MiB

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from heapsmith.trace.analysis import Floats, Integers
 from heapsmith.trace.places import with_callers
+from heapsmith.trace.process_figures import Floats, Integers
 from heapsmith.trace.report import Report, moment_values, node_values
 
 SHOWN: Final = (
