@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 
 from heapsmith.show.report_words import describe, describe_limits
-from heapsmith.trace.report import Report, ReportedProcess, Site
+from heapsmith.trace.report import Report, ReportedProcess
+from heapsmith.trace.sites import Site
 
 REPORT_SCHEMA: Final = "heapsmith.report/1"
 MOST_PLACES: Final = 20_000

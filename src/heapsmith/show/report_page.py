@@ -18,7 +18,8 @@ from heapsmith.show import palette
 from heapsmith.show.figures import NUMBERS_JS
 from heapsmith.show.labels import class_label
 from heapsmith.show.report_words import Sentence, describe, describe_limits, name_process
-from heapsmith.trace.report import Report, ReportedProcess, external_fragmentation, total_time_line
+from heapsmith.trace.findings import external_fragmentation
+from heapsmith.trace.report import Report, ReportedProcess, total_time_line
 from heapsmith.trace.tree import build_tree
 from heapsmith.units import format_bytes, format_count, format_seconds
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from heapsmith.trace.findings import Finding
 from heapsmith.trace.places import Label
-from heapsmith.trace.report import Finding, Report, ReportedProcess, Site
+from heapsmith.trace.report import Report, ReportedProcess
+from heapsmith.trace.sites import Site
 from heapsmith.units import KiB, format_bytes, format_count, format_seconds
 
 MOST_PROCESSES: Final = 5

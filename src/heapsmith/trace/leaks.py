@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from heapsmith.trace.report import Report, Site
+from heapsmith.trace.report import Report
+from heapsmith.trace.sites import Site
 
 
 @dataclass(slots=True)
