@@ -1,4 +1,4 @@
-"""Take the pictures of the README: the real live page over the bundled example program, light, dark and on a phone.
+"""Take the pictures of the README: the live page over the bundled example program, light, dark and on a phone; a report.
 
 PYTHONPATH=src python tools/screenshot.py [--seconds 24] [--out docs/images]
 
@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,11 +22,18 @@ from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "examples/service.py"
+LEAKING = "examples/leaks/service.py"
 PICTURES: Final[tuple[tuple[str, int, int, Literal["light", "dark"]], ...]] = (
     ("live.png", 1280, 800, "light"),
     ("live-dark.png", 1280, 800, "dark"),
     ("live-phone.png", 390, 844, "light"),
 )
+
+
+def environment() -> dict[str, str]:
+    """A picture for everybody shows no path of this machine: the interpreter is found by its name."""
+    path = f"{Path(sys.executable).resolve().parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path}
 
 
 def start(seconds: float) -> tuple[subprocess.Popen[str], str]:
@@ -43,10 +51,8 @@ def start(seconds: float) -> tuple[subprocess.Popen[str], str]:
         "72MiB",
     ]
     program = ["python3", PROGRAM, "--seconds", f"{seconds:g}"]
-    # A picture for everybody shows no path of this machine: the interpreter is found by its name.
-    path = f"{Path(sys.executable).resolve().parent}{os.pathsep}{os.environ['PATH']}"
     launcher = subprocess.Popen(
-        [*watch, "--", *program], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PATH": path}
+        [*watch, "--", *program], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
     )
     assert launcher.stderr is not None
     for line in launcher.stderr:
@@ -75,6 +81,21 @@ def take(browser: Browser, url: str, seconds: float, out: Path) -> None:
         print(path)
 
 
+def take_report(browser: Browser, out: Path) -> None:
+    """Record the leaking service of the tutorial, and take the first screen of its report."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace, page = Path(folder) / "before.heap", Path(folder) / "before.html"
+        heapsmith = [sys.executable, "-m", "heapsmith"]
+        record = [*heapsmith, "record", "-o", str(trace), "--stacks", "all", "--", "python", LEAKING]
+        for words in (record, [*heapsmith, "report", str(trace), "-o", str(page)]):
+            subprocess.run(words, check=True, cwd=ROOT, env=environment(), capture_output=True)
+        tab = browser.new_page(viewport={"width": 1280, "height": 1100}, device_scale_factor=1.5)
+        tab.goto(page.as_uri())
+        tab.wait_for_timeout(1500)
+        tab.screenshot(path=out / "report.png")
+        print(out / "report.png")
+
+
 def main() -> None:
     """Take the pictures."""
     parser = argparse.ArgumentParser(
@@ -90,6 +111,7 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             take(browser, url, options.seconds, options.out)
+            take_report(browser, options.out)
             browser.close()
     finally:
         launcher.send_signal(signal.SIGINT)

@@ -62,3 +62,34 @@ def test_a_page_opens_offline_and_shows_peak_moment_search_and_inverted_view(
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     assert problems == []
     context.close()
+
+
+def found_kib(total: str) -> float:
+    return float(total.partition("found ")[2].partition(" KiB")[0])
+
+
+def test_dragging_over_the_line_shows_what_was_added_in_that_stretch(
+    browser: Browser, tmp_path: Path
+) -> None:
+    page_path = tmp_path / "x.html"
+    assert main(["report", str(write_service(tmp_path / "x.heap")), "-o", str(page_path)]) == 0
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    page = context.new_page()
+    page.goto(page_path.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.fill("#search", "remember")
+    page.click("[data-mode=added]")
+    whole = page.locator("#graph-total").inner_text()
+    assert whole.startswith("more at ") and 0.95 * 977 < found_kib(whole) <= 977
+    box = page.locator("#line").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 90)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 90)
+    page.mouse.up()
+    part = page.locator("#graph-total").inner_text()
+    assert part.startswith("more at ") and 0.2 * 977 < found_kib(part) < 0.4 * 977
+    page.dblclick("#line", position={"x": 300, "y": 60})
+    page.click("[data-mode=added]")
+    assert page.locator("#graph-total").inner_text() == whole
+    context.close()

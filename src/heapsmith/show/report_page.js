@@ -53,16 +53,23 @@
   const MODES = [["peak", "At the peak", "live_bytes_at_peak"], ["exit", "Still live at the end", "live_bytes_at_exit"],
     ["allocated", "All allocated bytes", "allocated_bytes"], ["temporary", "Temporary", "temporary_bytes"],
     ["allocations", "Allocations", "allocations"]];
-  if (tree.times_s.length) MODES.push(["moment", "At a moment", null]);
-  let mode = "peak", moment = -1, chosen = null, zoomed = null;
+  if (tree.times_s.length) MODES.push(["moment", "At a moment", null], ["added", "Added in the stretch", null]);
+  let mode = "peak", moment = -1, chosen = null, zoomed = null, span = null;
   const unit = () => mode === "allocations" ? (x) => `${thousands(x)} allocations` : bytes;
   function values() {
     const name = MODES.find((m) => m[0] === mode)[2];
     if (name) return tree.values[name];
     const held = new Float64Array(n);
-    for (let m = 0; m <= moment; m++) { const [nodes, amounts] = tree.changes[m]; for (let i = 0; i < nodes.length; i++) held[nodes[i]] += amounts[i]; }
+    const [first, last] = mode === "added" ? stretch() : [-1, moment];
+    for (let m = first + 1; m <= last; m++) { const [nodes, amounts] = tree.changes[m]; for (let i = 0; i < nodes.length; i++) held[nodes[i]] += amounts[i]; }
     for (let i = 1; i < n; i++) if (tree.parent[i] === 0) held[0] += held[i];
     return held;
+  }
+
+  // The moments before and at the end of what the line shows; the run ends before it is taken down.
+  function stretch() {
+    const [since, until] = span || [-Infinity, Math.max(...Object.values(data.details).map((d) => d.exit_s))], count = (t) => tree.times_s.filter((at) => at <= t).length - 1;
+    return [count(since), count(until)];
   }
 
   // ---- the graph: paths of names, put together anew for each way of looking ----
@@ -163,6 +170,7 @@
     let text = `${show(root.value)}${data.sampled ? " (estimated)" : ""}`;
     if (found) { const m = matchedValue(root); text += ` · found ${show(m)}, ${root.value ? (100 * m / root.value).toFixed(1) : 0} %`; }
     if (mode === "moment") text = `at ${seconds(tree.times_s[moment])}: ` + text;
+    if (mode === "added") { const [first, last] = stretch().map((m) => seconds(tree.times_s[m] || 0)); text = `more at ${last} than at ${first}: ` + text; }
     $("graph-total").textContent = text;
   }
   function nodeAt(event) {
@@ -203,7 +211,7 @@
     mode = next;
     if (mode === "moment" && moment < 0) moment = highestMoment();
     for (const b of $("modes").children) b.setAttribute("aria-selected", b.dataset.mode === mode);
-    build(); drawLine();
+    addedIn = span; build(); drawLine();
   }
   function highestMoment() { let held = 0, best = 0, at = 0; tree.changes.forEach(([nodes, amounts], m) => { nodes.forEach((node, i) => { if (tree.parent[node] === 0) held += amounts[i]; }); if (held > best) { best = held; at = m; } }); return at; }
   $("modes").onclick = (e) => e.target.dataset.mode && choose(e.target.dataset.mode);
@@ -214,7 +222,7 @@
   const ids = Object.keys(data.details);
   const hasTotal = data.total.times_s.length > 0;
   let process = hasTotal ? "total" : String((data.processes[0] || [""])[0]);
-  let span = null, drag = null;
+  let drag = null, addedIn = null;
   function series() {
     if (process === "total") {
       const t = data.total;
@@ -228,6 +236,7 @@
   let scale = null;
   function niceStep(span, count) { const raw = span / count, power = 10 ** Math.floor(Math.log10(raw)); return [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw); }
   function drawLine() {
+    if (mode === "added" && addedIn !== span) { addedIn = span; build(); }
     const s = series(); const [g, width] = fit($("line"), HIGH);
     g.font = `11.5px ${FONT}`; g.textBaseline = "middle";
     if (!s || !s.times.length) { g.fillStyle = css("--quiet"); g.fillText("no events", PAD, 30); return; }
@@ -246,7 +255,7 @@
     for (let v = 0; v <= top; v += step) { g.beginPath(); g.moveTo(PAD, y(v)); g.lineTo(width - 8, y(v)); g.stroke(); g.fillText(short(bytes(v)), PAD - 7, y(v)); }
     const ts = niceStep(t1 - t0, Math.max(2, width / 130)); g.textAlign = "center";
     for (let t = Math.ceil((t0 - s.start) / ts - 1e-9) * ts + s.start; t <= t1 + 1e-12; t += ts) { g.beginPath(); g.moveTo(x(t), HIGH - FOOT); g.lineTo(x(t), HIGH - FOOT + 4); g.stroke();
-      const label = seconds(Math.max(0, t - s.start)); const half = g.measureText(label).width / 2; g.fillText(label, Math.min(x(t), width - half - 1), HIGH - FOOT + 13); }
+      const label = seconds(Math.max(0, +(t - s.start).toPrecision(9))); const half = g.measureText(label).width / 2; g.fillText(label, Math.min(x(t), width - half - 1), HIGH - FOOT + 13); }
     g.save(); g.beginPath(); g.rect(PAD, 0, width - PAD - 8, HIGH - FOOT + 1); g.clip();
     for (const [since, until] of s.drops) { g.fillStyle = css("--limit"); g.globalAlpha = 0.2; g.fillRect(x(since), 0, Math.max(2, x(until) - x(since)), HIGH - FOOT); g.globalAlpha = 1; }
     g.beginPath(); g.moveTo(x(s.start), y(0)); let last = s.start;
@@ -260,7 +269,7 @@
       g.fillStyle = css("--frees"); g.textAlign = "left"; g.fillText(name, x(t) + 4, 12); }
     if (s.peak) { g.fillStyle = live; g.beginPath(); g.arc(x(s.peak[0]), y(s.peak[1]), 4, 0, 7); g.fill(); g.fillStyle = text;
       const label = `peak ${bytes(s.peak[1])}`, w = g.measureText(label).width; g.textAlign = "left";
-      const at = x(s.peak[0]); g.fillText(label, at + 8 + w > width - 10 ? at - w - 8 : at + 8, Math.max(9, y(s.peak[1]))); }
+      const at = x(s.peak[0]); g.fillText(label, at + 8 + w > width - 10 ? at - w - 8 : at + 8, Math.max(9, y(s.peak[1]) - 10)); }
     if (mode === "moment" && moment >= 0) { const t = tree.times_s[moment]; g.strokeStyle = css("--ink"); g.lineWidth = 1.5; g.beginPath(); g.moveTo(x(t), 0); g.lineTo(x(t), HIGH - FOOT); g.stroke(); }
     if (drag && Math.abs(drag[1] - drag[0]) > 3) { g.fillStyle = css("--ink"); g.globalAlpha = 0.12; g.fillRect(Math.min(...drag), 0, Math.abs(drag[1] - drag[0]), HIGH - FOOT); g.globalAlpha = 1; }
     g.restore();

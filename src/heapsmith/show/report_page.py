@@ -209,6 +209,7 @@ def _details(process: ReportedProcess) -> dict[str, Any]:
     names = [row.class_bytes for row in f.size_classes]
     return {
         "start_s": f.start_s,
+        "exit_s": f.exit_s,
         "end_s": f.end_s,
         "peak": round(f.live_bytes_peak),
         "peak_at_s": f.live_bytes_peak_at_s,
