@@ -287,6 +287,7 @@ def test_a_file_that_is_there_is_refused_without_force(tmp_path: Path) -> None:
         (["-o", "DIR", "--", "true"], 2, "is a directory"),
         (["-o", "DIR/a.heap"], 2, "no command"),
         (["-o", "DIR/a.heap", "--sample-every", "1KiB", "--", "true"], 2, "--stacks sampled"),
+        (["-o", "DIR/a.heap", "--attach", "me"], 2, "takes a whole number"),
         (["--", "true"], 2, "--output"),
     ],
 )
@@ -299,6 +300,21 @@ def test_bad_input_gets_one_line(tmp_path: Path, words: list[str], code: int, sa
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "a.heap").exists()
+
+
+def test_names_that_are_no_text_are_recorded_and_told(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    script = folder / "p.py"
+    script.write_text("import sys\nkept = [bytes(1000) for _ in range(5000)]\nprint(ascii(sys.argv[1]))\n")
+    made = record(folder / "a.heap", "python3", script, os.fsdecode(b"\xff"), options=("--stacks", "all"))
+    assert (made.code, made.output) == (0, "'\\udcff'\n")
+    for words in (["report"], ["report", "--json"], ["leaks"], ["report", "-o", folder / "a.html"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "heapsmith", *words, folder / "a.heap"], capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert b"p.py" in done.stderr + (folder / "a.html").read_bytes()
 
 
 def test_nothing_is_left_in_memory(tmp_path: Path) -> None:

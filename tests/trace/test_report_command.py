@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import resource
 import shutil
 import socket
@@ -355,10 +356,18 @@ def test_what_cannot_be_done_is_said_in_one_line(
     taken.write_text("mine")
     text = tmp_path / "notes.txt"
     text.write_text("hello")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    cut = tmp_path / "cut"
+    cut.write_bytes(service.read_bytes()[:-3000])
     for words in (
         ["report"],
         ["report", tmp_path / "none.heap"],
         ["report", text],
+        ["report", pipe],
+        ["report", ""],
+        ["report", service, "--measure", "leaks"],
+        ["report", service, "--rules", tmp_path / "none.toml"],
         ["report", tmp_path / "*.heap"],
         ["report", tmp_path],
         ["report", service, "-o", taken],
@@ -367,6 +376,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
         ["report", service, "--format", "pdf"],
         ["report", service, "--symbols", tmp_path / "none"],
         ["leaks", service, "--fail-above", "many"],
+        ["leaks", cut, "--fail-above", "1TiB"],
+        ["diff", service, cut, "--fail-above", "1TiB"],
         ["diff", service],
         ["diff", service, text],
     ):
@@ -377,14 +388,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert taken.read_text() != "mine"
 
 
-def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".html", ".parquet"])
+def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path, ending: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / "x.html")],
+        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / f"x{ending}")],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
-    assert done.returncode == 2 and "cannot write" in done.stderr
+    assert done.returncode == 2 and "cannot write" in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -397,6 +409,9 @@ def test_drops_and_damage_are_shown_in_every_view(tmp_path: Path, capsys: pytest
         out = " ".join(run(capsys, verb, cut)[1].split())
         assert "is damaged at byte" in out
         assert "everything before is here" in out
+    headless = tmp_path / "headless.heap"  # nothing but how it was made, and the process
+    headless.write_bytes(path.read_bytes()[:1000])
+    assert "Nothing was allocated" not in run(capsys, "report", headless)[1]
     document = json.loads(run(capsys, "report", cut, "--json")[1])
     assert document["complete"] is False
     assert any("damaged" in note for note in document["notes"])

@@ -163,7 +163,7 @@ class Recorder:
         )
         started_unix_ns = time.time_ns() - (time.monotonic_ns() - self._drain.start_ns)
         manifest = Manifest(
-            command=list(command),
+            command=[os.fsencode(word).decode(errors="replace") for word in command],
             started_unix_ns=started_unix_ns,
             tick_ns=TICK_NS,
             stacks=STACKS[wishes.stacks],
