@@ -97,7 +97,7 @@ def test_a_report_is_written_when_live_bytes_cross_a_threshold(
 
     def begin(words: list[str], **_: object) -> subprocess.Popen[bytes]:
         # What the report is made from is there in this moment.
-        assert words[2:] == ["heapsmith", "report", str(path), "-o", f"{path}.html"]
+        assert words[2:] == ["heapsmith", "report", str(path), "-o", f"{path}.html", "--force"]
         readable_events.append(sum(len(batch) for batch in open_trace(path).batches()))
         return subprocess.Popen(["true"])
 
