@@ -11,6 +11,7 @@ from typing import Any, Final
 from bokeh.embed import components
 from bokeh.models import (
     AdaptiveTicker,
+    BasicTicker,
     ColumnDataSource,
     CustomJSTickFormatter,
     HoverTool,
@@ -226,6 +227,9 @@ def _draw_pareto(
     source = ColumnDataSource(columns)
     plot: Any = _plot(FIGURE[across].title, FIGURE[upward].title)
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
+    plot.xaxis.ticker = plot.xgrid.ticker = BasicTicker(
+        desired_num_ticks=4
+    )  # as many as a phone has room for
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
     plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
         base=1024, mantissas=[2.0**power for power in range(10)]
@@ -334,6 +338,9 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str], replay: Replay |
         return None
     plot: Any = _plot("time since start", "resident")
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
+    plot.xaxis.ticker = plot.xgrid.ticker = BasicTicker(
+        desired_num_ticks=4
+    )  # as many as a phone has room for
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
     plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
         base=1024, mantissas=[2.0**power for power in range(10)]
