@@ -276,6 +276,11 @@ def test_a_file_that_is_there_is_refused_without_force(tmp_path: Path) -> None:
     assert "--force" in refused.stderr
     assert path.read_text() == "precious"
     assert subprocess.run([*words, "--force", "--", "true"], capture_output=True, check=False).returncode == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    into_a_pipe = [*words[:-1], str(pipe), "--force", "--", "true"]
+    refused = subprocess.run(into_a_pipe, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 2 and "is a pipe" in refused.stderr
     assert open_trace(path).processes[0].start.name == "true"
 
 

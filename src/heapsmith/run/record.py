@@ -554,10 +554,12 @@ def check_output(output: Path, *, force: bool) -> None:
     """Refuse a file that is there, unless it may be replaced.
 
     Raises:
-        RunError: It is there, or is a directory.
+        RunError: It is there, or is a directory or a pipe.
     """
     if output.is_dir():
         raise RunError(f"{output} is a directory", hint="name a file: -o FILE.heap")
+    if output.is_fifo():
+        raise RunError(f"{output} is a pipe", hint="name a file: -o FILE.heap")
     if output.exists() and not force:
         raise RunError(f"{output} is there already", hint="choose another name, or replace it with --force")
 
