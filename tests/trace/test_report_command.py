@@ -337,6 +337,22 @@ def test_diff_names_what_grew_and_fails_above_a_threshold(
     assert "The peak stayed at" in out
 
 
+def test_diff_shows_the_line_of_a_place_that_holds_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "old.heap", tmp_path / "new.heap"]
+    for path, blocks in zip(paths, (1, 5000), strict=True):
+        code = f"a = []\nfor i in range({blocks}): a.append(bytes(1000))\nb = [bytes(1)]\nc = bytes(900)\n"
+        script = tmp_path / "grows.py"
+        script.write_text(code)
+        words = [sys.executable, "-m", "heapsmith", "record", "-o", str(path), "--stacks", "all"]
+        subprocess.run(
+            [*words, "--", sys.executable, "-I", "-S", str(script)], check=True, capture_output=True
+        )
+    _, out, _ = run(capsys, "diff", *paths)
+    assert "grows.py:2 grew most at the peak" in out
+
+
 def test_several_files_a_folder_and_a_pattern_make_one_report(
     service: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
