@@ -15,12 +15,12 @@ def write_output(path: Path, content: bytes | str) -> None:
 
     Args:
         path: The file.
-        content: All of it; text is encoded as UTF-8.
+        content: All of it; text is encoded as UTF-8, names in it that are no text as the bytes that they were.
 
     Raises:
         HeapsmithError: It cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     # /dev/stdout may be a regular file, and whoever opened it would keep the old one.
     in_place = path.is_relative_to("/dev") or (path.exists() and not path.is_file())
     whole = path if in_place else path.resolve()

@@ -136,6 +136,20 @@ def test_bad_input_is_one_line_with_a_remedy_and_exit_code_2(words: list[str], s
     assert says in lines[0]
 
 
+def test_arguments_and_variables_that_are_no_text_reach_the_program_as_they_are(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.exit(sys.argv[1:] != [os.environ['WORD']] or os.environb[b'WORD'] != b'\\xff')"
+    )
+    word = os.fsdecode(b"\xff")
+    page = tmp_path / "x.html"
+    done = heapsmith(
+        "compare", "-a", "system", "-a", "glibc", "--runs", "2", "-o", str(page), *program(code), word,
+        env={**os.environ, "WORD": word},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    assert page.exists()
+
+
 def wait_for_trials(state: Path, count: int) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:

@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "trace"))
 
 from telling_traces import write_service
 
+DRAWN = "document.getElementById('line').toDataURL()"
+
 
 def test_a_page_opens_offline_and_shows_peak_moment_search_and_inverted_view(
     browser: Browser, tmp_path: Path
@@ -57,6 +59,20 @@ def test_a_page_opens_offline_and_shows_peak_moment_search_and_inverted_view(
     page.focus("#line")
     page.keyboard.press("ArrowLeft")
     assert total.inner_text().startswith("at ")
+    whole = page.evaluate(DRAWN)
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    near = page.evaluate(DRAWN)
+    page.keyboard.press("Shift+ArrowLeft")
+    moved = page.evaluate(DRAWN)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("-")
+    page.keyboard.press("-")
+    assert len({whole, near, moved}) == 3
+    assert page.evaluate(DRAWN) == whole
+    page.keyboard.press("+")
+    page.keyboard.press("Escape")
+    assert page.evaluate(DRAWN) == whole
     page.fill("#filter", "join_lines")
     assert page.locator("#sites tbody tr").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= 420

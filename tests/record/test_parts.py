@@ -89,6 +89,19 @@ def test_inside_a_recording_a_part_is_marked(tmp_path: Path) -> None:
     assert not Path("part.heap").exists()
 
 
+def test_a_part_that_cannot_be_recorded_says_why_in_one_error_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import heapsmith, sys\n"
+        "try:\n"
+        "    with heapsmith.record(sys.argv[1]): pass\n"
+        "except heapsmith.errors.RunError as error: print(error)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "none" / "a.heap"), os.fsdecode(b"\xff")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cannot be written: No such file or directory" in done.stdout
+
+
 def test_a_report_is_written_when_live_bytes_cross_a_threshold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +110,7 @@ def test_a_report_is_written_when_live_bytes_cross_a_threshold(
 
     def begin(words: list[str], **_: object) -> subprocess.Popen[bytes]:
         # What the report is made from is there in this moment.
-        assert words[2:] == ["heapsmith", "report", str(path), "-o", f"{path}.html"]
+        assert words[2:] == ["heapsmith", "report", str(path), "-o", f"{path}.html", "--force"]
         readable_events.append(sum(len(batch) for batch in open_trace(path).batches()))
         return subprocess.Popen(["true"])
 

@@ -276,6 +276,11 @@ def test_a_file_that_is_there_is_refused_without_force(tmp_path: Path) -> None:
     assert "--force" in refused.stderr
     assert path.read_text() == "precious"
     assert subprocess.run([*words, "--force", "--", "true"], capture_output=True, check=False).returncode == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    into_a_pipe = [*words[:-1], str(pipe), "--force", "--", "true"]
+    refused = subprocess.run(into_a_pipe, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 2 and "is a pipe" in refused.stderr
     assert open_trace(path).processes[0].start.name == "true"
 
 
@@ -287,6 +292,7 @@ def test_a_file_that_is_there_is_refused_without_force(tmp_path: Path) -> None:
         (["-o", "DIR", "--", "true"], 2, "is a directory"),
         (["-o", "DIR/a.heap"], 2, "no command"),
         (["-o", "DIR/a.heap", "--sample-every", "1KiB", "--", "true"], 2, "--stacks sampled"),
+        (["-o", "DIR/a.heap", "--attach", "me"], 2, "takes a whole number"),
         (["--", "true"], 2, "--output"),
     ],
 )
@@ -299,6 +305,46 @@ def test_bad_input_gets_one_line(tmp_path: Path, words: list[str], code: int, sa
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "a.heap").exists()
+
+
+def test_a_recorder_without_the_address_space_to_read_says_so_and_does_not_begin(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "record", "-o", str(tmp_path / "a.heap"), "--", "echo", "ran"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30)),
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "address space" in done.stderr and not (tmp_path / "a.heap").exists()
+
+
+def test_a_report_of_a_threshold_is_replaced_with_force_alone(tmp_path: Path) -> None:
+    path, report = tmp_path / "a.heap", tmp_path / "a.heap.html"
+    report.write_text("precious")
+    words = [sys.executable, "-m", "heapsmith", "record", "-o", str(path), "--dump-above", "1MiB"]
+    command = ["--", "python3", "-S", "-c", "import time; kept = bytes(4 << 20); time.sleep(0.5)"]
+    refused = subprocess.run([*words, *command], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert report.read_text() == "precious" and not path.exists()
+    done = subprocess.run([*words, "--force", *command], capture_output=True, text=True, check=False)
+    assert f"the report of that moment is {report}" in done.stderr
+    assert report.read_text() != "precious"
+
+
+def test_names_that_are_no_text_are_recorded_and_told(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    script = folder / "p.py"
+    script.write_text("import sys\nkept = [bytes(1000) for _ in range(5000)]\nprint(ascii(sys.argv[1]))\n")
+    made = record(folder / "a.heap", "python3", script, os.fsdecode(b"\xff"), options=("--stacks", "all"))
+    assert (made.code, made.output) == (0, "'\\udcff'\n")
+    for words in (["report"], ["report", "--json"], ["leaks"], ["report", "-o", folder / "a.html"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "heapsmith", *words, folder / "a.heap"], capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert b"p.py" in done.stderr + (folder / "a.html").read_bytes()
 
 
 def test_nothing_is_left_in_memory(tmp_path: Path) -> None:
@@ -319,3 +365,24 @@ for block in blocks:
     for _ in range(3):
         made = record(tmp_path / "a.heap", sys.executable, "-c", code, options=("--force",))
         assert made.code == 0
+
+
+def test_the_memory_of_the_program_is_told_without_what_recording_its_stacks_takes(tmp_path: Path) -> None:
+    script = tmp_path / "deep.py"
+    script.write_text(
+        "import time\n"
+        "def go(depth, path, kept):\n"
+        "    kept.append(bytes(40))\n"
+        "    if depth:\n"
+        + "".join(f"        go(depth - 1, path + 'x', kept)  # {i}\n" for i in range(6))
+        + "\n"
+        "kept = []\n"
+        "go(6, '', kept)\n"
+        "time.sleep(0.3)\n"
+    )
+    highest = list[int]()
+    for stacks in ("none", "all"):
+        made = record(tmp_path / f"{stacks}.heap", "python3", "-S", script, options=("--stacks", stacks))
+        highest.append(int(made.trace.processes[0].memory["anonymous_bytes"].max()))
+    without, with_stacks = highest
+    assert with_stacks < without + (4 << 20)

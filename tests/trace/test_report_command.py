@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import resource
 import shutil
 import socket
@@ -336,6 +337,22 @@ def test_diff_names_what_grew_and_fails_above_a_threshold(
     assert "The peak stayed at" in out
 
 
+def test_diff_shows_the_line_of_a_place_that_holds_most(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "old.heap", tmp_path / "new.heap"]
+    for path, blocks in zip(paths, (1, 5000), strict=True):
+        code = f"a = []\nfor i in range({blocks}): a.append(bytes(1000))\nb = [bytes(1)]\nc = bytes(900)\n"
+        script = tmp_path / "grows.py"
+        script.write_text(code)
+        words = [sys.executable, "-m", "heapsmith", "record", "-o", str(path), "--stacks", "all"]
+        subprocess.run(
+            [*words, "--", sys.executable, "-I", "-S", str(script)], check=True, capture_output=True
+        )
+    _, out, _ = run(capsys, "diff", *paths)
+    assert "grows.py:2 grew most at the peak" in out
+
+
 def test_several_files_a_folder_and_a_pattern_make_one_report(
     service: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,10 +372,18 @@ def test_what_cannot_be_done_is_said_in_one_line(
     taken.write_text("mine")
     text = tmp_path / "notes.txt"
     text.write_text("hello")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    cut = tmp_path / "cut"
+    cut.write_bytes(service.read_bytes()[:-3000])
     for words in (
         ["report"],
         ["report", tmp_path / "none.heap"],
         ["report", text],
+        ["report", pipe],
+        ["report", ""],
+        ["report", service, "--measure", "leaks"],
+        ["report", service, "--rules", tmp_path / "none.toml"],
         ["report", tmp_path / "*.heap"],
         ["report", tmp_path],
         ["report", service, "-o", taken],
@@ -367,6 +392,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
         ["report", service, "--format", "pdf"],
         ["report", service, "--symbols", tmp_path / "none"],
         ["leaks", service, "--fail-above", "many"],
+        ["leaks", cut, "--fail-above", "1TiB"],
+        ["diff", service, cut, "--fail-above", "1TiB"],
         ["diff", service],
         ["diff", service, text],
     ):
@@ -377,14 +404,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert taken.read_text() != "mine"
 
 
-def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".html", ".parquet"])
+def test_a_report_that_does_not_fit_leaves_nothing_behind(service: Path, tmp_path: Path, ending: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / "x.html")],
+        [sys.executable, "-m", "heapsmith", "report", str(service), "-o", str(tmp_path / f"x{ending}")],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
-    assert done.returncode == 2 and "cannot write" in done.stderr
+    assert done.returncode == 2 and "cannot write" in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -397,6 +425,9 @@ def test_drops_and_damage_are_shown_in_every_view(tmp_path: Path, capsys: pytest
         out = " ".join(run(capsys, verb, cut)[1].split())
         assert "is damaged at byte" in out
         assert "everything before is here" in out
+    headless = tmp_path / "headless.heap"  # nothing but how it was made, and the process
+    headless.write_bytes(path.read_bytes()[:1000])
+    assert "Nothing was allocated" not in run(capsys, "report", headless)[1]
     document = json.loads(run(capsys, "report", cut, "--json")[1])
     assert document["complete"] is False
     assert any("damaged" in note for note in document["notes"])

@@ -24,9 +24,10 @@ from heapsmith.spec import HeapSpec, load_spec
 from heapsmith.trace import open_trace
 from heapsmith.tune.life import read_life
 from heapsmith.tune.shadow import run_in_shadow
-from heapsmith.tune.simulation import Walker, simulate
+from heapsmith.tune.simulation import Walker, simulate, warm_up
 from heapsmith.tune.tailor import Tailored, Trying, check_weights, decide
 from made_traces import make_events, write_trace
+from watched import needs
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_a_shadow_says_that_it_compiles_and_what_the_heap_would_have_held(
 ) -> None:
     told = threading.Event()
     # As at the first use on a machine, where it takes long enough to be told.
-    monkeypatch.setattr("heapsmith.tune.shadow.warm_up", lambda: told.wait(60))
+    monkeypatch.setattr("heapsmith.tune.shadow.warm_up", lambda: told.wait(60) and warm_up())
     program = "blocks = [bytes(5000) for _ in range(4000)]; print(len(blocks)); raise SystemExit(3)"
     result = run_in_shadow([sys.executable, "-c", program], load_spec("small"), compiles=told.set)
     assert told.is_set()
@@ -76,6 +77,21 @@ def test_a_shadow_says_that_it_compiles_and_what_the_heap_would_have_held(
     assert result.exit_code == 3
     assert result.complete
     assert 20e6 < result.shadow_bytes_peak < 30e6
+
+
+def test_a_program_of_which_a_shadow_can_say_nothing_keeps_its_exit_code(tmp_path: Path) -> None:
+    needs("gcc")
+    source, program = tmp_path / "x.c", tmp_path / "x"
+    source.write_text("int main(void) { return 3; }")
+    subprocess.run(["gcc", "-static", str(source), "-o", str(program)], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "heapsmith", "run", "--shadow", "small", "--", str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "nothing can be said of the heap" in done.stderr
 
 
 def test_the_life_knows_its_peak(trace_path: Path) -> None:

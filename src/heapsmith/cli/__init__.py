@@ -48,6 +48,7 @@ VERBS: Final = {
 """Every verb, with what the list of verbs says of it."""
 
 
+_NUMBERS: Final = (int, int | None, float, float | None)
 _OUTPUT_FAILS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -111,8 +112,8 @@ def _in_our_words(error: CycloptsError) -> str:
             return f"{given} has no value"
         is_word = argument.index is not None
         return f"{argument.name.lstrip('-').upper() if is_word else argument.name} is missing"
-    if isinstance(error, CoercionError) and argument is not None and argument.hint in (int, float):
-        number = "a whole number" if argument.hint is int else "a number"
+    if isinstance(error, CoercionError) and argument is not None and argument.hint in _NUMBERS:
+        number = "a whole number" if argument.hint in _NUMBERS[:2] else "a number"
         return f"{argument.name} takes {number}, not {error.token.value if error.token else 'this'!r}"
     return " ".join(str(error).split())
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from heapsmith.cli.workload_options import WorkloadOptions
+from heapsmith.errors import HeapsmithError
 from heapsmith.lab.compare import Laboratory
 from heapsmith.lab.executors import open_executor
 from heapsmith.lab.field import read_field
@@ -65,7 +66,7 @@ def advise(
     check_page(output)
     budget_s = parse_seconds(budget)
     options = options or WorkloadOptions()
-    commands = [command, *(tuple(shlex.split(text)) for text in also or ())]
+    commands = [command, *map(_read_command, also or ())]
     with (
         open_executor(executor) as workers,
         TrialsProgress(budget_s, "rehearsal", 1.0) as progress,
@@ -92,3 +93,12 @@ def advise(
     else:
         print_text(render_advice(advice, place))
     return 130 if advice.interrupted else 0
+
+
+def _read_command(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise HeapsmithError(
+            f"--also {text!r} is no command", str(error), "quote it as for a shell"
+        ) from None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from heapsmith.cli.trace_options import TraceOptions, check_output
+from heapsmith.cli.trace_options import TraceOptions, check_output, refuse_to_judge
 from heapsmith.errors import EXIT_FAILED
 from heapsmith.outputs import write_output
 from heapsmith.show.terminal import encode_json, encode_text, print_json, print_text
@@ -47,7 +47,11 @@ def diff(
         output = Path(f"{Path(old).stem}-{Path(new).stem}.html")
     check_output(output, force=force)
     reading = options or TraceOptions()
-    difference = compare_reports(reading.read([old])[1], reading.read([new])[1])
+    reports = reading.read([old])[1], reading.read([new])[1]
+    difference = compare_reports(*reports)
+    failed = limit is not None and difference.growth_bytes > limit
+    if limit is not None and not failed:
+        refuse_to_judge(reports)
     if chosen == "json":
         document = build_difference_document(difference, limit)
         if output is None:
@@ -61,4 +65,4 @@ def diff(
         print_text(render_difference(difference, limit))
     else:
         write_output(output, encode_text(render_difference(difference, limit)))
-    return EXIT_FAILED if limit is not None and difference.growth_bytes > limit else 0
+    return EXIT_FAILED if failed else 0

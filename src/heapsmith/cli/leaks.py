@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from heapsmith.cli.trace_options import TraceOptions, check_output
+from heapsmith.cli.trace_options import TraceOptions, check_output, refuse_to_judge
 from heapsmith.errors import EXIT_FAILED
 from heapsmith.outputs import write_output
 from heapsmith.show.leaks import build_leaks_document, render_leaks, render_leaks_list
@@ -47,6 +47,9 @@ def leaks(
     chosen.ignored = ignore or []
     _, report = chosen.read(files)
     left = find_left(report, chosen.ignored)
+    failed = limit is not None and left.remaining_bytes > limit
+    if limit is not None and not failed:
+        refuse_to_judge([report])
     if json or format == "json":
         document = build_leaks_document(report, left, limit)
         if output is None:
@@ -63,4 +66,4 @@ def leaks(
         print_text(render_leaks(report, left, limit))
     else:
         write_output(output, encode_text(render_leaks(report, left, limit)))
-    return EXIT_FAILED if limit is not None and left.remaining_bytes > limit else 0
+    return EXIT_FAILED if failed else 0

@@ -84,7 +84,7 @@ def record(
         names_s=RecordWishes.names_s if names else 0.0,
     )
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    threshold = Threshold(parse_bytes(dump_above), output) if dump_above else None
+    threshold = Threshold(parse_bytes(dump_above), output, force=force) if dump_above else None
     if attach is not None:
         if command:
             raise RunError("--attach takes no command", hint="leave out what follows `--`")

@@ -41,8 +41,9 @@ def report(
     ] = None,
     format: Annotated[Format | None, Parameter(help="text if neither this nor --output tells.")] = None,
     measure: Annotated[
-        Literal["peak", "leaks", "allocated", "temporary"], Parameter(help="What folded stacks count.")
-    ] = "peak",
+        Literal["peak", "leaks", "allocated", "temporary"] | None,
+        Parameter(help="What folded stacks count; peak if left out."),
+    ] = None,
     json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
     force: Annotated[bool, Parameter(help="Replace an output that exists.", negative="")] = False,
     options: TraceOptions | None = None,
@@ -54,6 +55,8 @@ def report(
     Example: heapsmith report /tmp/a.heap -o /tmp/a.html --force
     """
     chosen: Format = "json" if json else format or _format_of(output)
+    if measure is not None and chosen != "folded":
+        raise HeapsmithError(f"--measure does nothing with --format {chosen}", hint="add --format folded")
     of_traces, of_tables = split_inputs(files)
     first = [Path(name.rstrip("/*").rpartition("/")[2]) for name in of_tables]
     if of_traces or not of_tables:
@@ -100,7 +103,7 @@ def report(
         elif chosen == "speedscope":
             data = render_speedscope(made)
         else:
-            text = render_folded(made, _MEASURES[measure])
+            text = render_folded(made, _MEASURES[measure or "peak"])
             if output is None:
                 sys.stdout.write(text)
             else:

@@ -92,6 +92,22 @@ class TraceOptions:
         return traces, report
 
 
+def refuse_to_judge(reports: Sequence[Report]) -> None:
+    """Refuse to say that a threshold was kept by recordings whose end is not there.
+
+    Raises:
+        HeapsmithError: One of them is damaged, or its recorder was stopped.
+    """
+    for report in reports:
+        for path, damage, complete in zip(report.paths, report.damages, report.complete, strict=True):
+            if damage is not None or not complete:
+                raise HeapsmithError(
+                    "whether the threshold was kept cannot be told",
+                    f"{path} is damaged" if damage is not None else f"{path} has no end",
+                    "record again",
+                )
+
+
 def check_output(path: Path | None, *, force: bool) -> None:
     """Refuse an output that cannot be written, before the work is done.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterable
@@ -81,7 +82,7 @@ class Ledger:
         """Keep an outcome; a state folder that cannot be written only costs the resuming."""
         key = candidate_key(candidate)
         self._outcomes[key, outcome.phase, outcome.round] = outcome
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UnicodeEncodeError):
             self._folder.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(_Line(key, outcome)) + b"\n")
@@ -111,4 +112,4 @@ def _workload_key(workload: Workload) -> list[object]:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]

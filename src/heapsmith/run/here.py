@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -108,16 +109,17 @@ class record:  # noqa: N801 (used as a function is)
             filter(None, (str(_PACKAGES), environment.get("PYTHONPATH")))
         )
         self._recorder = subprocess.Popen(
-            [sys.executable, "-m", "heapsmith.run.recorder", msgspec.json.encode(request).decode()],
+            [sys.executable, "-m", "heapsmith.run.recorder", json.dumps(msgspec.to_builtins(request))],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._recorder.stdout is not None
-        if self._recorder.stdout.readline().strip() != "ready":
+        said = self._recorder.stdout.readline().strip()
+        if said != "ready":
             self._end()
-            raise RunError(f"{self.path} cannot be recorded to", "its recorder did not start")
+            raise RunError(said or f"{self.path} cannot be recorded to: its recorder did not start")
         # Not through a call that lets other threads run Python meanwhile: the interpreter's allocators are exchanged.
         if native.hs_record_start(bytes(self._directory.path)) != 0:
             self._end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import shutil
@@ -224,7 +225,8 @@ def _keep(subject: Subject, folder: Path) -> dict[str, object]:
     )
     assert keeper.stdin is not None and keeper.stdout is not None and keeper.stderr is not None
     try:
-        keeper.stdin.write(msgspec.json.encode(request) + b"\n")
+        # json, not msgspec: words and variables may hold bytes that are no text, and arrive as they are.
+        keeper.stdin.write(json.dumps(request).encode() + b"\n")
         keeper.stdin.flush()
         answer = keeper.stdout.read()
         complaint = keeper.stderr.read()
@@ -237,7 +239,7 @@ def _keep(subject: Subject, folder: Path) -> dict[str, object]:
     if not answer:
         last = complaint.decode(errors="replace").strip().splitlines()
         raise RunError("the watching process broke off", last[-1] if last else "it said nothing")
-    return msgspec.json.decode(answer, type=dict[str, object])
+    return json.loads(answer)
 
 
 def _server_request(service: Service, subject: Subject, folder: Path) -> dict[str, object]:

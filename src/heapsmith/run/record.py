@@ -40,7 +40,8 @@ from heapsmith.trace import (
     TraceWriter,
 )
 from heapsmith.trace.layout import MEMORY_SAMPLE
-from heapsmith.wire.recording import RECORD_VARIABLE, RECORDING_SUFFIX, OnFull, StackMode
+from heapsmith.units import format_bytes
+from heapsmith.wire.recording import RECORD_VARIABLE, RECORDING_BYTES, RECORDING_SUFFIX, OnFull, StackMode
 from heapsmith.wire.region import format_python_version
 
 P = ParamSpec("P")
@@ -59,6 +60,7 @@ STACKS: Final[dict[StackMode, Literal["none", "sampled", "all"]]] = {
     StackMode.SAMPLED: "sampled",
     StackMode.ALL: "all",
 }
+_OWN_ADDRESS_BYTES: Final = 1 << 30
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -142,7 +144,7 @@ class Recorder:
         command: What the manifest says was launched.
 
     Raises:
-        RunError: The file or the recorder's page cannot be made.
+        RunError: The file or the recorder's page cannot be made, or the recorder has too little address space.
     """
 
     def __init__(self, directory: Path, output: Path, wishes: RecordWishes, command: Sequence[str]) -> None:
@@ -152,6 +154,13 @@ class Recorder:
         self.on_module: Callable[[ModuleRecord, int, int], None] | None = None
         """Called before the frames of each module get their names."""
         self.notes = list[str]()
+        limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit_bytes != resource.RLIM_INFINITY and limit_bytes < RECORDING_BYTES + _OWN_ADDRESS_BYTES:
+            raise RunError(
+                f"`ulimit -v` leaves the recorder {format_bytes(limit_bytes)} of address space",
+                f"each process that it reads takes {format_bytes(RECORDING_BYTES)}",
+                "limit the program alone: -- sh -c 'ulimit -v ...; exec COMMAND'",
+            )
         self._directory = directory
         self._wishes = wishes
         self._drain = Drain(
@@ -163,7 +172,7 @@ class Recorder:
         )
         started_unix_ns = time.time_ns() - (time.monotonic_ns() - self._drain.start_ns)
         manifest = Manifest(
-            command=list(command),
+            command=[os.fsencode(word).decode(errors="replace") for word in command],
             started_unix_ns=started_unix_ns,
             tick_ns=TICK_NS,
             stacks=STACKS[wishes.stacks],
@@ -450,9 +459,9 @@ class Recorder:
                 resident, shared = map(int, Path(f"/proc/{image.pid}/statm").read_bytes().split()[1:3])
                 fields = Path(f"/proc/{image.pid}/stat").read_bytes().rpartition(b")")[2].split()
                 faults = int(fields[7]) + int(fields[9])
-                image.samples.append(
-                    (now_ns, resident * _PAGE_BYTES, (resident - shared) * _PAGE_BYTES, faults)
-                )
+                # 0 would say that it is unknown.
+                private = max(1, resident - shared - int(image.drained.header()["own_pages"]))
+                image.samples.append((now_ns, resident * _PAGE_BYTES, private * _PAGE_BYTES, faults))
         spent_s = time.monotonic() - now_s
         self._next_memory_s = now_s + max(MEMORY_EVERY_S, _MEMORY_COST * spent_s)
 
@@ -545,10 +554,12 @@ def check_output(output: Path, *, force: bool) -> None:
     """Refuse a file that is there, unless it may be replaced.
 
     Raises:
-        RunError: It is there, or is a directory.
+        RunError: It is there, or is a directory or a pipe.
     """
     if output.is_dir():
         raise RunError(f"{output} is a directory", hint="name a file: -o FILE.heap")
+    if output.is_fifo():
+        raise RunError(f"{output} is a pipe", hint="name a file: -o FILE.heap")
     if output.exists() and not force:
         raise RunError(f"{output} is there already", hint="choose another name, or replace it with --force")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from heapsmith.errors import RunError
 from heapsmith.run.record import Recorder
 from heapsmith.units import format_bytes
 
@@ -18,11 +19,20 @@ class Threshold:
     Args:
         bytes_above: The threshold, of all processes in sum.
         trace: The file that is being recorded to; the report lies beside it.
+        force: Replace a report that is there.
+
+    Raises:
+        RunError: There is a report already.
     """
 
-    def __init__(self, bytes_above: int, trace: Path) -> None:
+    def __init__(self, bytes_above: int, trace: Path, *, force: bool = False) -> None:
         self._bytes_above = bytes_above
         self._trace = trace
+        self._path = trace.with_name(f"{trace.name}.html")
+        if self._path.exists() and not force:
+            raise RunError(
+                f"{self._path} is there already", "--dump-above would write it", "replace it with --force"
+            )
         self.report: Path | None = None
         self._writing: subprocess.Popen[bytes] | None = None
 
@@ -31,9 +41,18 @@ class Threshold:
         if self.report is not None or recorder.live_bytes <= self._bytes_above:
             return
         recorder.mark(f"live bytes over {format_bytes(self._bytes_above)}")
-        self.report = self._trace.with_name(f"{self._trace.name}.html")
+        self.report = self._path
         self._writing = _begin(
-            [sys.executable, "-m", "heapsmith", "report", str(self._trace), "-o", str(self.report)],
+            [
+                sys.executable,
+                "-m",
+                "heapsmith",
+                "report",
+                str(self._trace),
+                "-o",
+                str(self.report),
+                "--force",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from bokeh.embed import components
 from bokeh.models import (
     AdaptiveTicker,
+    BasicTicker,
     ColumnDataSource,
     CustomJSTickFormatter,
     HoverTool,
@@ -57,13 +58,14 @@ _STYLE: Final = """
 body { font: 15px/1.5 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; color: var(--ink);
        max-width: 1240px; margin: 0 auto; padding: 24px 20px 60px; background: #fff; }
 h1 { font: 600 19px/1.4 ui-monospace, 'DejaVu Sans Mono', monospace; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2, h3, p { overflow-wrap: anywhere; }
 h2 { font-size: 17px; margin: 34px 0 8px; }
 .answer { font-size: 18px; font-weight: 600; border-left: 4px solid #0072b2; padding: 6px 0 6px 14px; margin: 18px 0; }
 .quiet { color: var(--quiet); } .good { color: var(--good); } .bad { color: var(--bad); }
 code, pre { font: 13px/1.45 ui-monospace, 'DejaVu Sans Mono', monospace; }
 pre { background: #f5f7f9; padding: 10px 12px; overflow-x: auto; border-radius: 4px; margin: 4px 0; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 12px; }
-.wide { overflow-x: auto; }
+.wide, .pair > div { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 th, td { padding: 6px 12px 6px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { white-space: nowrap; } td small { font-size: 12px; }
@@ -151,7 +153,7 @@ def render_page(
         parts += [
             "<h2>Resident bytes over time</h2>",
             "<p class='quiet'>Of each candidate the run nearest to its median; a click hides it.</p>",
-            places["course"],
+            f"<div class='wide'>{places['course']}</div>",
         ]
     parts += [_figures_table(comparison, inks), _environment(comparison), after]
     body = "\n".join(parts)
@@ -226,6 +228,9 @@ def _draw_pareto(
     source = ColumnDataSource(columns)
     plot: Any = _plot(FIGURE[across].title, FIGURE[upward].title)
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
+    plot.xaxis.ticker = plot.xgrid.ticker = BasicTicker(
+        desired_num_ticks=4
+    )  # as many as a phone has room for
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
     plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
         base=1024, mantissas=[2.0**power for power in range(10)]
@@ -334,6 +339,9 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str], replay: Replay |
         return None
     plot: Any = _plot("time since start", "resident")
     plot.xaxis.formatter = CustomJSTickFormatter(code=_SECONDS_JS)
+    plot.xaxis.ticker = plot.xgrid.ticker = BasicTicker(
+        desired_num_ticks=4
+    )  # as many as a phone has room for
     plot.yaxis.formatter = CustomJSTickFormatter(code=_BYTES_JS)
     plot.yaxis.ticker = plot.ygrid.ticker = AdaptiveTicker(
         base=1024, mantissas=[2.0**power for power in range(10)]
@@ -358,7 +366,11 @@ def _draw_course(drawn: Sequence[Result], inks: dict[str, str], replay: Replay |
     )
     plot.legend.click_policy = "hide"
     plot.legend.label_text_font_size = "12px"
-    plot.add_layout(plot.legend[0], "right")
+    plot.legend.orientation = "vertical"
+    plot.legend.location = "left"
+    # Beside the plot the names of settings would leave a phone nothing of it.
+    plot.add_layout(plot.legend[0], "below")
+    plot.height += 24 * len(plot.legend[0].items)
     return plot
 
 

@@ -14,7 +14,8 @@ def render_record_summary(result: RecordResult, output: Path) -> str:
     if not result.processes:
         return "nothing was recorded: the program took no library in, or has too little address space (ulimit -v)"
     parts = [
-        f"{result.events:,} events of {_count(result.processes, 'process')} in {format_bytes(result.file_bytes)}"
+        f"{_count(result.events, 'event', 's')} of {_count(result.processes, 'process', 'es')} in "
+        f"{format_bytes(result.file_bytes)}"
     ]
     if result.events:
         parts[0] += f" ({result.file_bytes / result.events:.2f} bytes each)"
@@ -26,5 +27,5 @@ def render_record_summary(result: RecordResult, output: Path) -> str:
     return "; ".join(parts)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 'es'}"
+def _count(number: int, noun: str, several: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else several}"

@@ -235,12 +235,13 @@
   const PAD = 62, FOOT = 24, HIGH = 240;
   let scale = null;
   function niceStep(span, count) { const raw = span / count, power = 10 ** Math.floor(Math.log10(raw)); return [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw); }
+  const ends = (s) => [s.start, Math.max(s.times[s.times.length - 1], s.start + 1e-9)];
   function drawLine() {
     if (mode === "added" && addedIn !== span) { addedIn = span; build(); }
     const s = series(); const [g, width] = fit($("line"), HIGH);
     g.font = `11.5px ${FONT}`; g.textBaseline = "middle";
     if (!s || !s.times.length) { g.fillStyle = css("--quiet"); g.fillText("no events", PAD, 30); return; }
-    const t0 = span ? span[0] : s.start, t1 = span ? span[1] : Math.max(s.times[s.times.length - 1], s.start + 1e-9);
+    const [t0, t1] = span || ends(s);
     const inside = (t) => t >= t0 && t <= t1;
     let top = 1;
     s.times.forEach((t, i) => { if (inside(t)) { top = Math.max(top, s.live[i], s.mapped[i]); } });
@@ -296,8 +297,27 @@
     if (tree.times_s.length) { moment = near(tree.times_s, scale.invert(offset(e))); if (moment > 0 && Math.abs(tree.times_s[moment - 1] - scale.invert(offset(e))) < Math.abs(tree.times_s[moment] - scale.invert(offset(e)))) moment--; choose("moment"); }
   });
   $("line").addEventListener("dblclick", () => { span = null; drawLine(); });
-  $("line").addEventListener("keydown", (e) => { const d = { ArrowLeft: -1, ArrowRight: 1 }[e.key]; if (!d || !tree.times_s.length) return; e.preventDefault();
-    moment = Math.max(0, Math.min(tree.times_s.length - 1, (moment < 0 ? highestMoment() : moment) + d)); choose("moment"); });
+  // What is shown is `length_s` long around a time, and stays within the run.
+  function show(middle_s, length_s) {
+    const [first, last] = ends(series()), length = Math.min(length_s, last - first);
+    const since = Math.max(first, Math.min(last - length, middle_s - length / 2));
+    span = length < last - first ? [since, since + length] : null; drawLine();
+  }
+  $("line").addEventListener("keydown", (e) => {
+    const s = series(), d = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
+    if (!s || !s.times.length || e.ctrlKey || e.metaKey || e.altKey) return;
+    const [since, until] = span || ends(s), long = until - since, middle = (since + until) / 2;
+    const at = mode === "moment" && moment >= 0 ? tree.times_s[moment] : middle, seen = at >= since && at <= until;
+    if (e.key === "+" || e.key === "=") show(seen ? at : middle, Math.max(long / 2, 1e-6));
+    else if (e.key === "-") show(middle, long * 2);
+    else if (e.key === "0" || e.key === "Escape") { span = null; drawLine(); }
+    else if (d && e.shiftKey) show(middle + d * long / 4, long);
+    else if (d && tree.times_s.length) {
+      moment = Math.max(0, Math.min(tree.times_s.length - 1, (moment < 0 ? highestMoment() : moment) + d)); choose("moment");
+      const t = tree.times_s[moment]; if (span && (t < span[0] || t > span[1])) show(t, long);
+    } else return;
+    e.preventDefault();
+  });
 
   // ---- tables ----
   function sortable(table, columns, rowsOf, { most = 100, start = 0 } = {}) {

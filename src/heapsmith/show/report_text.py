@@ -33,7 +33,7 @@ _STYLES: Final = {"leak": "bold red", "growth": "bold red", "spike": "bold yello
 def render_report(report: Report) -> RenderableType:
     """Make the report for a terminal."""
     manifest = report.manifests[0]
-    command = " ".join(manifest.command) or "(attached)"
+    command = " ".join(" ".join(manifest.command).split()) or "(attached)"
     files = report.paths[0] if len(report.paths) == 1 else f"{len(report.paths)} files"
     processes = len(report.processes)
     parts: list[RenderableType] = [

@@ -287,5 +287,7 @@ def _slack(report: Report, finding: Finding) -> Sentence:
 
 
 def _empty(report: Report, finding: Finding) -> Sentence:
-    del report, finding
-    return Sentence("empty", "Nothing was allocated.", [], "")
+    del finding
+    lost = any(report.damages) or report.dropped_events
+    text = "Of what it allocated nothing is in the file." if lost else "Nothing was allocated."
+    return Sentence("empty", text, [], "")

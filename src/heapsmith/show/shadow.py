@@ -18,7 +18,9 @@ def render_shadow(result: ShadowResult) -> RenderableType:
             style="bold",
         ),
         Text(
-            f"the process, on its own allocator, held at most {format_bytes(result.own_bytes_peak)} anonymous,"
+            "the process ended before its own memory was looked at"
+            if result.own_bytes_peak is None
+            else f"the process, on its own allocator, held at most {format_bytes(result.own_bytes_peak)} anonymous,"
             f" {format_bytes(result.own_bytes_mean)} on average; {format_bytes(result.outside_bytes)} of that was there"
             " before its heap grew"
         ),

@@ -130,7 +130,7 @@ def read_rules(files: Sequence[Path] = ()) -> list[Rule]:
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             raise TraceError(
                 f"cannot read the rules of {path}",
-                str(error),
+                error.strerror or str(error) if isinstance(error, OSError) else str(error),
                 "each [[rule]] has name and function, file or module",
             ) from None
         if any(rule.function is rule.file is rule.module is None for rule in rules):

@@ -69,6 +69,7 @@ def compare_reports(old: Report, new: Report) -> TraceDifference:
     its process; the total peak is that of all processes together.
     """
     places: dict[str, Change] = {}
+    shown: dict[str, tuple[bool, float]] = {}
     sizes: dict[str, Change] = {}
     total = Change("total")
     for report, side in ((old, "old"), (new, "new")):
@@ -82,7 +83,10 @@ def compare_reports(old: Report, new: Report) -> TraceDifference:
             for site in process.sites:
                 name = _name(site.label) + (" [mapping]" if site.mapped else "")
                 change = places.setdefault(name, Change(name))
-                change.label = site.label
+                # Of the lines of a place, the one that holds most now is shown.
+                rank = side == "new", max(site.live_bytes_at_peak, site.live_bytes_at_exit)
+                if rank >= shown.get(name, rank):
+                    shown[name], change.label = rank, site.label
                 values = getattr(change, side)
                 for measure in COMPARED:
                     values[measure] += getattr(site, measure)

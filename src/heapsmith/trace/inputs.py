@@ -61,8 +61,10 @@ def find_traces(names: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         path = Path(name)
+        if not name:
+            raise TraceError("a trace's name is empty", hint="check the variable that it came from")
         if path.is_dir():
-            inside = sorted(path.glob(f"*{SUFFIX}"))
+            inside = sorted(found for found in path.glob(f"*{SUFFIX}") if not found.is_dir())
             if not inside:
                 raise TraceError(
                     f"{name} holds no traces", f"no file in it ends in {SUFFIX}", "check the folder"

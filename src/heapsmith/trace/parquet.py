@@ -74,6 +74,8 @@ def write_tables(traces: Sequence[Trace], report: Report, output: Path, *, force
         _write(paths["processes"], _processes(traces))
     except OSError as error:
         raise TraceError(f"cannot write {output}", error.strerror or str(error)) from error
+    except pl.exceptions.PolarsError as error:  # how Polars wraps a full disk
+        raise TraceError(f"cannot write {output}", str(error)) from error
     return list(paths.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -325,6 +326,8 @@ def open_trace(path: Path | str) -> Trace:
 
 def _map(path: Path) -> mmap.mmap | bytes:
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening one waits until somebody writes
+            raise TraceError(f"cannot open {path}", "it is a pipe, which cannot be read twice", "give a file")
         with path.open("rb") as file:
             head = file.read(FILE_HEADER.itemsize)
             if len(head) == FILE_HEADER.itemsize and head[:8] == MAGIC:

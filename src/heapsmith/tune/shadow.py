@@ -18,7 +18,7 @@ import numpy as np
 from heapsmith.errors import RunError
 from heapsmith.lab.replay.plan import Part, choose_process, read_calls
 from heapsmith.run.launched import SignalsPassedOn
-from heapsmith.run.record import Recording, RecordResult, RecordWishes
+from heapsmith.run.record import Recording, RecordResult, RecordWishes, exit_code_of
 from heapsmith.spec import HeapSpec
 from heapsmith.trace import Trace, open_trace
 from heapsmith.tune.simulation import Walker, warm_up
@@ -132,6 +132,7 @@ def run_in_shadow(
             "nothing can be said of the heap",
             "no call of malloc was recorded",
             "is the program linked statically?",
+            exit_code=exit_code_of(result.exit),
         )
     return _result(shadow, spec, trace, result)
 

@@ -183,7 +183,7 @@ RECORDING_HEADER: Final = Struct(
         Field("python_note", "text", "why CPython's objects are not recorded, for people", 96),
         Field("frames_note", "text", "why its frames are in no stack, for people", 96),
         Field("command_bytes", "u32", "of the command"),
-        Field("stack_padding", "u32", ""),
+        Field("own_pages", "u32", "of the program's private memory that only the recording maps"),
         Field("command", "text", "arguments, each ended by zero", 2048),
     ),
     PAGE_BYTES,

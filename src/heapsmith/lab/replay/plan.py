@@ -151,7 +151,7 @@ def check_replayable(trace: Trace, process: TraceProcess) -> list[str]:
         raise TraceError(
             f"{trace.path} cannot be replayed",
             "only samples of its allocations were recorded",
-            "record it again without --sample-every",
+            "record it again without --stacks sampled",
         )
     if process.events == 0:
         raise TraceError(
@@ -169,7 +169,7 @@ def check_replayable(trace: Trace, process: TraceProcess) -> list[str]:
         share = process.dropped_events / (process.events + process.dropped_events)
         notes.append(
             f"{format_count(process.dropped_events)} events ({share:.2%}) were dropped when it was recorded: blocks whose"
-            " free is missing stay live, so footprints are upper bounds; record again with a larger ring"
+            " free is missing stay live, so footprints are upper bounds; record again with --on-full wait"
         )
     if trace.damage is not None:
         notes.append(

@@ -140,7 +140,7 @@ HS_SLOW_PATH uint32_t number_slowly(const void* code) {
   if (!codes_lock.lock(os::yield_processor)) return 0;
   uint32_t number = 0;
   if (seen_codes == nullptr) {
-    seen_codes = static_cast<SeenCode*>(os::map_private(sizeof(SeenCode) << kSeenBits));
+    seen_codes = static_cast<SeenCode*>(map_own(sizeof(SeenCode) << kSeenBits));
   }
   if (seen_codes != nullptr) {
     const auto address = reinterpret_cast<uint64_t>(code);
@@ -374,7 +374,7 @@ const char* find_python_frames(void* library, uint32_t version) {
 
 void forget_codes() {
   codes_lock.reset();
-  if (seen_codes != nullptr) os::unmap(seen_codes, sizeof(SeenCode) << kSeenBits);
+  if (seen_codes != nullptr) unmap_own(seen_codes, sizeof(SeenCode) << kSeenBits);
   seen_codes = nullptr;
 }
 

@@ -187,6 +187,22 @@ bool reopen_recording() {
   return true;
 }
 
+void* map_own(size_t bytes) {
+  void* address = os::map_private(bytes);
+  if (address != nullptr && recording.header != nullptr) {
+    fetch_add_relaxed(recording.header->own_pages, (bytes + wire::kPageBytes - 1) / wire::kPageBytes);
+  }
+  return address;
+}
+
+// In a forked child nothing has been counted yet: it has no header.
+void unmap_own(void* address, size_t bytes) {
+  if (recording.header != nullptr) {
+    fetch_add_relaxed(recording.header->own_pages, -((bytes + wire::kPageBytes - 1) / wire::kPageBytes));
+  }
+  os::unmap(address, bytes);
+}
+
 void forget_recording() {
   if (base != nullptr) os::unmap(base, kFirstBytes);
   base = nullptr;

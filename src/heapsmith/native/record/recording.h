@@ -38,6 +38,10 @@ uint64_t* reveal_ring(uint32_t index);
 // Backs the bytes of a ring from one offset to another.
 bool back_ring(uint64_t* words, size_t from_bytes, size_t to_bytes);
 
+// Private memory for the recording alone, which the recorder leaves out of what it tells of the program's.
+void* map_own(size_t bytes);
+void unmap_own(void* address, size_t bytes);
+
 bool is_recorder_alive();
 void wake_recorder();
 

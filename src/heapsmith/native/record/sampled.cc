@@ -22,12 +22,12 @@ Bucket* buckets = nullptr;
 Bucket* bucket_of(const void* block) {
   Bucket* all = load_acquire(buckets);
   if (HS_UNLIKELY(all == nullptr)) {
-    auto* fresh = static_cast<Bucket*>(os::map_private(sizeof(Bucket) << kBucketBits));
+    auto* fresh = static_cast<Bucket*>(map_own(sizeof(Bucket) << kBucketBits));
     if (fresh == nullptr) return nullptr;
     if (__atomic_compare_exchange_n(&buckets, &all, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
       all = fresh;
     } else {
-      os::unmap(fresh, sizeof(Bucket) << kBucketBits);
+      unmap_own(fresh, sizeof(Bucket) << kBucketBits);
     }
   }
   return &all[(reinterpret_cast<uintptr_t>(block) >> 4) * 0x9E3779B97F4A7C15u >> (64 - kBucketBits)];
@@ -98,7 +98,7 @@ bool forget_sampled(const void* block) {
 
 void sampled_fork_child() {
   if (buckets == nullptr) return;
-  os::unmap(buckets, sizeof(Bucket) << kBucketBits);
+  unmap_own(buckets, sizeof(Bucket) << kBucketBits);
   buckets = nullptr;
   memset(sampled_pages, 0, sizeof sampled_pages);
 }

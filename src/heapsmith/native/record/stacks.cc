@@ -94,7 +94,7 @@ HS_FAST_PATH uint32_t find(const Index& index, uint32_t parent, uint64_t frame, 
 }
 
 Index* make_index(uint32_t capacity) {
-  auto* index = static_cast<Index*>(os::map_private(sizeof(Index) + capacity * sizeof(uint32_t)));
+  auto* index = static_cast<Index*>(map_own(sizeof(Index) + capacity * sizeof(uint32_t)));
   if (index != nullptr) index->mask = capacity - 1;
   return index;
 }
@@ -263,7 +263,7 @@ HS_SLOW_PATH uint32_t walk(Memory& own, const Registers& here, const void* inner
 __attribute__((noinline, optimize("no-omit-frame-pointer"))) uint32_t capture_stack() {
   if (HS_UNLIKELY(recording.header == nullptr || is_capturing)) return 0;
   is_capturing = true;
-  if (HS_UNLIKELY(memory == nullptr)) memory = static_cast<Memory*>(os::map_private(sizeof(Memory)));
+  if (HS_UNLIKELY(memory == nullptr)) memory = static_cast<Memory*>(map_own(sizeof(Memory)));
   uint32_t node = 0;
   if (HS_LIKELY(memory != nullptr)) {
     Memory& own = *memory;
@@ -306,7 +306,7 @@ void forget_stacks() {
 }
 
 void drop_stack_memory() {
-  if (memory != nullptr) os::unmap(memory, sizeof(Memory));
+  if (memory != nullptr) unmap_own(memory, sizeof(Memory));
   memory = nullptr;
 }
 

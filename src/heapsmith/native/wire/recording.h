@@ -152,7 +152,7 @@ struct RecordingHeader {
   char python_note[96];  // why CPython's objects are not recorded, for people
   char frames_note[96];  // why its frames are in no stack, for people
   uint32_t command_bytes;  // of the command
-  uint32_t stack_padding;  // 
+  uint32_t own_pages;  // of the program's private memory that only the recording maps
   char command[2048];  // arguments, each ended by zero
   uint8_t padding[1472];
 };
@@ -184,7 +184,7 @@ static_assert(offsetof(RecordingHeader, allocator_path) == 120);
 static_assert(offsetof(RecordingHeader, python_note) == 376);
 static_assert(offsetof(RecordingHeader, frames_note) == 472);
 static_assert(offsetof(RecordingHeader, command_bytes) == 568);
-static_assert(offsetof(RecordingHeader, stack_padding) == 572);
+static_assert(offsetof(RecordingHeader, own_pages) == 572);
 static_assert(offsetof(RecordingHeader, command) == 576);
 
 // What the recorder wants of every process, and whether it is alive.
