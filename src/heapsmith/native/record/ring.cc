@@ -17,7 +17,6 @@
 namespace hs::record {
 
 __thread ThreadRing this_ring;
-uint32_t is_threaded = 0;
 uint32_t mode = kUnknown;
 uint64_t sample_every_bytes = 0;
 void (*on_recording_open)() = nullptr;
@@ -42,6 +41,7 @@ bool has_key = false;
 constexpr intptr_t kRounds = 3;
 __thread intptr_t rounds_seen;
 
+constexpr uint64_t kAddressMask = (uint64_t{1} << wire::kAddressBits) - 1;
 constexpr uint64_t kWaitOnceNs = 2'000'000;
 constexpr uint64_t kWaitAtMostNs = 5'000'000'000;
 
@@ -177,7 +177,7 @@ bool attach() {
     thread.limit = thread.at;
     thread.index = index;
     thread.gave_up_at = UINT64_MAX;
-    thread.of_one_stamp = 1;
+    thread.stamping = {&recording.header->current_stamp, 0, 1, 0};
     if (index != 0 || thread.has_ended) store_relaxed(is_threaded, 1u);
     store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
     if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
@@ -222,8 +222,7 @@ void put_slowly(Record& record, uint32_t stamped) {
   const uint64_t at = thread.at;
   store_relaxed(ring.begun_words, at + 1);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  order_before_stamp();
-  record.words[stamped] |= read_stamp() << wire::kStampShift;
+  record.words[stamped] |= stamp_anew(thread.stamping, thread.index, record.words[stamped + 1] & kAddressMask);
   for (uint32_t word = 0; word < record.count; ++word) thread.words[(at + word) & thread.mask] = record.words[word];
   thread.at = at + record.count;
   store_release(ring.written_words, thread.at);
