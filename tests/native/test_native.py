@@ -43,7 +43,12 @@ SANITIZERS = {
 }
 
 
-CASES = [*((name, "address") for name in SOURCES_OF), ("accounts", "thread"), ("rings", "thread"), ("passed_on", "thread")]
+CASES = [
+    *((name, "address") for name in SOURCES_OF),
+    ("accounts", "thread"),
+    ("rings", "thread"),
+    ("passed_on", "thread"),
+]
 
 
 @pytest.mark.parametrize(("name", "sanitizer"), CASES)
