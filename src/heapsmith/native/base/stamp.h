@@ -20,6 +20,13 @@ inline uint64_t read_stamp() {
 #endif
 }
 
+// A store of another processor is seen within this, in counts of its counter: some microseconds.
+#if defined(__x86_64__)
+constexpr uint64_t kStoreDelay = 20000;
+#else
+constexpr uint64_t kStoreDelay = 1000;
+#endif
+
 // The word holds a stamp, and in so many bits below it a count of its changes. Moves it to now, but always on; answers what it
 // is then. Stamps that have lost their upper bits are still told apart by their difference.
 inline uint64_t move_on(uint64_t& word, uint64_t now, uint32_t count_bits) {

@@ -124,7 +124,7 @@ HS_EXPORT void hs_recorder_run(Recorder* recorder, Process** processes, uint32_t
     tell_time(*recorder);
     bool is_any_threaded = false;
     for (uint32_t at = 0; at < count; ++at) is_any_threaded |= processes[at]->close_stamp(recorder->clock);
-    while (is_any_threaded && hs::read_stamp() - recorder->clock.now_stamp < hs::drain::kStoreDelay) {
+    while (is_any_threaded && hs::read_stamp() - recorder->clock.now_stamp < hs::kStoreDelay) {
     }
     uint64_t records = 0;
     bool is_full = false;

@@ -19,9 +19,6 @@ struct Clock {
   uint64_t now_stamp;
 };
 
-// A store of another processor is seen within this, in counts of its counter: some microseconds.
-inline constexpr uint64_t kStoreDelay = 20000;
-
 struct ThreadLife {
   uint32_t index;
   uint32_t tid;

@@ -178,7 +178,7 @@ bool attach() {
     thread.index = index;
     thread.gave_up_at = UINT64_MAX;
     thread.stamping = {&recording.header->current_stamp, 0, 1, 0};
-    if (index != 0 || thread.has_ended) store_relaxed(is_threaded, 1u);
+    if (index != 0 || thread.has_ended) become_threaded();
     store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
     if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
     thread.ring = ring;
@@ -226,6 +226,30 @@ void put_slowly(Record& record, uint32_t stamped) {
   for (uint32_t word = 0; word < record.count; ++word) thread.words[(at + word) & thread.mask] = record.words[word];
   thread.at = at + record.count;
   store_release(ring.written_words, thread.at);
+}
+
+void put_birth_among_others(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                            uint64_t stack) {
+  ThreadRing& thread = this_ring;
+  if (!has_room(thread, 3) || !fits_in_three(requested_bytes, usable_bytes)) {
+    return put_birth_slowly(head, block, requested_bytes, usable_bytes, stack);
+  }
+  const uint64_t at = thread.at;
+  begin_record(thread, at);
+  const uint64_t stamp = stamp_event(thread.stamping, thread.index, reinterpret_cast<uintptr_t>(block),
+                                     requested_bytes >= kLargeBirthBytes);
+  write_birth(thread, at, stamp | head, block, requested_bytes, usable_bytes, stack);
+  end_record(thread, at + 3);
+}
+
+void put_death_among_others(uint64_t head, const void* block) {
+  ThreadRing& thread = this_ring;
+  if (!has_room(thread, 2)) return put_death_slowly(head, block);
+  const uint64_t at = thread.at;
+  begin_record(thread, at);
+  const uint64_t stamp = stamp_event(thread.stamping, thread.index, reinterpret_cast<uintptr_t>(block), false);
+  write_death(thread, at, stamp | head, block);
+  end_record(thread, at + 2);
 }
 
 void put_birth_slowly(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes, uint64_t stack) {

@@ -1,7 +1,7 @@
 // One thread's records: words in a ring of shared memory that this thread alone writes and the recorder alone reads.
 //
-//   allocate    heap -> put_birth      or put_slowly: attach, full, a wide size, interrupted
-//   deallocate  put_death -> heap      or put_slowly
+//   allocate    heap -> put_birth      or put_birth_among_others, or put_slowly: attach, full, a wide size, interrupted
+//   deallocate  put_death -> heap      or put_death_among_others, or put_slowly
 //
 // Budget of the hot path: no lock, no atomic instruction, no call; a few loads, six stores, and now and then the processor's
 // counter.
@@ -75,43 +75,67 @@ HS_FAST_PATH bool has_room(const ThreadRing& thread, uint32_t words) {
   return HS_LIKELY(thread.at + words <= thread.limit) && HS_LIKELY(load_relaxed(thread.ring->begun_words) <= thread.at);
 }
 
+HS_FAST_PATH void begin_record(ThreadRing& thread, uint64_t at) {
+  store_relaxed(thread.ring->begun_words, at + 1);
+  prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+HS_FAST_PATH void end_record(ThreadRing& thread, uint64_t end) {
+  thread.at = end;
+  store_release(thread.ring->written_words, end);
+}
+
+HS_FAST_PATH bool fits_in_three(size_t requested_bytes, size_t usable_bytes) {
+  return HS_LIKELY(usable_bytes - requested_bytes < kSlackLimit) &&
+         HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0);
+}
+HS_FAST_PATH void write_birth(ThreadRing& thread, uint64_t at, uint64_t first, const void* block,
+                              size_t requested_bytes, size_t usable_bytes, uint64_t stack) {
+  const uint64_t slack = usable_bytes - requested_bytes;
+  thread.words[at & thread.mask] = first;
+  thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block) | slack << wire::kAddressBits;
+  thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
+}
+HS_FAST_PATH void write_death(ThreadRing& thread, uint64_t at, uint64_t first, const void* block) {
+  thread.words[at & thread.mask] = first;
+  thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block);
+}
+
+// Where there are more threads than one, or this one has to look at the stamp.
+void put_birth_among_others(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                            uint64_t stack);
+void put_death_among_others(uint64_t head, const void* block);
+
 HS_FAST_PATH void put_birth(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
                             uint64_t stack) {
-  const uint64_t slack = usable_bytes - requested_bytes;
   ThreadRing& thread = this_ring;
-  const uint64_t address = reinterpret_cast<uintptr_t>(block);
-  if (HS_LIKELY(has_room(thread, 3)) && HS_LIKELY(slack < kSlackLimit) &&
-      HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0)) {
+  if (HS_LIKELY(has_room(thread, 3)) && fits_in_three(requested_bytes, usable_bytes) &&
+      HS_LIKELY(may_stamp_alone(thread.stamping))) {
     const uint64_t at = thread.at;
-    store_relaxed(thread.ring->begun_words, at + 1);
-    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] =
-        stamp_event(thread.stamping, thread.index, address, requested_bytes >= kLargeBirthBytes) | head;
-    thread.words[(at + 1) & thread.mask] = address | slack << wire::kAddressBits;
-    thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
-    thread.at = at + 3;
-    store_release(thread.ring->written_words, at + 3);
-    return;
+    begin_record(thread, at);
+    uint64_t stamp;
+    if (HS_LIKELY(stamp_alone(thread.stamping, stamp))) {
+      write_birth(thread, at, stamp | head, block, requested_bytes, usable_bytes, stack);
+      return end_record(thread, at + 3);
+    }
+    store_relaxed(thread.ring->begun_words, at);
   }
-  put_birth_slowly(head, block, requested_bytes, usable_bytes, stack);
+  put_birth_among_others(head, block, requested_bytes, usable_bytes, stack);
 }
 
 HS_FAST_PATH void put_death(uint64_t head, const void* block) {
   ThreadRing& thread = this_ring;
-  const uint64_t address = reinterpret_cast<uintptr_t>(block);
-  if (HS_LIKELY(has_room(thread, 2))) {
+  if (HS_LIKELY(has_room(thread, 2)) && HS_LIKELY(may_stamp_alone(thread.stamping))) {
     const uint64_t at = thread.at;
-    store_relaxed(thread.ring->begun_words, at + 1);
-    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] = stamp_event(thread.stamping, thread.index, address, false) | head;
-    thread.words[(at + 1) & thread.mask] = address;
-    thread.at = at + 2;
-    store_release(thread.ring->written_words, at + 2);
-    return;
+    begin_record(thread, at);
+    uint64_t stamp;
+    if (HS_LIKELY(stamp_alone(thread.stamping, stamp))) {
+      write_death(thread, at, stamp | head, block);
+      return end_record(thread, at + 2);
+    }
+    store_relaxed(thread.ring->begun_words, at);
   }
-  put_death_slowly(head, block);
+  put_death_among_others(head, block);
 }
 
 // Makes the file of this image on first use, then gives this thread a ring.

@@ -7,7 +7,16 @@ namespace hs::record {
 uint32_t is_threaded = 0;
 HS_BULK uint64_t notes[size_t{1} << kPlaceBits];
 
-uint64_t move_stamp_if_old(Stamping& stamping) {
+void become_threaded() {
+  if (load_relaxed(is_threaded) != 0) return;
+  exchange_relaxed(is_threaded, 1u);
+  // Whoever has not seen that has read the counter by then.
+  const uint64_t now = read_stamp();
+  while (read_stamp() - now < kStoreDelay) {
+  }
+}
+
+void look_at_counter(Stamping& stamping) {
   const uint64_t now = read_stamp();
   const uint64_t passed = now - stamping.looked_at;
   stamping.looked_at = now;
@@ -17,10 +26,11 @@ uint64_t move_stamp_if_old(Stamping& stamping) {
     stamping.of_one_stamp *= 2;
   }
   stamping.left = stamping.of_one_stamp - 1;
-  const uint64_t stamp = load_acquire(*stamping.current);
-  const auto age = static_cast<int64_t>((now << wire::kStampShift) - stamp);
-  if (age < static_cast<int64_t>(kStampLasts << wire::kStampShift)) return stamp;
-  return move_on(*stamping.current, now, wire::kStampShift);
+  if (load_relaxed(is_threaded) == 0) return;
+  const auto age = static_cast<int64_t>((now << wire::kStampShift) - load_relaxed(*stamping.current));
+  if (age >= static_cast<int64_t>(kStampLasts << wire::kStampShift)) {
+    move_on(*stamping.current, now, wire::kStampShift);
+  }
 }
 
 uint64_t move_stamp_noting(uint64_t& current, uint64_t& place, uint64_t who) {

@@ -33,6 +33,8 @@ extern uint32_t is_threaded;
 // After how many of its events a thread looks whether the stamp is old, and how many of those are to come.
 struct Stamping {
   uint64_t* current;
+  // What the counter was at the last look. While a thread is the only one, it moves no stamp on, which would wait for its
+  // stores, but has this one where it is later.
   uint64_t looked_at;
   uint32_t of_one_stamp;
   uint32_t left;
@@ -62,8 +64,9 @@ static_assert(wire::kRingCapacity <= 1u << kRingBits);
 static_assert(kRestBits + kRingBits + wire::kStampShift <= 64);
 extern uint64_t notes[size_t{1} << kPlaceBits];
 
-// Answers what the stamp is then.
-HS_SLOW_PATH uint64_t move_stamp_if_old(Stamping& stamping);
+// Several threads: what a thread that was the only one has taken for its stamp so far is earlier than the stamp is then.
+void become_threaded();
+HS_SLOW_PATH void look_at_counter(Stamping& stamping);
 // Answers a stamp that is later than all that happened before, and leaves the note.
 HS_SLOW_PATH uint64_t move_stamp_noting(uint64_t& current, uint64_t& place, uint64_t who);
 
@@ -75,16 +78,34 @@ HS_FAST_PATH uint64_t mix(uint64_t address) {
   return (address >> 3) * 0x9E3779B97F4A7C15u & ((uint64_t{1} << kMixedBits) - 1);
 }
 
+// For the next record of a thread that is the only one.
+HS_FAST_PATH bool may_stamp_alone(const Stamping& stamping) {
+  return HS_LIKELY(stamping.left > 0) && HS_LIKELY(load_relaxed(is_threaded) == 0);
+}
+HS_FAST_PATH uint64_t later_of(uint64_t stamp, uint64_t looked_at) {
+  const uint64_t own = looked_at << wire::kStampShift;
+  return static_cast<int64_t>(own - stamp) > 0 ? own : stamp;
+}
+// Answers false where it is not the only one any more. Asked after the stamp was read: who reads one that another thread's
+// first record made learns of that thread.
+HS_FAST_PATH bool stamp_alone(Stamping& stamping, uint64_t& stamp) {
+  stamp = later_of(load_acquire(*stamping.current), stamping.looked_at) & ~kChangesMask;
+  if (HS_UNLIKELY(load_relaxed(is_threaded) != 0)) return false;
+  --stamping.left;
+  return true;
+}
+
 // For a record of this thread's ring: before the heap gets the block back, or after it gave it.
 HS_FAST_PATH uint64_t stamp_event(Stamping& stamping, uint32_t ring, uint64_t address, bool is_large) {
-  uint64_t stamp = load_acquire(*stamping.current);
   if (HS_LIKELY(stamping.left > 0)) {
     --stamping.left;
   } else {
-    stamp = move_stamp_if_old(stamping);
+    look_at_counter(stamping);
   }
-  // Asked after the stamp was read: who reads one that another thread's first record made learns of that thread.
-  if (HS_UNLIKELY(load_relaxed(is_threaded) != 0)) {
+  uint64_t stamp = load_acquire(*stamping.current);
+  if (load_relaxed(is_threaded) == 0) {  // asked after the stamp was read, as above
+    stamp = later_of(stamp, stamping.looked_at);
+  } else {
     const uint64_t mixed = mix(address);
     const uint64_t who = who_of(mixed, ring);
     uint64_t& place = notes[mixed >> kRestBits];
