@@ -3,8 +3,8 @@
 //   allocate    heap -> put_birth      or put_birth_among_others, or put_slowly: attach, full, a wide size, interrupted
 //   deallocate  put_death -> heap      or put_death_among_others, or put_slowly
 //
-// Budget of the hot path: no lock, no atomic instruction, no call; a few loads, six stores, and now and then the processor's
-// counter.
+// Budget of the hot path of a thread that is alone: no lock, no atomic instruction, no call; a few loads, six stores, and now
+// and then the processor's counter. Among others: a call, a note, and now and then an atomic instruction.
 //
 // Order: a birth is stamped after the heap answered and a death before the heap gets the block (record/stamps.h).
 // `begun_words` runs ahead of `written_words` while a stamp has been taken and its record cannot be read yet: the recorder
