@@ -34,6 +34,7 @@ SOURCES_OF = {
     "local_heap": [],
     "tide": [],
     "rings": RINGS,
+    "passed_on": RINGS,
     "python_layout": [],
 }
 SANITIZERS = {
@@ -42,7 +43,12 @@ SANITIZERS = {
 }
 
 
-CASES = [*((name, "address") for name in SOURCES_OF), ("accounts", "thread"), ("rings", "thread")]
+CASES = [
+    *((name, "address") for name in SOURCES_OF),
+    ("accounts", "thread"),
+    ("rings", "thread"),
+    ("passed_on", "thread"),
+]
 
 
 @pytest.mark.parametrize(("name", "sanitizer"), CASES)

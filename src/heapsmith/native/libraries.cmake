@@ -17,7 +17,7 @@ add_native_library(heapsmith_record ${native}/abi/malloc.cc ${native}/abi/mappin
   ${native}/abi/restricted.cc   ${native}/heap/next.cc ${native}/os/numbered_file.cc ${native}/os/process.cc ${native}/os/shared_memory.cc
   ${native}/probe/python.cc ${native}/record/entries.cc ${native}/record/events.cc ${native}/record/mappings.cc ${native}/record/modules.cc
   ${native}/record/python.cc ${native}/record/python_frames.cc ${native}/record/recording.cc ${native}/record/ring.cc
-  ${native}/record/sampled.cc ${native}/record/stacks.cc ${native}/record/texts.cc ${native}/record/unwind.cc)
+  ${native}/record/sampled.cc ${native}/record/stacks.cc ${native}/record/stamps.cc ${native}/record/texts.cc ${native}/record/unwind.cc)
 target_include_directories(heapsmith_record PRIVATE ${native}/abi/recorded)
 # Loaded into a running process, its own calls must come to itself.
 target_link_options(heapsmith_record PRIVATE -Wl,-Bsymbolic-functions)

@@ -13,7 +13,7 @@ from typing import Final
 from heapsmith.wire.layout import Field, Struct
 from heapsmith.wire.region import PAGE_BYTES
 
-RECORDING_VERSION: Final = 2
+RECORDING_VERSION: Final = 3
 RECORDING_MAGIC: Final = int.from_bytes(b"HSRECORD", "little")
 RECORDER_MAGIC: Final = int.from_bytes(b"HSRECRDR", "little")
 
@@ -23,7 +23,7 @@ RECORDER_FILE: Final = "recorder"
 RECORDING_SUFFIX: Final = ".recording"
 
 STAMP_SHIFT: Final = 12
-"""A record's first word: stamp (of the processor's counter, the rest of the bits; 0: as the record before), logarithm of
+"""A record's first word: stamp (of the processor's counter, the rest of the bits), logarithm of
 the alignment (6 bits), Python's (1 bit), operation (5 bits)."""
 ALIGNMENT_SHIFT: Final = 6
 PYTHON_BIT: Final = 0x20
@@ -185,6 +185,9 @@ RECORDING_HEADER: Final = Struct(
         Field("command_bytes", "u32", "of the command"),
         Field("own_pages", "u32", "of the program's private memory that only the recording maps"),
         Field("command", "text", "arguments, each ended by zero", 2048),
+        Field(
+            "current_stamp", "u64", "of what happens now, as in a record; below it, a count of its changes"
+        ),
     ),
     PAGE_BYTES,
 )

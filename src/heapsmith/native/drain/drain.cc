@@ -15,6 +15,7 @@
 
 #include "base/atomic.h"
 #include "base/compiler.h"
+#include "base/stamp.h"
 #include "drain/process.h"
 
 namespace {
@@ -32,16 +33,6 @@ uint64_t monotonic_ns() {
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
-uint64_t read_stamp() {
-#if defined(__x86_64__)
-  return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-  uint64_t value;
-  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(value));
-  return value;
-#endif
-}
-
 constexpr uint64_t kSleepNs = 5'000'000;
 // Between two passes of a busy process: long enough that a pass is worth its start.
 constexpr uint64_t kPauseNs = 300'000;
@@ -56,7 +47,7 @@ struct Recorder {
 void tell_time(Recorder& recorder) {
   Clock& clock = recorder.clock;
   const uint64_t now_ns = monotonic_ns();
-  clock.now_stamp = read_stamp();
+  clock.now_stamp = hs::read_stamp();
   const auto stamps = static_cast<double>(clock.now_stamp - clock.first_stamp);
   if (stamps > 0) {
     clock.ticks_per_stamp =
@@ -109,7 +100,7 @@ HS_EXPORT void* hs_recorder_open(const char* path, uint64_t tick_ns, uint32_t st
   recorder->page = page;
   recorder->tick_ns = tick_ns;
   recorder->clock.first_ns = monotonic_ns();
-  recorder->clock.first_stamp = read_stamp();
+  recorder->clock.first_stamp = hs::read_stamp();
   hs::store_release(page->magic, wire::kRecorderMagic);
   return recorder;
 }
@@ -131,6 +122,10 @@ HS_EXPORT void hs_recorder_run(Recorder* recorder, Process** processes, uint32_t
   const uint64_t until_ns = monotonic_ns() + longest_ns;
   for (;;) {
     tell_time(*recorder);
+    bool is_any_threaded = false;
+    for (uint32_t at = 0; at < count; ++at) is_any_threaded |= processes[at]->close_stamp(recorder->clock);
+    while (is_any_threaded && hs::read_stamp() - recorder->clock.now_stamp < hs::kStoreDelay) {
+    }
     uint64_t records = 0;
     bool is_full = false;
     for (uint32_t at = 0; at < count; ++at) {

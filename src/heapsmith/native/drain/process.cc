@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/atomic.h"
+#include "base/stamp.h"
 
 namespace hs::drain {
 
@@ -19,8 +20,6 @@ namespace {
 using wire::RecordOperation;
 using wire::RingState;
 
-// A store of another processor is seen within this, in counts of its counter: some microseconds.
-constexpr uint64_t kStoreDelay = 20000;
 // A thread that stopped in the middle of a record holds the others up no longer than this.
 constexpr uint64_t kStuckStamps = 1'000'000'000;
 constexpr uint64_t kStampBits = 64 - wire::kStampShift;
@@ -96,11 +95,7 @@ uint64_t* Process::words_of(uint32_t ring) const {
 }
 
 // The counter's upper bits, which a record has no room for, are those of the moment in which it is read.
-uint64_t Process::stamp_of(uint64_t word, uint64_t at_words, const Reading& reading, uint64_t last_stamp,
-                           const Clock& clock) const {
-  if (word >> wire::kStampShift == 0) {
-    return at_words >= reading.looked_words && last_stamp < reading.looked_stamp ? reading.looked_stamp : last_stamp;
-  }
+uint64_t Process::stamp_of(uint64_t word, uint64_t last_stamp, const Clock& clock) {
   const uint64_t newest = clock.now_stamp + kStampMask / 4;
   const uint64_t stamp = newest - ((newest - (word >> wire::kStampShift)) & kStampMask);
   return stamp > last_stamp ? stamp : last_stamp;
@@ -109,7 +104,14 @@ uint64_t Process::stamp_of(uint64_t word, uint64_t at_words, const Reading& read
 uint64_t Process::next_stamp(uint32_t ring, const Clock& clock) const {
   const uint64_t mask = load_relaxed(rings_[ring].capacity_words) - 1;
   const Reading& reading = readings_[ring];
-  return stamp_of(load_relaxed(words_of(ring)[reading.read & mask]), reading.read, reading, reading.last_stamp, clock);
+  return stamp_of(load_relaxed(words_of(ring)[reading.read & mask]), reading.last_stamp, clock);
+}
+
+bool Process::close_stamp(const Clock& clock) {
+  const bool is_threaded = load_acquire(header_->rings_used) > 1;
+  const uint64_t closing = move_on(header_->current_stamp, clock.now_stamp, wire::kStampShift);
+  closed_stamp_ = is_threaded ? stamp_of(closing, 0, clock) - 1 : 0;
+  return is_threaded;
 }
 
 uint64_t Process::look(const Clock& clock, bool is_dead, uint32_t used) {
@@ -122,14 +124,14 @@ uint64_t Process::look(const Clock& clock, bool is_dead, uint32_t used) {
     readings_[at].end = written;
     if (is_dead || used == 1) continue;
     const bool is_busy = begun > written;
-    uint64_t ring_bound = clock.now_stamp - kStoreDelay;
+    uint64_t ring_bound = closed_stamp_;
     if (is_busy) {
       // The stamp that it has taken is not before its last one.
       ring_bound = readings_[at].last_stamp;
       for (uint64_t read = readings_[at].read; read < written;) {
         const uint64_t mask = load_relaxed(ring.capacity_words) - 1;
         const uint64_t word = load_relaxed(words_of(at)[read & mask]);
-        ring_bound = stamp_of(word, read, readings_[at], ring_bound, clock);
+        ring_bound = stamp_of(word, ring_bound, clock);
         read += kWords[word & wire::kOperationBits];
       }
     }
@@ -143,8 +145,10 @@ uint64_t Process::look(const Clock& clock, bool is_dead, uint32_t used) {
   } else if (stuck_since_stamp_ == 0) {
     stuck_since_stamp_ = clock.now_stamp;
   } else if (clock.now_stamp - stuck_since_stamp_ > kStuckStamps) {
-    return clock.now_stamp - kStoreDelay;
+    return closed_stamp_;
   }
+  // A thread may have begun meanwhile.
+  if (used == 1 && load_acquire(header_->rings_used) > 1) return 0;
   return bound;
 }
 
@@ -192,8 +196,6 @@ uint64_t Process::pass(const Clock& clock, bool is_dead) {
   }
   apply_chunk();
   for (uint32_t ring = 0; ring < used; ++ring) {
-    readings_[ring].looked_words = readings_[ring].end;
-    readings_[ring].looked_stamp = clock.now_stamp;
     finish_ring(ring);
   }
   return records;
@@ -208,7 +210,7 @@ uint64_t Process::read_ring(uint32_t number, uint64_t until_stamp, const Clock& 
   uint64_t read = reading.read;
   while (read < reading.end) {
     const uint64_t word = words[read & mask];
-    const uint64_t stamp = stamp_of(word, read, reading, reading.last_stamp, clock);
+    const uint64_t stamp = stamp_of(word, reading.last_stamp, clock);
     if (stamp > until_stamp) break;
     reading.last_stamp = stamp;
     const RecordOperation operation = operation_of(word);

@@ -70,6 +70,9 @@ class Process {
   bool open(const char* path, const Clock& clock, uint64_t sample_every_bytes);
   void close();
 
+  // What happens from now on has a later stamp. Answers whether it has several threads: then the next pass has to be kStoreDelay
+  // later, when whoever has taken an earlier stamp has written its record, or can be seen to be writing it.
+  bool close_stamp(const Clock& clock);
   // Reads what can be ordered; `is_dead` reads everything. Answers how many records that was.
   uint64_t pass(const Clock& clock, bool is_dead);
   bool is_full() const { return batch_.room() < kChunk * 4; }
@@ -100,9 +103,6 @@ class Process {
     uint64_t end;
     uint64_t last_tick;
     uint64_t last_stamp;
-    // What is written from there on was written after that look.
-    uint64_t looked_words;
-    uint64_t looked_stamp;
     uint32_t thread;
     uint32_t life;
     bool has_wide;
@@ -115,9 +115,7 @@ class Process {
   uint64_t* words_of(uint32_t ring) const;
   // Up to which stamp the records of all rings can be ordered; fills in what each ring has to read.
   uint64_t look(const Clock& clock, bool is_dead, uint32_t used);
-  // A record without a stamp of its own is of the time of the one before, as far as that can be told.
-  uint64_t stamp_of(uint64_t word, uint64_t at_words, const Reading& reading, uint64_t last_stamp,
-                    const Clock& clock) const;
+  static uint64_t stamp_of(uint64_t word, uint64_t last_stamp, const Clock& clock);
   uint64_t next_stamp(uint32_t ring, const Clock& clock) const;
   uint64_t read_ring(uint32_t ring, uint64_t until_stamp, const Clock& clock);
   void apply_chunk();
@@ -160,6 +158,8 @@ class Process {
   uint64_t live_bytes_ = 0;
   uint64_t live_bytes_peak_ = 0;
   uint64_t last_tick_ = 0;
+  // No record that is still to be begun has this stamp or an earlier one; 0 where that is not known.
+  uint64_t closed_stamp_ = 0;
   uint64_t stuck_since_stamp_ = 0;
   uint64_t sample_every_bytes_ = 0;
 };

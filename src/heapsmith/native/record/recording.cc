@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/atomic.h"
+#include "base/stamp.h"
 #include "os/numbered_file.h"
 #include "os/process.h"
 #include "os/shared_memory.h"
@@ -98,6 +99,7 @@ void begin(bool forked) {
   header.start_realtime_ns = os::realtime_ns();
   header.start_ns = os::monotonic_ns();
   header.start_stamp = read_stamp();
+  store_relaxed(header.current_stamp, header.start_stamp << wire::kStampShift);
   header.ring_capacity = recording.ring_capacity;
   header.lost_events = 0;
   header.stacks_lost = 0;

@@ -45,17 +45,4 @@ void unmap_own(void* address, size_t bytes);
 bool is_recorder_alive();
 void wake_recorder();
 
-// The processor's counter, in step on all processors.
-inline uint64_t read_stamp() {
-#if defined(__x86_64__)
-  return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-  uint64_t value;
-  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(value));
-  return value;
-#else
-#error "no counter is known for this processor"
-#endif
-}
-
 }  // namespace hs::record

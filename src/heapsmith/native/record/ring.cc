@@ -17,7 +17,6 @@
 namespace hs::record {
 
 __thread ThreadRing this_ring;
-uint32_t is_threaded = 0;
 uint32_t mode = kUnknown;
 uint64_t sample_every_bytes = 0;
 void (*on_recording_open)() = nullptr;
@@ -42,6 +41,7 @@ bool has_key = false;
 constexpr intptr_t kRounds = 3;
 __thread intptr_t rounds_seen;
 
+constexpr uint64_t kAddressMask = (uint64_t{1} << wire::kAddressBits) - 1;
 constexpr uint64_t kWaitOnceNs = 2'000'000;
 constexpr uint64_t kWaitAtMostNs = 5'000'000'000;
 
@@ -177,8 +177,8 @@ bool attach() {
     thread.limit = thread.at;
     thread.index = index;
     thread.gave_up_at = UINT64_MAX;
-    thread.of_one_stamp = 1;
-    if (index != 0 || thread.has_ended) store_relaxed(is_threaded, 1u);
+    thread.stamping = {&recording.header->current_stamp, 0, 1, 0};
+    if (index != 0 || thread.has_ended) become_threaded();
     store_release(ring->state, static_cast<uint32_t>(wire::RingState::kAlive));
     if (index == load_relaxed(recording.header->rings_used)) store_release(recording.header->rings_used, index + 1);
     thread.ring = ring;
@@ -222,11 +222,34 @@ void put_slowly(Record& record, uint32_t stamped) {
   const uint64_t at = thread.at;
   store_relaxed(ring.begun_words, at + 1);
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  order_before_stamp();
-  record.words[stamped] |= read_stamp() << wire::kStampShift;
+  record.words[stamped] |= stamp_anew(thread.stamping, thread.index, record.words[stamped + 1] & kAddressMask);
   for (uint32_t word = 0; word < record.count; ++word) thread.words[(at + word) & thread.mask] = record.words[word];
   thread.at = at + record.count;
   store_release(ring.written_words, thread.at);
+}
+
+void put_birth_among_others(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                            uint64_t stack) {
+  ThreadRing& thread = this_ring;
+  if (!has_room(thread, 3) || !fits_in_three(requested_bytes, usable_bytes)) {
+    return put_birth_slowly(head, block, requested_bytes, usable_bytes, stack);
+  }
+  const uint64_t at = thread.at;
+  begin_record(thread, at);
+  const uint64_t stamp = stamp_event(thread.stamping, thread.index, reinterpret_cast<uintptr_t>(block),
+                                     requested_bytes >= kLargeBirthBytes);
+  write_birth(thread, at, stamp | head, block, requested_bytes, usable_bytes, stack);
+  end_record(thread, at + 3);
+}
+
+void put_death_among_others(uint64_t head, const void* block) {
+  ThreadRing& thread = this_ring;
+  if (!has_room(thread, 2)) return put_death_slowly(head, block);
+  const uint64_t at = thread.at;
+  begin_record(thread, at);
+  const uint64_t stamp = stamp_event(thread.stamping, thread.index, reinterpret_cast<uintptr_t>(block), false);
+  write_death(thread, at, stamp | head, block);
+  end_record(thread, at + 2);
 }
 
 void put_birth_slowly(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes, uint64_t stack) {

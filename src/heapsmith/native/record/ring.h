@@ -1,15 +1,14 @@
 // One thread's records: words in a ring of shared memory that this thread alone writes and the recorder alone reads.
 //
-//   allocate    heap -> put_birth      or put_slowly: attach, full, a wide size, interrupted
-//   deallocate  put_death -> heap      or put_slowly
+//   allocate    heap -> put_birth      or put_birth_among_others, or put_slowly: attach, full, a wide size, interrupted
+//   deallocate  put_death -> heap      or put_death_among_others, or put_slowly
 //
-// Budget of the hot path: no lock, no atomic instruction, no call; a few loads, six stores, and the processor's counter as
-// seldom as the order allows.
+// Budget of the hot path of a thread that is alone: no lock, no atomic instruction, no call; a few loads, six stores, and now
+// and then the processor's counter. Among others: a call, a note, and now and then an atomic instruction.
 //
-// Order: a birth is stamped after the heap answered and a death before the heap gets the block, so that of one block's
-// records sorted by stamp the birth comes before the death, and the death before the next birth at its address, whichever
-// threads they are of. `begun_words` runs ahead of `written_words` while a stamp has been taken and its record cannot be
-// read yet: the recorder orders nothing after such a stamp.
+// Order: a birth is stamped after the heap answered and a death before the heap gets the block (record/stamps.h).
+// `begun_words` runs ahead of `written_words` while a stamp has been taken and its record cannot be read yet: the recorder
+// orders nothing after such a stamp.
 #pragma once
 
 #include <stddef.h>
@@ -19,6 +18,7 @@
 #include "base/compiler.h"
 #include "record/recording.h"
 #include "record/sampled.h"
+#include "record/stamps.h"
 #include "wire/recording.h"
 
 namespace hs::record {
@@ -36,10 +36,7 @@ struct ThreadRing {
   // Past its end, or the ring of those that are.
   bool has_ended;
   Countdown countdown;
-  // How many records share a stamp now, and how many of those are to come.
-  uint32_t of_one_stamp;
-  uint32_t unstamped_left;
-  uint64_t last_stamp;
+  Stamping stamping;
   // The last wait was in vain: until the recorder has read again, nobody waits.
   uint64_t gave_up_at;
 };
@@ -51,9 +48,6 @@ extern __thread ThreadRing this_ring;
 enum Mode : uint32_t { kEvery, kEveryWithStack, kSamples, kUnknown, kNothing };
 extern uint32_t mode;
 extern uint64_t sample_every_bytes;
-
-// More than one thread has attached: then stamps have to be in step with what other processors see.
-extern uint32_t is_threaded;
 
 struct Record {
   uint64_t words[6];
@@ -73,54 +67,6 @@ HS_FAST_PATH uint64_t head_of(wire::RecordOperation operation, uint32_t alignmen
          uint64_t{alignment_bits} << wire::kAlignmentShift;
 }
 
-// After everything before it, as the other processors see it.
-HS_FAST_PATH void order_before_stamp() {
-#if defined(__x86_64__)
-  __builtin_ia32_lfence();
-#elif defined(__aarch64__)
-  __asm__ volatile("dmb ishld\n isb" ::: "memory");
-#endif
-}
-
-// Reading the counter holds the processor up until everything before it is done, misses of its caches included: a thread
-// that is alone, whose records are in order anyway, reads it once for some of them. The rest have no stamp (0), and are of
-// the time of the one before.
-constexpr uint32_t kMostOfOneStamp = 16;
-// Where that many would take longer than some microseconds, fewer: counts for each of them.
-#if defined(__x86_64__)
-constexpr uint64_t kFastStamps = 512;
-#else
-constexpr uint64_t kFastStamps = 16;
-#endif
-
-HS_FAST_PATH uint64_t stamp_alone(ThreadRing& thread) {
-  if (HS_LIKELY(thread.unstamped_left > 0)) {
-    --thread.unstamped_left;
-    return 0;
-  }
-  const uint64_t now = read_stamp();
-  const bool is_fast = now - thread.last_stamp < kFastStamps * thread.of_one_stamp;
-  thread.last_stamp = now;
-  if (!is_fast) {
-    thread.of_one_stamp = (thread.of_one_stamp + 1) / 2;
-  } else if (thread.of_one_stamp < kMostOfOneStamp) {
-    thread.of_one_stamp *= 2;
-  }
-  thread.unstamped_left = thread.of_one_stamp - 1;
-  return now << wire::kStampShift;
-}
-
-HS_FAST_PATH uint64_t stamp_death(ThreadRing& thread) {
-  if (HS_LIKELY(load_relaxed(is_threaded) == 0)) return stamp_alone(thread);
-  return read_stamp() << wire::kStampShift;
-}
-
-HS_FAST_PATH uint64_t stamp_birth(ThreadRing& thread) {
-  if (HS_LIKELY(load_relaxed(is_threaded) == 0)) return stamp_alone(thread);
-  order_before_stamp();
-  return read_stamp() << wire::kStampShift;
-}
-
 // The recorder has read the lines that come next, so that another processor has them: to be asked for in time.
 constexpr uint64_t kAheadWords = 64;
 
@@ -129,41 +75,67 @@ HS_FAST_PATH bool has_room(const ThreadRing& thread, uint32_t words) {
   return HS_LIKELY(thread.at + words <= thread.limit) && HS_LIKELY(load_relaxed(thread.ring->begun_words) <= thread.at);
 }
 
+HS_FAST_PATH void begin_record(ThreadRing& thread, uint64_t at) {
+  store_relaxed(thread.ring->begun_words, at + 1);
+  prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+HS_FAST_PATH void end_record(ThreadRing& thread, uint64_t end) {
+  thread.at = end;
+  store_release(thread.ring->written_words, end);
+}
+
+HS_FAST_PATH bool fits_in_three(size_t requested_bytes, size_t usable_bytes) {
+  return HS_LIKELY(usable_bytes - requested_bytes < kSlackLimit) &&
+         HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0);
+}
+HS_FAST_PATH void write_birth(ThreadRing& thread, uint64_t at, uint64_t first, const void* block,
+                              size_t requested_bytes, size_t usable_bytes, uint64_t stack) {
+  const uint64_t slack = usable_bytes - requested_bytes;
+  thread.words[at & thread.mask] = first;
+  thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block) | slack << wire::kAddressBits;
+  thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
+}
+HS_FAST_PATH void write_death(ThreadRing& thread, uint64_t at, uint64_t first, const void* block) {
+  thread.words[at & thread.mask] = first;
+  thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block);
+}
+
+// Where there are more threads than one, or this one has to look at the stamp.
+void put_birth_among_others(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
+                            uint64_t stack);
+void put_death_among_others(uint64_t head, const void* block);
+
 HS_FAST_PATH void put_birth(uint64_t head, const void* block, size_t requested_bytes, size_t usable_bytes,
                             uint64_t stack) {
-  const uint64_t slack = usable_bytes - requested_bytes;
   ThreadRing& thread = this_ring;
-  const uint64_t address = reinterpret_cast<uintptr_t>(block);
-  if (HS_LIKELY(has_room(thread, 3)) && HS_LIKELY(slack < kSlackLimit) &&
-      HS_LIKELY(requested_bytes >> wire::kRequestedBits == 0)) {
+  if (HS_LIKELY(has_room(thread, 3)) && fits_in_three(requested_bytes, usable_bytes) &&
+      HS_LIKELY(may_stamp_alone(thread.stamping))) {
     const uint64_t at = thread.at;
-    store_relaxed(thread.ring->begun_words, at + 1);
-    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] = stamp_birth(thread) | head;
-    thread.words[(at + 1) & thread.mask] = address | slack << wire::kAddressBits;
-    thread.words[(at + 2) & thread.mask] = requested_bytes | stack << wire::kRequestedBits;
-    thread.at = at + 3;
-    store_release(thread.ring->written_words, at + 3);
-    return;
+    begin_record(thread, at);
+    uint64_t stamp;
+    if (HS_LIKELY(stamp_alone(thread.stamping, stamp))) {
+      write_birth(thread, at, stamp | head, block, requested_bytes, usable_bytes, stack);
+      return end_record(thread, at + 3);
+    }
+    store_relaxed(thread.ring->begun_words, at);
   }
-  put_birth_slowly(head, block, requested_bytes, usable_bytes, stack);
+  put_birth_among_others(head, block, requested_bytes, usable_bytes, stack);
 }
 
 HS_FAST_PATH void put_death(uint64_t head, const void* block) {
   ThreadRing& thread = this_ring;
-  if (HS_LIKELY(has_room(thread, 2))) {
+  if (HS_LIKELY(has_room(thread, 2)) && HS_LIKELY(may_stamp_alone(thread.stamping))) {
     const uint64_t at = thread.at;
-    store_relaxed(thread.ring->begun_words, at + 1);
-    prefetch_for_writing(&thread.words[(at + kAheadWords) & thread.mask]);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    thread.words[at & thread.mask] = stamp_death(thread) | head;
-    thread.words[(at + 1) & thread.mask] = reinterpret_cast<uintptr_t>(block);
-    thread.at = at + 2;
-    store_release(thread.ring->written_words, at + 2);
-    return;
+    begin_record(thread, at);
+    uint64_t stamp;
+    if (HS_LIKELY(stamp_alone(thread.stamping, stamp))) {
+      write_death(thread, at, stamp | head, block);
+      return end_record(thread, at + 2);
+    }
+    store_relaxed(thread.ring->begun_words, at);
   }
-  put_death_slowly(head, block);
+  put_death_among_others(head, block);
 }
 
 // Makes the file of this image on first use, then gives this thread a ring.

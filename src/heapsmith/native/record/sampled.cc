@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/stamp.h"
 #include "os/shared_memory.h"
 #include "record/recording.h"
 

@@ -6,7 +6,7 @@
 
 namespace hs::wire {
 
-inline constexpr uint32_t kRecordingVersion = 2;
+inline constexpr uint32_t kRecordingVersion = 3;
 inline constexpr uint64_t kRecordingMagic = 0x44524f4345525348;
 inline constexpr uint64_t kRecorderMagic = 0x5244524345525348;
 inline constexpr uint32_t kStampShift = 12;
@@ -154,7 +154,8 @@ struct RecordingHeader {
   uint32_t command_bytes;  // of the command
   uint32_t own_pages;  // of the program's private memory that only the recording maps
   char command[2048];  // arguments, each ended by zero
-  uint8_t padding[1472];
+  uint64_t current_stamp;  // of what happens now, as in a record; below it, a count of its changes
+  uint8_t padding[1464];
 };
 static_assert(sizeof(RecordingHeader) == 4096);
 static_assert(offsetof(RecordingHeader, magic) == 0);
@@ -186,6 +187,7 @@ static_assert(offsetof(RecordingHeader, frames_note) == 472);
 static_assert(offsetof(RecordingHeader, command_bytes) == 568);
 static_assert(offsetof(RecordingHeader, own_pages) == 572);
 static_assert(offsetof(RecordingHeader, command) == 576);
+static_assert(offsetof(RecordingHeader, current_stamp) == 2624);
 
 // What the recorder wants of every process, and whether it is alive.
 struct RecorderPage {
