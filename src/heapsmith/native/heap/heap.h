@@ -100,7 +100,10 @@ struct Heap {
                                               CacheType::current))
         return deallocate_remote(class_index, block);
     }
-    FreeList& list = CacheType::current->lists[class_index];
+    // Loaded by itself, not as a part of the addition: the list is found earlier, and with it what the next calls wait for.
+    CacheType* cache = CacheType::current;
+    __asm__("" : "+r"(cache));
+    FreeList& list = cache->lists[class_index];
     // No class has no room either: large blocks and strange pointers leave the hot path by the same branch.
     if (HS_UNLIKELY(list.room == 0)) return deallocate_slowly(class_index, block);
     Links::set_next(block, list.head);
