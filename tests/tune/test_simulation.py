@@ -25,7 +25,8 @@ from heapsmith.trace import open_trace
 from heapsmith.tune.life import read_life
 from heapsmith.tune.shadow import run_in_shadow
 from heapsmith.tune.simulation import Walker, simulate
-from heapsmith.tune.tailor import Tailored, Trying, check_weights, decide
+from heapsmith.tune.tailor import check_weights
+from heapsmith.tune.verdict import Tailored, Trying, decide
 from made_traces import make_events, write_trace
 
 

@@ -24,7 +24,8 @@ from heapsmith.run.outside import Watched
 from heapsmith.spec import HeapSpec
 from heapsmith.trace import Operation
 from heapsmith.tune.race import PHASE, Race
-from heapsmith.tune.tailor import Tailor, Tailored, decide
+from heapsmith.tune.tailor import Tailor
+from heapsmith.tune.verdict import Tailored, decide
 from made_traces import make_events, write_trace
 from watched import needs
 

@@ -2,8 +2,7 @@
 
 Designs are drawn, simulated and, forged, raced in replays of the recordings but the last, against every allocator of the
 machine and its knobs; what wins is verified: the contract of malloc, the recording that was held out, and the real
-program if there is a command. A heap of ours is recommended only where it beats the best of other people's by `WORTH` on
-the objective and is not worse by more than `TOLERATED` on the other figure, everywhere.
+program if there is a command. What that amounts to is told by `verdict`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from heapsmith.errors import ForgeError, HeapsmithError, TraceError
 from heapsmith.forge.compiler import find_compiler
-from heapsmith.lab.checks.contract import CheckResult, run_checks, select_checks
+from heapsmith.lab.checks.contract import run_checks, select_checks
 from heapsmith.lab.compare import Laboratory
-from heapsmith.lab.comparison import Comparison, Result, compute_comparison, strata
+from heapsmith.lab.comparison import compute_comparison, strata
 from heapsmith.lab.executors import HERE, Workers
 from heapsmith.lab.replay.plan import choose_process
 from heapsmith.lab.replay.stage import Stage, set_stage
@@ -45,12 +42,10 @@ from heapsmith.tune.objective import (
     compute_resident,
     compute_time,
 )
-from heapsmith.tune.race import NO_TIME, Race, Standing
+from heapsmith.tune.race import NO_TIME, Race
 from heapsmith.tune.simulation import warm_up
+from heapsmith.tune.verdict import TOLERATED, Tailored, Trying, decide, find_shortfall
 
-Verdict = Literal["tailored", "preset", "allocator", "nothing"]
-TOLERATED: Final = 0.02
-"""A heap of ours may be worse by this share on the figure that is not the objective."""
 FEWEST_EVENTS: Final = 100_000
 """A recording with fewer tells little of how a heap ages."""
 _PERTURBED: Final = 0.1
@@ -69,28 +64,6 @@ _LEAST_OF_RACE: Final = 0.25
 """So much of the budget the race gets, however long the drawing took."""
 
 
-class Trying(msgspec.Struct, frozen=True, kw_only=True):
-    """What fresh trials showed of the finalists on one workload.
-
-    Args:
-        where: What was run, for people.
-        comparison: All finalists; the first is the program as it is.
-        against: Whom ours has to beat here: of the program as it is and other people's finalists the one of least cost.
-        memory: Ours against that one: resident bytes.
-        time: The same: time.
-        cost: The same: what the objective makes of both.
-        rival: Cost of the best of other people's, over all workloads, against the program as it is.
-    """
-
-    where: str
-    comparison: Comparison
-    against: str
-    memory: Difference
-    time: Difference
-    cost: Difference
-    rival: Difference
-
-
 class _Forged(NamedTuple):
     """A heap of ours that races."""
 
@@ -99,59 +72,6 @@ class _Forged(NamedTuple):
     design: Design
     words: str
     """How it differs from the design; empty: not at all."""
-
-
-@dataclass
-class Tailored:
-    """The answer, and all that led to it.
-
-    Attributes:
-        verdict: ``tailored``: use the heap. ``preset``: use a heap of ours that is ready-made. ``allocator``: use
-            `rival`. ``nothing``: keep what you have.
-        objective: What was asked for.
-        reason: Why, in one sentence.
-        spec: The best heap of ours, recommended or not.
-        ours: It as a candidate; None where none could be forged.
-        ready: The best of our ready-made heaps, which shows what the tailoring itself is worth.
-        rival: The best of other people's.
-        runner_up: The best of them that is another allocator: what a replay does not tell, the real program may.
-        choices: What the design was made of, and what each gained.
-        life: What the program does, as sums.
-        race: Everybody who raced, on the first recording.
-        standings: How they stood.
-        trials: The verification.
-        checks: What the contract of malloc says of it.
-        notes: What a person has to know.
-        held_out: What was not looked at in the search.
-        simulated: Heaps that were simulated.
-        interrupted: It was broken off: this is the answer so far.
-    """
-
-    verdict: Verdict
-    objective: Objective
-    reason: str
-    spec: HeapSpec
-    ours: Candidate | None = None
-    ready: Candidate | None = None
-    rival: Candidate = field(default_factory=as_it_is)
-    runner_up: Candidate | None = None
-    choices: list[Choice] = field(default_factory=list[Choice])
-    life: Life | None = None
-    race: Comparison | None = None
-    standings: list[Standing] = field(default_factory=list[Standing])
-    trials: list[Trying] = field(default_factory=list[Trying])
-    checks: list[CheckResult] = field(default_factory=list[CheckResult])
-    notes: list[str] = field(default_factory=list[str])
-    held_out: str = ""
-    simulated: int = 0
-    interrupted: bool = False
-
-    @property
-    def candidate(self) -> Candidate | None:
-        """What to use; None: keep what you have."""
-        if self.verdict == "nothing":
-            return None
-        return self.rival if self.verdict == "allocator" else self.ours
 
 
 class Tailor:
@@ -466,14 +386,14 @@ class Tailor:
         if (
             ready is None
             or answer.ours is None
-            or not any(_shortfall(answer, trial) for trial in answer.trials)
+            or not any(find_shortfall(answer, trial) for trial in answer.trials)
         ):
             return
         instead = replace(
             answer, ours=ready, ready=None, spec=load_spec(ready.allocator), choices=[], trials=[]
         )
         instead.trials = [self._judge(laboratory, finalists, instead, where) for laboratory, where in tried]
-        if not any(_shortfall(instead, trial) for trial in instead.trials) and self._keeps_contract(
+        if not any(find_shortfall(instead, trial) for trial in instead.trials) and self._keeps_contract(
             ready, answer
         ):
             answer.ours, answer.ready, answer.spec = instead.ours, instead.ready, instead.spec
@@ -538,73 +458,6 @@ def _behind_the_bars(race: Race, label: str, rival: str, objective: Objective) -
     bars = dict.fromkeys(reads, 1 + TOLERATED) | {objective: 1 - WORTH}
     reads.setdefault(objective, read_cost)
     return max((race.compare(label, rival, read) or 1.0) / bars[figure] for figure, read in reads.items())
-
-
-def decide(answer: Tailored) -> tuple[Verdict, str]:
-    """Decide by the verification: ours, the best of other people's, or nothing.
-
-    Returns:
-        The verdict, and why, in one sentence.
-    """
-    rival = answer.rival.label
-    if not answer.trials:
-        return "nothing", "nothing was better than what the program has"
-    if answer.ours is not None:
-        shortfall = next((text for trial in answer.trials if (text := _shortfall(answer, trial))), None)
-        if shortfall is None:
-            gains = "; ".join(_gain(trial) for trial in answer.trials)
-            if answer.ours.allocator in presets():
-                return "preset", f"{answer.ours.label}, a ready-made heap, has earned its place: {gains}"
-            return "tailored", f"the heap has earned its place: {gains}"
-    else:
-        shortfall = "no heap of ours could be used"
-    if answer.rival.changes_nothing:
-        return "nothing", f"nothing to gain, keep what you have: {shortfall}"
-    confirmed = all(
-        trial.rival.ratio is not None and trial.rival.ratio <= 1 - WORTH for trial in answer.trials
-    )
-    if confirmed:
-        gain = 1 - max(trial.rival.ratio or 1.0 for trial in answer.trials)
-        return "allocator", f"use {rival}: {answer.objective} cost {gain:.0%} lower than today's; {shortfall}"
-    return (
-        "nothing",
-        f"nothing to gain, keep what you have: {rival} is not better by {WORTH:.0%} everywhere; {shortfall}",
-    )
-
-
-def _shortfall(answer: Tailored, trial: Trying) -> str | None:
-    """Say what the heap lacks on one workload, against the best of the others; None: nothing."""
-    assert answer.ours is not None
-    failed = next(
-        (result.failed for result in trial.comparison.results if _is(result, answer.ours) and result.failed),
-        None,
-    )
-    if failed is not None:
-        return f"{answer.ours.label} fails on {trial.where}: {failed}"
-    goal = {"memory": trial.memory, "time": trial.time, "balanced": trial.cost}[answer.objective]
-    goal_name = {"memory": "resident bytes", "time": "time", "balanced": "balanced cost"}[answer.objective]
-    if goal.ratio is None or goal.ratio > 1 - WORTH:
-        found = "unknown" if goal.ratio is None else f"{goal.ratio:.3f} times"
-        return (
-            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {trial.against},"
-            f" at most {1 - WORTH:.2f} is wanted"
-        )
-    for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
-        if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
-            return (
-                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {trial.against},"
-                f" at most {1 + TOLERATED:.2f} is tolerated"
-            )
-    return None
-
-
-def _is(result: Result, candidate: Candidate) -> bool:
-    return result.candidate.label == candidate.label
-
-
-def _gain(trial: Trying) -> str:
-    memory, seconds = trial.memory.ratio or 1.0, trial.time.ratio or 1.0
-    return f"{trial.where}: {memory:.2f} times the resident bytes and {seconds:.2f} times the time of {trial.against}"
 
 
 def check_weights(traces: Sequence[Path], weights: Sequence[float]) -> None:
