@@ -54,7 +54,9 @@ _FEWEST_RUNS: Final = 5
 _SPARE: Final = 0.97
 """Of a bar: what is better than this is not told from others that are."""
 _FINALISTS: Final = 5
-"""What is, the best two of other people's, the best of ours, and of those that are ready-made."""
+"""What is, the best two of other people's, the best of ours, and of those that are ready-made: time is kept for them."""
+_RIVALS: Final = (2, 5)
+"""Of so many other allocators the best settings are verified: the most that there is time for."""
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
@@ -300,11 +302,15 @@ class Tailor:
         ranked = [standing.candidate for standing in race.ranked()]
         ready = [one for one in ranked if one.allocator in presets()]
         others = [one for one in ranked if one.label not in ours and one not in ready]
+        # The real program may tell what a replay does not, so who is hardly worse there is not out.
+        promising = [one for one in others if (race.best_ratio(one.label) or math.inf) < 1 + WORTH]
+        of_allocator: dict[str, Candidate] = {}
+        for one in promising:
+            of_allocator.setdefault(one.allocator, one)
+        answer.rivals = list(of_allocator.values())[: max(_RIVALS)]
         if others and (race.best_ratio(others[0].label) or 1.0) < 1.0:
             answer.rival = others[0]
-            better = (one for one in others if (race.best_ratio(one.label) or 1.0) < 1.0)
-            answer.runner_up = next((one for one in better if one.allocator != answer.rival.allocator), None)
-        rivals = [one.label for one in (answer.rival, answer.runner_up) if one is not None]
+        rivals = [answer.rival.label, *(one.label for one in answer.rivals[1 : min(_RIVALS)])]
         most = max((standing.rounds for standing in race.ranked()), default=0)
         few = {standing.candidate.label for standing in race.ranked() if standing.rounds < min(most, 3)}
 
@@ -353,12 +359,11 @@ class Tailor:
         return not broken
 
     def _verify(self, proof: Stage, answer: Tailored) -> None:
-        finalists = [as_it_is()]
-        finalists += [
-            one
-            for one in (answer.rival, answer.runner_up, answer.ready, answer.ours)
-            if one is not None and not one.changes_nothing
-        ]
+        each_s = max(self._verifying_s, 1e-3) / _FINALISTS
+        seats = int((self._budget_s - self._gone_s()) / each_s) - (_FINALISTS - min(_RIVALS))
+        answer.rivals = answer.rivals[: max(min(_RIVALS), seats)]
+        finalists = [as_it_is(), *answer.rivals]
+        finalists += [one for one in (answer.ready, answer.ours) if one is not None]
         if len(finalists) == 1:
             return
         replays = proof.laboratory(
@@ -371,16 +376,10 @@ class Tailor:
         for laboratory, where in tried:
             self._run(laboratory, finalists)
             answer.trials.append(self._judge(laboratory, finalists, answer, where))
-        if answer.runner_up is not None:
-            # The better one is that which is better where it is worse.
-            rivals = (answer.rival, answer.runner_up)
-            answer.rival, answer.runner_up = sorted(
-                rivals,
-                key=lambda one: max(
-                    self._compare_with_today(laboratory, one).ratio or 1.0 for laboratory, _ in tried
-                ),
-            )
-            answer.trials = [self._judge(laboratory, finalists, answer, where) for laboratory, where in tried]
+        costs = answer.trials[-1].costs
+        answer.rivals.sort(key=lambda one: costs[one.label].ratio or math.inf)
+        if answer.rivals:
+            answer.rival = answer.rivals[0]
         # A ready-made heap ran beside the design, and may have earned what that has not.
         ready = answer.ready
         if (
@@ -393,9 +392,7 @@ class Tailor:
             answer, ours=ready, ready=None, spec=load_spec(ready.allocator), choices=[], trials=[]
         )
         instead.trials = [self._judge(laboratory, finalists, instead, where) for laboratory, where in tried]
-        if not any(find_shortfall(instead, trial) for trial in instead.trials) and self._keeps_contract(
-            ready, answer
-        ):
+        if decide(instead)[0] == "preset" and self._keeps_contract(ready, answer):
             answer.ours, answer.ready, answer.spec = instead.ours, instead.ready, instead.spec
             answer.choices, answer.trials = instead.choices, instead.trials
 
@@ -410,10 +407,8 @@ class Tailor:
         self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
     ) -> Trying:
         outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
-        others = [one for one in (answer.rival, answer.runner_up) if one is not None]
-        against = min(
-            (as_it_is(), *others), key=lambda one: self._compare_with_today(laboratory, one).ratio or math.inf
-        )
+        costs = {one.label: self._compare_with_today(laboratory, one) for one in finalists}
+        against = min((as_it_is(), *answer.rivals), key=lambda one: costs[one.label].ratio or math.inf)
         best = _of(outcomes, against)
         ours = _of(outcomes, answer.ours) if answer.ours else []
         workload = laboratory.workload
@@ -428,7 +423,7 @@ class Tailor:
             memory=ratio(compute_resident),
             time=ratio(lambda outcome: compute_time(outcome, workload)),
             cost=compare_costs(best, ours, workload, self._objective),
-            rival=self._compare_with_today(laboratory, answer.rival),
+            costs=costs,
         )
 
     def _compare_with_today(self, laboratory: Laboratory, candidate: Candidate) -> Difference:

@@ -6,6 +6,7 @@ by more than `TOLERATED` on the other figure, everywhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -36,7 +37,7 @@ class Trying(msgspec.Struct, frozen=True, kw_only=True):
         memory: Ours against that one: resident bytes.
         time: The same: time.
         cost: The same: what the objective makes of both.
-        rival: Cost of the best of other people's, over all workloads, against the program as it is.
+        costs: By label, the cost of each finalist against the program as it is.
     """
 
     where: str
@@ -45,7 +46,7 @@ class Trying(msgspec.Struct, frozen=True, kw_only=True):
     memory: Difference
     time: Difference
     cost: Difference
-    rival: Difference
+    costs: dict[str, Difference]
 
 
 @dataclass
@@ -60,8 +61,8 @@ class Tailored:
         spec: The best heap of ours, recommended or not.
         ours: It as a candidate; None where none could be forged.
         ready: The best of our ready-made heaps, which shows what the tailoring itself is worth.
-        rival: The best of other people's.
-        runner_up: The best of them that is another allocator: what a replay does not tell, the real program may.
+        rival: The best of other people's, as far as it is known.
+        rivals: The best settings of several of them, best first: what a replay does not tell, the real program may.
         choices: What the design was made of, and what each gained.
         life: What the program does, as sums.
         race: Everybody who raced, on the first recording.
@@ -81,7 +82,7 @@ class Tailored:
     ours: Candidate | None = None
     ready: Candidate | None = None
     rival: Candidate = field(default_factory=as_it_is)
-    runner_up: Candidate | None = None
+    rivals: list[Candidate] = field(default_factory=list[Candidate])
     choices: list[Choice] = field(default_factory=list[Choice])
     life: Life | None = None
     race: Comparison | None = None
@@ -102,7 +103,11 @@ class Tailored:
 
 
 def decide(answer: Tailored) -> tuple[Verdict, str]:
-    """Decide by the verification: ours, the best of other people's, or nothing.
+    """Decide by the verification: ours, what is best of all that needs no compiler, or nothing.
+
+    For what is there ready-made the program itself is the judge, where there is a command, for replays do not tell
+    everything; on what was held out it must not be worse. A ready-made heap of ours has to be better than other people's
+    by `TOLERATED`.
 
     Returns:
         The verdict, and why, in one sentence.
@@ -119,17 +124,37 @@ def decide(answer: Tailored) -> tuple[Verdict, str]:
             return "tailored", f"the heap has earned its place: {gains}"
     else:
         shortfall = "no heap of ours could be used"
+    cost = _cost(answer, answer.rival)
+    if answer.ours is not None and answer.ours.allocator in presets():
+        ready = _cost(answer, answer.ours)
+        if _is_worth_a_change(answer, answer.ours) and ready < (1 - TOLERATED) * min(cost, 1.0):
+            gain = f"{answer.objective} cost {1 - ready:.0%} lower than today's"
+            return "preset", f"use {answer.ours.label}, a ready-made heap: {gain}; {shortfall}"
     if answer.rival.changes_nothing:
         return "nothing", f"nothing to gain, keep what you have: {shortfall}"
-    confirmed = all(
-        trial.rival.ratio is not None and trial.rival.ratio <= 1 - WORTH for trial in answer.trials
-    )
-    if confirmed:
-        gain = 1 - max(trial.rival.ratio or 1.0 for trial in answer.trials)
-        return "allocator", f"use {rival}: {answer.objective} cost {gain:.0%} lower than today's; {shortfall}"
+    if _is_worth_a_change(answer, answer.rival):
+        return (
+            "allocator",
+            f"use {rival}: {answer.objective} cost {1 - cost:.0%} lower than today's; {shortfall}",
+        )
     return (
         "nothing",
-        f"nothing to gain, keep what you have: {rival} is not better by {WORTH:.0%} everywhere; {shortfall}",
+        f"nothing to gain, keep what you have: the {answer.objective} cost of {rival}, the best of the others, is"
+        f" {cost:.2f} times today's, at most {1 - WORTH:.2f} is worth a change; {shortfall}",
+    )
+
+
+def _cost(answer: Tailored, candidate: Candidate) -> float:
+    """Return the cost on the program, or else on what was held out, against today's."""
+    found = answer.trials[-1].costs.get(candidate.label)
+    return math.inf if found is None or found.ratio is None else found.ratio
+
+
+def _is_worth_a_change(answer: Tailored, candidate: Candidate) -> bool:
+    """Tell whether a finalist is better by `WORTH`, and nowhere worse by as much."""
+    ratios = [trial.costs[candidate.label].ratio for trial in answer.trials if candidate.label in trial.costs]
+    return _cost(answer, candidate) <= 1 - WORTH and all(
+        ratio is not None and ratio <= 1 + WORTH for ratio in ratios
     )
 
 
@@ -147,16 +172,20 @@ def find_shortfall(answer: Tailored, trial: Trying) -> str | None:
     if goal.ratio is None or goal.ratio > 1 - WORTH:
         found = "unknown" if goal.ratio is None else f"{goal.ratio:.3f} times"
         return (
-            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {trial.against},"
+            f"on {trial.where} {_whose(answer.ours)} {goal_name} is {found} that of {trial.against},"
             f" at most {1 - WORTH:.2f} is wanted"
         )
     for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
         if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
             return (
-                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {trial.against},"
+                f"on {trial.where} {_whose(answer.ours)} {name} is {other.ratio:.3f} times that of {trial.against},"
                 f" at most {1 + TOLERATED:.2f} is tolerated"
             )
     return None
+
+
+def _whose(ours: Candidate) -> str:
+    return f"{ours.label}'s" if ours.allocator in presets() else "the tailored heap's"
 
 
 def _is(result: Result, candidate: Candidate) -> bool:
