@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from heapsmith.errors import ForgeError, TraceError
-from heapsmith.lab.executors import Workers, open_executor
+from heapsmith.lab.executors import HERE, Workers, open_executor
 from heapsmith.lab.rehearsal import Rehearsal
 from heapsmith.lab.trials import Outcome, Workload
 from heapsmith.peers.candidate import Candidate, read_candidates
@@ -76,6 +77,28 @@ def test_who_did_not_finish_a_round_on_every_recording_has_no_ratio_for_it() -> 
     tuesday = Laboratory({"system": [1.0]})
     race = Race([monday, tuesday], read_candidates(["system", "glibc:arena_max=1"]), "time", 0.0)
     assert race.best_ratio("glibc:arena_max=1") is None
+
+
+def test_a_design_that_leads_does_not_keep_the_knobs_of_others_from_being_moved() -> None:
+    class Running(Laboratory):
+        """Its trials happen when they are asked for."""
+
+        workers = HERE
+
+        def run_rounds(self, candidates: Sequence[Candidate], numbers: range, phase: str) -> None:
+            for one in candidates:
+                cost = {"system": 1.0, OURS.label: 0.8}.get(one.label, 0.9)
+                (outcome,) = Laboratory({one.label: [cost]}, phase).outcomes
+                self.outcomes += [msgspec.structs.replace(outcome, round=number) for number in numbers]
+
+    def search(may_vary: Callable[[Candidate], bool]) -> set[str]:
+        pool = [*read_candidates(["system", "glibc:arena_max=1"]), OURS]
+        race = Race(Running({}), pool, "memory", time.monotonic() + 3600, may_vary=may_vary)
+        race.run()
+        return {standing.candidate.label for standing in race.standings()} - {one.label for one in pool}
+
+    assert not search(lambda _: True)
+    assert any("arena_max=1," in label for label in search(lambda one: one is not OURS))
 
 
 def test_recordings_race_on_the_workers_of_an_executor_and_what_they_cannot_tell_is_said(

@@ -275,7 +275,15 @@ class Tailor:
         pool[1:1] = [forged.candidate for forged in ours.values()]
         over_s = min(_SHARE_OF_RACE * self._budget_s, self._budget_s - self._verifying_s)
         left_s = max(over_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
-        race = Race(laboratories, pool, self._objective, time.monotonic() + left_s, weights=self._weights)
+        race = Race(
+            laboratories,
+            pool,
+            self._objective,
+            time.monotonic() + left_s,
+            weights=self._weights,
+            # A design has no knobs, and a heap of ours that leads must not keep others' from being found.
+            may_vary=lambda one: one.label not in ours and one.allocator not in presets(),
+        )
         try:
             race.run()
         except KeyboardInterrupt:
