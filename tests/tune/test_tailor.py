@@ -245,6 +245,30 @@ def test_a_heap_has_to_beat_the_best_of_every_other_allocator(
     assert answer.trials[0].against == answer.rival.label
 
 
+def test_a_gain_that_may_be_noise_is_looked_at_again_and_then_said_to_be_unsure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[tuple[list[str], range]] = []
+    monkeypatch.setattr(
+        Laboratory,
+        "run_rounds",
+        lambda _, candidates, numbers, *__, **___: runs.append(([one.label for one in candidates], numbers)),
+    )
+    today = [1.0, 0.7, 1.3, 1.1, 0.8, 1.2, 0.9, 1.0]
+    costs = {
+        "system": today,
+        "glibc:arena_max=1": [0.9 * cost for cost in today],
+        "tailored 1": today,
+    }
+    verdict, reason = decide(verified(costs, tmp_path))
+    assert verdict == "nothing"
+    assert "0.90 times today's, which may be noise" in reason
+    assert runs == [
+        (["system", "glibc:arena_max=1", "tailored 1"], range(10)),
+        (["system", "glibc:arena_max=1"], range(10, 20)),
+    ]
+
+
 def test_a_design_that_crashes_is_out_with_its_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

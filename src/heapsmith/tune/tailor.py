@@ -44,7 +44,7 @@ from heapsmith.tune.objective import (
 )
 from heapsmith.tune.race import NO_TIME, Race
 from heapsmith.tune.simulation import warm_up
-from heapsmith.tune.verdict import TOLERATED, Tailored, Trying, decide, find_shortfall
+from heapsmith.tune.verdict import TOLERATED, Tailored, Trying, decide, find_shortfall, is_unsure
 
 FEWEST_EVENTS: Final = 100_000
 """A recording with fewer tells little of how a heap ages."""
@@ -384,6 +384,11 @@ class Tailor:
         for laboratory, where in tried:
             self._run(laboratory, finalists)
             answer.trials.append(self._judge(laboratory, finalists, answer, where))
+        laboratory, where = tried[-1]
+        unsure = [one for one in finalists[1:] if one != answer.ours and is_unsure(answer, one)]
+        if unsure:
+            self._run(laboratory, [as_it_is(), *unsure], _RUNS)
+            answer.trials[-1] = self._judge(laboratory, finalists, answer, where)
         costs = answer.trials[-1].costs
         answer.rivals.sort(key=lambda one: costs[one.label].ratio or math.inf)
         if answer.rivals:
@@ -404,17 +409,20 @@ class Tailor:
             answer.ours, answer.ready, answer.spec = instead.ours, instead.ready, instead.spec
             answer.choices, answer.trials = instead.choices, instead.trials
 
-    def _run(self, laboratory: Laboratory, finalists: Sequence[Candidate]) -> None:
-        def enough() -> bool:
-            done = sum(outcome.phase == "verify" for outcome in laboratory.outcomes)
-            return done >= len(finalists) * _FEWEST_RUNS and self._gone_s() > self._budget_s
+    def _run(self, laboratory: Laboratory, finalists: Sequence[Candidate], first_round: int = 0) -> None:
+        """Run rounds until the budget is gone, no fewer than are needed to tell anything."""
 
-        laboratory.run_rounds(finalists, range(_RUNS), "verify", enough=enough)
+        def enough() -> bool:
+            done = len(_of(_verifying(laboratory), as_it_is())) - before
+            return done >= _FEWEST_RUNS and self._gone_s() > self._budget_s
+
+        before = len(_of(_verifying(laboratory), as_it_is()))
+        laboratory.run_rounds(finalists, range(first_round, first_round + _RUNS), "verify", enough=enough)
 
     def _judge(
         self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
     ) -> Trying:
-        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+        outcomes = _verifying(laboratory)
         costs = {one.label: self._compare_with_today(laboratory, one) for one in finalists}
         against = min((as_it_is(), *answer.rivals), key=lambda one: costs[one.label].ratio or math.inf)
         best = _of(outcomes, against)
@@ -435,10 +443,14 @@ class Tailor:
         )
 
     def _compare_with_today(self, laboratory: Laboratory, candidate: Candidate) -> Difference:
-        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+        outcomes = _verifying(laboratory)
         return compare_costs(
             _of(outcomes, as_it_is()), _of(outcomes, candidate), laboratory.workload, self._objective
         )
+
+
+def _verifying(laboratory: Laboratory) -> list[Outcome]:
+    return [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
 
 
 def _of(outcomes: Sequence[Outcome], candidate: Candidate) -> list[Outcome]:

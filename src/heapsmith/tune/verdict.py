@@ -137,6 +137,12 @@ def decide(answer: Tailored) -> tuple[Verdict, str]:
             "allocator",
             f"use {rival}: {answer.objective} cost {1 - cost:.0%} lower than today's; {shortfall}",
         )
+    if is_unsure(answer, answer.rival):
+        return (
+            "nothing",
+            f"nothing that is sure, keep what you have: the {answer.objective} cost of {rival} is {cost:.2f} times today's,"
+            f" which may be noise (a larger --budget or a quieter machine tells more); {shortfall}",
+        )
     return (
         "nothing",
         f"nothing to gain, keep what you have: the {answer.objective} cost of {rival}, the best of the others, is"
@@ -151,11 +157,19 @@ def _cost(answer: Tailored, candidate: Candidate) -> float:
 
 
 def _is_worth_a_change(answer: Tailored, candidate: Candidate) -> bool:
-    """Tell whether a finalist is better by `WORTH`, and nowhere worse by as much."""
-    ratios = [trial.costs[candidate.label].ratio for trial in answer.trials if candidate.label in trial.costs]
-    return _cost(answer, candidate) <= 1 - WORTH and all(
-        ratio is not None and ratio <= 1 + WORTH for ratio in ratios
+    """Tell whether a finalist is better by `WORTH`, by more than noise, and nowhere worse by as much."""
+    costs = [trial.costs.get(candidate.label, Difference(None)) for trial in answer.trials]
+    return (
+        _cost(answer, candidate) <= 1 - WORTH
+        and bool(costs[-1].more_than_noise)
+        and all(cost.ratio is not None and cost.ratio <= 1 + WORTH for cost in costs)
     )
+
+
+def is_unsure(answer: Tailored, candidate: Candidate) -> bool:
+    """Tell whether noise may be all that makes a finalist better by `WORTH`."""
+    cost = answer.trials[-1].costs.get(candidate.label)
+    return cost is not None and not cost.more_than_noise and _cost(answer, candidate) <= 1 - WORTH
 
 
 def find_shortfall(answer: Tailored, trial: Trying) -> str | None:
