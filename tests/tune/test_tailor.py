@@ -171,9 +171,8 @@ def verified(
     ],
 )
 def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
-    ready: float, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: float, verdict: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Tailor, "_keeps_contract", lambda *_: True)
     costs = {
         "system": [1.0] * 8,
         "glibc:arena_max=1": [0.9] * 8,
@@ -185,10 +184,7 @@ def test_a_ready_made_heap_is_judged_where_the_design_falls_short(
     assert answer.ours == (SMALL if verdict == "preset" else OURS)
 
 
-def test_what_gains_where_no_other_does_is_not_called_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Tailor, "_keeps_contract", lambda *_: True)
+def test_what_gains_where_no_other_does_is_not_called_nothing(tmp_path: Path) -> None:
     costs = {
         "system": [1.0] * 8,
         "glibc:arena_max=1": [0.96] * 8,
