@@ -31,11 +31,13 @@ from heapsmith.tune.central_simulation import (
     release,
 )
 from heapsmith.tune.page_simulation import (
+    COUNT,
     NOBODY,
     NOW_MS,
     PAGE_BYTES,
     Pages,
     compiled,
+    learn_density,
     maintain,
     resize_run,
     settle,
@@ -248,6 +250,7 @@ def free(c: Central, p: Pages, t: int, span: int) -> None:
     """Take a block back."""
     index = c.spans[span, CLASS]
     if index == LARGE:
+        learn_density(p, p.runs[c.spans[span, RUN], COUNT])
         free_span(c, p, span)
         return
     held = c.lists[t, index, HELD]

@@ -8,9 +8,12 @@ order of blocks within a page.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +30,7 @@ from heapsmith.spec import (
     RemoteBatch,
 )
 from heapsmith.trace import EventBatch, Operation
+from heapsmith.tune import cache_simulation, central_simulation, page_simulation
 from heapsmith.tune.cache_simulation import (
     CAPACITY,
     HELD,
@@ -91,7 +95,6 @@ from heapsmith.tune.page_simulation import (
     STEP,
     Pages,
     make_pages,
-    walking,
 )
 
 _SAMPLES: Final = 500
@@ -128,73 +131,89 @@ class Holding:
     metadata_bytes: int
 
 
-@walking
-def _walk(
-    steps: Any,
-    sizes: Any,
-    threads: Any,
-    clock_ms: Any,
-    c: Central,
-    p: Pages,
-    where: Any,
-    every: int,
-    samples: Any,
-) -> tuple[int, float, int]:
-    """Walk over a life; answers how far it came, the area under the resident pages over time, and the samples taken."""
-    area = 0.0
-    taken = 0
-    last_ms = clock_ms[0]
-    by_time = clock_ms[-1] > clock_ms[0]
-    lists, stack, spans, class_of, largest = c.lists, c.stack, c.spans, c.class_of, c.now[LARGEST]
-    for i in range(len(steps)):
-        if i % CLOCK_STEPS == 0:
-            now_ms = clock_ms[i // CLOCK_STEPS]
-            area += p.now[RESIDENT] * ((now_ms - last_ms) if by_time else CLOCK_STEPS)
-            last_ms = now_ms
-            p.now[NOW_MS] = now_ms
-            p.now[STEP] = i
-            if i % every == 0:
-                samples[taken, 0] = i
-                samples[taken, 1] = p.now[RESIDENT]
-                taken += 1
-        step = steps[i]
-        kind = step >> KIND_SHIFT
-        place = step & PLACE_MASK
-        t = np.int64(threads[i])
-        # What a thread does out of its own magazines is done here, at once: nearly everything.
-        if kind == BIRTH:
-            size = np.int64(sizes[i])
-            if size <= largest:
-                index = np.int64(class_of[(size + 15) >> 4])
-                held = lists[t, index, HELD]
-                if held > 0:
-                    lists[t, index, HELD] = held - 1
-                    where[place] = stack[lists[t, index, LIST_AT] + held - 1]
-                    continue
-            span = allocate(c, p, t, size)
-            if span == NOBODY or c.now[BROKEN]:
-                return i, area, taken
-            where[place] = span
-        elif kind == DEATH:
-            span = where[place]
-            index = spans[span, CLASS]
-            if index != LARGE:
-                held = lists[t, index, HELD]
-                if held < lists[t, index, CAPACITY]:
-                    stack[lists[t, index, LIST_AT] + held] = span
-                    lists[t, index, HELD] = held + 1
-                    continue
-            free(c, p, t, span)
-            if c.now[BROKEN]:
-                return i, area, taken
-        elif kind == CHANGE:
-            span = change(c, p, t, where[place], np.int64(sizes[i]))
-            if span == NOBODY or c.now[BROKEN]:
-                return i, area, taken
-            where[place] = span
-        else:
-            end_thread(c, p, t)
-    return len(steps), area, taken
+def _read_sources() -> int:
+    """Make a number of the files that the walk is compiled from."""
+    modules = (cache_simulation, central_simulation, page_simulation)
+    contents = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return int.from_bytes(hashlib.sha256(contents).digest()[:7])
+
+
+def _make_walk(sources: int) -> Any:
+    """Make the walk. What numba keeps of it on disk is found by this file and by the numbers that it refers to."""
+
+    @numba.njit(cache=True, _nrt=False)
+    def walk(
+        steps: Any,
+        sizes: Any,
+        threads: Any,
+        clock_ms: Any,
+        c: Central,
+        p: Pages,
+        where: Any,
+        every: int,
+        samples: Any,
+    ) -> tuple[int, float, int]:
+        """Walk over a life; answers how far it came, the area under the resident pages over time, and the samples taken."""
+        _ = sources
+        area = 0.0
+        taken = 0
+        last_ms = clock_ms[0]
+        by_time = clock_ms[-1] > clock_ms[0]
+        lists, stack, spans, class_of, largest = c.lists, c.stack, c.spans, c.class_of, c.now[LARGEST]
+        for i in range(len(steps)):
+            if i % CLOCK_STEPS == 0:
+                now_ms = clock_ms[i // CLOCK_STEPS]
+                area += p.now[RESIDENT] * ((now_ms - last_ms) if by_time else CLOCK_STEPS)
+                last_ms = now_ms
+                p.now[NOW_MS] = now_ms
+                p.now[STEP] = i
+                if i % every == 0:
+                    samples[taken, 0] = i
+                    samples[taken, 1] = p.now[RESIDENT]
+                    taken += 1
+            step = steps[i]
+            kind = step >> KIND_SHIFT
+            place = step & PLACE_MASK
+            t = np.int64(threads[i])
+            # What a thread does out of its own magazines is done here, at once: nearly everything.
+            if kind == BIRTH:
+                size = np.int64(sizes[i])
+                if size <= largest:
+                    index = np.int64(class_of[(size + 15) >> 4])
+                    held = lists[t, index, HELD]
+                    if held > 0:
+                        lists[t, index, HELD] = held - 1
+                        where[place] = stack[lists[t, index, LIST_AT] + held - 1]
+                        continue
+                span = allocate(c, p, t, size)
+                if span == NOBODY or c.now[BROKEN]:
+                    return i, area, taken
+                where[place] = span
+            elif kind == DEATH:
+                span = where[place]
+                index = spans[span, CLASS]
+                if index != LARGE:
+                    held = lists[t, index, HELD]
+                    if held < lists[t, index, CAPACITY]:
+                        stack[lists[t, index, LIST_AT] + held] = span
+                        lists[t, index, HELD] = held + 1
+                        continue
+                free(c, p, t, span)
+                if c.now[BROKEN]:
+                    return i, area, taken
+            elif kind == CHANGE:
+                span = change(c, p, t, where[place], np.int64(sizes[i]))
+                if span == NOBODY or c.now[BROKEN]:
+                    return i, area, taken
+                where[place] = span
+            else:
+                end_thread(c, p, t)
+        return len(steps), area, taken
+
+    return walk
+
+
+_walk: Final = _make_walk(_read_sources())
 
 
 def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Central:
