@@ -265,6 +265,20 @@ def test_a_gain_that_may_be_noise_is_looked_at_again_and_then_said_to_be_unsure(
     ]
 
 
+def test_whoever_ran_further_rounds_is_compared_with_others_by_those_that_both_ran(tmp_path: Path) -> None:
+    # The machine is slower later on, when `other` no longer runs.
+    costs = {
+        "system": [1.0] * 5 + [2.0] * 10,
+        "glibc:arena_max=1": [0.94, 1.04, 0.92, 1.0, 0.9] + [2.0] * 10,
+        "other": [0.99] * 5,
+        "tailored 1": [1.0] * 5,
+    }
+    answer = verified(costs, tmp_path, Candidate("other", "other", library="/x.so"))
+    assert decide(answer)[0] == "nothing"
+    assert answer.trials[0].costs["other"].ratio == pytest.approx(0.99)
+    assert answer.trials[0].cost.ratio == pytest.approx(1 / 0.99)
+
+
 def test_a_design_that_crashes_is_out_with_its_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -428,8 +428,7 @@ class Tailor:
         outcomes = _verifying(laboratory)
         costs = {one.label: self._compare_with_today(laboratory, one) for one in finalists}
         against = min((as_it_is(), *answer.rivals), key=lambda one: costs[one.label].ratio or math.inf)
-        best = _of(outcomes, against)
-        ours = _of(outcomes, answer.ours) if answer.ours else []
+        best, ours = _side_by_side(outcomes, against, answer.ours) if answer.ours else ([], [])
         workload = laboratory.workload
 
         def ratio(read: Callable[[Outcome], float | None]) -> Difference:
@@ -448,12 +447,22 @@ class Tailor:
     def _compare_with_today(self, laboratory: Laboratory, candidate: Candidate) -> Difference:
         outcomes = _verifying(laboratory)
         return compare_costs(
-            _of(outcomes, as_it_is()), _of(outcomes, candidate), laboratory.workload, self._objective
+            *_side_by_side(outcomes, as_it_is(), candidate), laboratory.workload, self._objective
         )
 
 
 def _verifying(laboratory: Laboratory) -> list[Outcome]:
     return [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+
+
+def _side_by_side(
+    outcomes: Sequence[Outcome], first: Candidate, second: Candidate
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Pick the trials of two candidates, of the rounds that both took part in: the machine may be slower later."""
+    both = [_of(outcomes, one) for one in (first, second)]
+    rounds = set.intersection(*({(one.worker, one.round) for one in mine} for mine in both))
+    mine, others = ([one for one in found if (one.worker, one.round) in rounds] for found in both)
+    return mine, others
 
 
 def _of(outcomes: Sequence[Outcome], candidate: Candidate) -> list[Outcome]:
