@@ -13,7 +13,9 @@ import numpy as np
 
 from heapsmith.tune.geometry import constants
 
-compiled: Any = numba.njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_jit: Any = numba.njit
+walking: Any = _jit(cache=True, _nrt=False)
+compiled: Any = _jit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Compiled without reference counts: these functions make no arrays, and counting would cost more than their work. What is
 kept on disk is the walk that calls them: numba would not notice that a function in another file has changed."""
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,6 +94,7 @@ from heapsmith.tune.page_simulation import (
     STEP,
     Pages,
     make_pages,
+    walking,
 )
 
 _SAMPLES: Final = 500
@@ -141,7 +141,7 @@ def _read_sources() -> int:
 def _make_walk(sources: int) -> Any:
     """Make the walk. What numba keeps of it on disk is found by this file and by the numbers that it refers to."""
 
-    @numba.njit(cache=True, _nrt=False)
+    @walking
     def walk(
         steps: Any,
         sizes: Any,

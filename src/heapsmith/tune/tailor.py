@@ -459,10 +459,12 @@ def _side_by_side(
     outcomes: Sequence[Outcome], first: Candidate, second: Candidate
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Pick the trials of two candidates, of the rounds that both took part in: the machine may be slower later."""
-    both = [_of(outcomes, one) for one in (first, second)]
-    rounds = set.intersection(*({(one.worker, one.round) for one in mine} for mine in both))
-    mine, others = ([one for one in found if (one.worker, one.round) in rounds] for found in both)
-    return mine, others
+    of_first, of_second = _of(outcomes, first), _of(outcomes, second)
+    both = {(one.worker, one.round) for one in of_first} & {(one.worker, one.round) for one in of_second}
+    return (
+        [one for one in of_first if (one.worker, one.round) in both],
+        [one for one in of_second if (one.worker, one.round) in both],
+    )
 
 
 def _of(outcomes: Sequence[Outcome], candidate: Candidate) -> list[Outcome]:
