@@ -245,6 +245,8 @@ def test_python_settings_are_tried_on_python_alone() -> None:
     assert "pymimalloc" in labels(Python((3, 13, 0), True, False))
     assert "python=" not in labels(None)
     assert "python=" not in labels(Python((3, 13, 0), True, True))
+    assert "pymalloc" not in labels(Python((3, 11, 2), False, False))
+    assert "pymalloc" in labels(Python((3, 11, 2), False, False, objects_on_malloc=True))
 
 
 def test_the_search_starts_with_what_is_made_for_the_objective() -> None:

@@ -139,6 +139,11 @@ class Tailor:
         if self._real is not None:
             for note in self._real.rehearsal.notes():
                 self._note(note)
+            if self._real.rehearsal.python is not None and self._real.rehearsal.python.objects_on_malloc:
+                self._note(
+                    "CPython's objects are malloc's in all runs, as PYTHONMALLOC says: whether pymalloc would serve the"
+                    " program better, `heapsmith advise` tells"
+                )
         elif not has_sizes_of_glibc(designed_on[0], choose_process(designed_on[0]).index):
             self._note(
                 "the program was recorded on another allocator than glibc's: `system` is glibc's malloc in the replays all"
