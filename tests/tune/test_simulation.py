@@ -218,7 +218,7 @@ def test_without_a_compiler_presets_and_knobs_are_tuned_all_the_same(
 
     monkeypatch.setattr("heapsmith.tune.tailor.find_compiler", refuse)
     spec = tmp_path / "x.toml"
-    assert main(["tune", str(trace_path), "-o", str(spec), "--budget", "10s", "--json"]) == 0
+    assert main(["tune", str(trace_path), "-o", str(spec), "--budget", "30s", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "heapsmith.tune/1"
     assert document["verdict"] in {"preset", "allocator", "nothing"}
