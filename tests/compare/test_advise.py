@@ -206,6 +206,18 @@ def test_a_library_with_two_allocators_inside_gets_one_note(tmp_path) -> None:
     assert "ARROW_DEFAULT_MEMORY_POOL=system" in note
 
 
+@pytest.mark.parametrize(("where", "said"), [("pymalloc", True), ("malloc", False)])
+def test_pymalloc_is_only_spoken_of_where_it_serves_the_objects(where: str, said: bool) -> None:
+    from heapsmith.lab.rehearsal import rehearse
+
+    workload = Workload(
+        command=(sys.executable, "-c", "pass"),
+        directory="/tmp",
+        environment=dict(os.environ) | {"PYTHONMALLOC": where},
+    )
+    assert any("pymalloc" in note for note in rehearse(workload).notes()) is said
+
+
 def test_a_program_with_anothers_rights_is_said_to_be_out_of_reach_and_nothing_is_tried(tmp_path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can make a program setuid to another user")
@@ -233,6 +245,8 @@ def test_python_settings_are_tried_on_python_alone() -> None:
     assert "pymimalloc" in labels(Python((3, 13, 0), True, False))
     assert "python=" not in labels(None)
     assert "python=" not in labels(Python((3, 13, 0), True, True))
+    assert "pymalloc" not in labels(Python((3, 11, 2), False, False))
+    assert "pymalloc" in labels(Python((3, 11, 2), False, False, objects_on_malloc=True))
 
 
 def test_the_search_starts_with_what_is_made_for_the_objective() -> None:

@@ -143,6 +143,14 @@ def test_other_allocators_are_taken_out_of_the_environment_and_all_else_stays() 
         "LANG": "C",
         "LD_PRELOAD": "/opt/libmine.so",
         "GLIBC_TUNABLES": "glibc.rtld.nns=4:glibc.malloc.arena_max=1",
+        "PYTHONMALLOC": "malloc",
+    }
+    pymalloc = read_candidate("glibc:python=pymalloc").environment(before)
+    assert pymalloc == {
+        "LANG": "C",
+        "LD_PRELOAD": "/opt/libmine.so",
+        "PYTHONMALLOC": "pymalloc",
+        "GLIBC_TUNABLES": "glibc.rtld.nns=4",
     }
     assert read_candidate("system").environment(before) == before
 

@@ -13,6 +13,7 @@ from heapsmith.tune.size_classes import (
     MOST_CLASSES,
     bytes_per_block,
     candidate_bytes,
+    fill_gaps,
     histogram,
     propose,
     solve_all,
@@ -91,3 +92,13 @@ def test_more_classes_waste_no_more_and_all_are_aligned(sizes: list[int], steps:
     geometric = unite([], 1 << (steps.bit_length() - 1))
     united = unite(proposals[8], 1 << (steps.bit_length() - 1))
     assert waste_bytes(united, weights) <= waste_bytes(geometric, weights)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 32768), min_size=1, max_size=200), st.sampled_from([1, 2, 6, 16, 64]))
+def test_a_size_that_was_not_seen_gets_less_than_twice_what_it_asks_for(sizes: list[int], k: int) -> None:
+    classes = propose(histogram(np.array(sizes, np.uint64)))[k]
+    filled = np.array(fill_gaps(classes))
+    assert set(classes) <= set(filled.tolist())
+    asked = np.arange(17, 32769)
+    assert np.all(filled[np.searchsorted(filled, asked)] < 2 * asked)

@@ -35,11 +35,13 @@ class Python(msgspec.Struct, frozen=True):
         version: Its version.
         has_mimalloc: It can serve its objects from its own mimalloc (CPython 3.13 and later).
         free_threaded: It does so always, and ``PYTHONMALLOC`` cannot change it.
+        objects_on_malloc: ``PYTHONMALLOC`` has malloc serve them.
     """
 
     version: Version
     has_mimalloc: bool
     free_threaded: bool
+    objects_on_malloc: bool = False
 
 
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +88,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(
                 "free-threaded Python keeps its objects in its own mimalloc, whatever PYTHONMALLOC says"
             )
-        elif self.python is not None:
+        elif self.python is not None and not self.python.objects_on_malloc:
             lines.append(
                 "CPython takes blocks up to 512 bytes from pymalloc, whose arenas a preload leaves alone"
                 " unless python=malloc goes with it"
@@ -188,7 +190,12 @@ def _ask_python(executables: Iterable[str], workload: Workload) -> Python | None
         except (OSError, subprocess.SubprocessError, ValueError):
             continue
         if implementation == "cpython":
-            return Python(tuple(version), has_mimalloc and tuple(version) >= (3, 13), free_threaded)
+            return Python(
+                tuple(version),
+                has_mimalloc and tuple(version) >= (3, 13),
+                free_threaded,
+                objects_on_malloc=workload.environment.get("PYTHONMALLOC") in {"malloc", "malloc_debug"},
+            )
     return None
 
 

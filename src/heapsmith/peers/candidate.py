@@ -55,7 +55,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
         Args:
             base: The environment the program would have had. Other allocators' libraries and variables are taken
-                out of it, everything else stays.
+                out of it, everything else stays; so does who serves CPython's own objects, which goes together with any
+                allocator.
 
         Example:
             >>> read_candidate("glibc:arena_max=1").environment({"LANG": "C"})
@@ -64,6 +65,7 @@ class Candidate(msgspec.Struct, frozen=True):
         if self.changes_nothing:
             return dict(base)
         owned = {variable for allocator in register().values() for variable in allocator.variables}
+        owned.discard(python.VARIABLE)
         result = {name: value for name, value in base.items() if name not in owned and name != _PRELOAD}
         kept = [tunable for tunable in base.get(_TUNABLES, "").split(":") if tunable]
         kept = [tunable for tunable in kept if not tunable.startswith(_HEAP_TUNABLES)]

@@ -18,7 +18,7 @@ from heapsmith.lab.statistics import Difference
 from heapsmith.show.compare import build_result_document
 from heapsmith.show.quantities import format_quantity
 from heapsmith.spec import write_document
-from heapsmith.tune.tailor import Tailored, Trying
+from heapsmith.tune.verdict import Tailored, Trying
 from heapsmith.units import UNKNOWN, format_bytes, format_count, format_seconds
 
 SCHEMA: Final = "heapsmith.tune/1"

@@ -11,7 +11,7 @@ from heapsmith.outputs import write_output
 from heapsmith.show.compare_page import render_page
 from heapsmith.show.quantities import format_quantity, format_ratio
 from heapsmith.show.tuning import describe_life, line_to_run, render_spec, when_not
-from heapsmith.tune.tailor import Tailored, Trying
+from heapsmith.tune.verdict import Tailored, Trying
 from heapsmith.units import UNKNOWN, format_bytes
 
 

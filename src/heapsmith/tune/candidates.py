@@ -87,7 +87,10 @@ def _may_take_part(found: Found, rehearsal: Rehearsal) -> bool:
         return found.path is None and not allocator.python_only and rehearsal.reads_tunables
     if not allocator.python_only:
         return True
-    return allocator.name == "pymimalloc" and _python_can("mimalloc", rehearsal)
+    if allocator.name == "pymalloc":
+        # For most Python programs it is what they have.
+        return rehearsal.python is not None and rehearsal.python.objects_on_malloc
+    return _python_can("mimalloc", rehearsal)
 
 
 def _python_can(objects: str, rehearsal: Rehearsal) -> bool:

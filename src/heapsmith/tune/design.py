@@ -28,7 +28,7 @@ from heapsmith.tune.capacities import choose_capacities, count_misses
 from heapsmith.tune.life import Life
 from heapsmith.tune.objective import WEIGHT_OF_RESIDENT, Objective
 from heapsmith.tune.simulation import Holding, simulate
-from heapsmith.tune.size_classes import SMALL_BYTES, candidate_bytes, propose, unite, waste_bytes
+from heapsmith.tune.size_classes import SMALL_BYTES, candidate_bytes, fill_gaps, propose, unite, waste_bytes
 from heapsmith.units import KiB, MiB, format_bytes
 
 _NUMBERS: Final = (6, 8, 12, 16, 24, 32, 48, 64)
@@ -143,13 +143,13 @@ class Drawing:
         start = Choice(
             f"geometric classes, 8 per doubling ({len(base.sizes.class_bytes())})", "the start", peak, mean
         )
-        exact = self._best_classes(base, [(k, proposals[k]) for k in _NUMBERS])
+        exact = self._best_classes(base, [(k, fill_gaps(proposals[k])) for k in _NUMBERS])
         safe = self._best_classes(base, [(k, unite(proposals[k])) for k in _SAFE_NUMBERS])
         designs: dict[HeapSpec, Design] = {}
         for leaning in _LEANINGS[self._objective]:
             self._weight = leaning
             for kind, found in (
-                ("exactly those of the recording", exact),
+                ("those of the recording, and others in its gaps", exact),
                 ("with geometric ones besides", safe),
             ):
                 if found is None:

@@ -13,11 +13,11 @@ import numpy as np
 
 from heapsmith.tune.geometry import constants
 
-_OPTIONS: Final[dict[str, Any]] = {"cache": True, "_nrt": False}
-_INNER: Final[dict[str, Any]] = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-walking: Any = numba.njit(**_OPTIONS)
-compiled: Any = numba.njit(**_INNER)
-"""Compiled without reference counts: these functions make no arrays, and counting would cost more than their work."""
+_jit: Any = numba.njit
+walking: Any = _jit(cache=True, _nrt=False)
+compiled: Any = _jit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compiled without reference counts: these functions make no arrays, and counting would cost more than their work. What is
+kept on disk is the walk that calls them: numba would not notice that a function in another file has changed."""
 
 PAGE_BYTES: Final = 4096
 NOBODY: Final = -1
@@ -43,6 +43,8 @@ FIRST_SEGMENT, LARGEST_SEGMENT, HUGE_AFTER = 25, 26, 27
 # The tide (`native/heap/tide.h`): the highest level of this window and what was made good in it, the same of the window
 # before, the lowest level since, when this window began, and whether there is an ebb.
 HIGHEST, MADE_GOOD, HIGHEST_BEFORE, MADE_GOOD_BEFORE, LOWEST, BEGAN_MS, IS_EBB = 28, 29, 30, 31, 32, 33, 34
+# Pages of the largest block that was freed and had been written from one end to the other.
+SEEN_DENSE: Final = 35
 HEADS: Final = 40
 NEVER: Final = 1 << 60
 
@@ -377,6 +379,8 @@ def _map_segment(p: Pages, pages: int, for_blocks: bool) -> int:
     is_small = p.now[MAPPED] < min(_SMALL_UNTIL_PAGES, p.now[HUGE_AFTER])
     least = p.now[FIRST_SEGMENT] if is_small else _HUGE_PAGES
     segment = max(least, p.now[MAPPED] // 8 // _HUGE_PAGES * _HUGE_PAGES)
+    if for_blocks and pages >= _HUGE_PAGES:
+        pages = (pages + _HUGE_PAGES - 1) // _HUGE_PAGES * _HUGE_PAGES
     segment = max(pages, min(segment, p.now[LARGEST_SEGMENT]))
     huge = for_blocks and p.now[MAPPED] >= p.now[HUGE_AFTER] and segment >= _HUGE_PAGES
     if huge:
@@ -457,7 +461,8 @@ def allocate_run(p: Pages, pages: int) -> int:
         if run != NOBODY:
             maintain(p)
             return run
-    sparse = pages >= _SPARSE_PAGES
+    makes_huge = p.now[HUGE_AFTER] < NEVER
+    sparse = pages >= _SPARSE_PAGES and not (makes_huge and pages <= 8 * p.now[SEEN_DENSE])
     run = NOBODY if sparse else _find(p, FRESH, pages)
     if run == NOBODY:
         run = _find(p, CLEAN, pages)
@@ -466,11 +471,29 @@ def allocate_run(p: Pages, pages: int) -> int:
         if run == NOBODY:
             return NOBODY
     _carve(p, run, pages)
+    if makes_huge and not sparse and pages >= _HUGE_PAGES:
+        _make_huge(p, run, pages)
     p.now[LIVE] += pages
     _rise(p)
     _hold_peak(p, pages)
     maintain(p)
     return run
+
+
+@compiled
+def _make_huge(p: Pages, run: int, pages: int) -> None:
+    """A large block that will be filled takes one fault for each 2 MiB."""
+    first = (run + _HUGE_PAGES - 1) // _HUGE_PAGES * _HUGE_PAGES
+    for page in range(first, (run + pages) // _HUGE_PAGES * _HUGE_PAGES):
+        if p.runs[page, IS_RESIDENT] == 0:
+            p.runs[page, IS_HUGE] = 1
+
+
+@compiled
+def learn_density(p: Pages, pages: int) -> None:
+    """A large block is freed: as blocks are taken to be written in full, such sizes are no longer held for sparse."""
+    if pages >= _SPARSE_PAGES:
+        p.now[SEEN_DENSE] = max(p.now[SEEN_DENSE], pages)
 
 
 @compiled

@@ -70,6 +70,7 @@ class Race:
         objective: What counts.
         deadline: When the search has to be over (`time.monotonic`).
         weights: How much each laboratory counts; all alike when left out.
+        may_vary: Whose knobs are moved in search of something better; of those the best in the race is.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Race:
         deadline: float,
         *,
         weights: Sequence[float] = (),
+        may_vary: Callable[[Candidate], bool] = lambda _: True,
     ) -> None:
+        self._may_vary = may_vary
         self._laboratories = list(laboratory) if isinstance(laboratory, Sequence) else [laboratory]
         self._weights = list(weights) or [1.0] * len(self._laboratories)
         self._baseline = pool[0]
@@ -103,11 +106,9 @@ class Race:
                 return
         for _ in range(_STAGES):
             leader = self._leader()
-            if leader is None:
-                return
-            before = leader.ratio or 1.0
-            if not self._bring_newcomers(leader.candidate):
+            if leader is None or not self._bring_newcomers(leader.candidate):
                 break
+            before = leader.ratio or 1.0
             if not (self._round() and self._round()):
                 return
             now = self._leader()
@@ -204,7 +205,8 @@ class Race:
         return bool(fresh)
 
     def _leader(self) -> Standing | None:
-        racing = [standing for standing in self._racing() if standing.ratio is not None]
+        """Return the best of those in the race whose knobs may be moved."""
+        racing = [one for one in self._racing() if one.ratio is not None and self._may_vary(one.candidate)]
         return min(racing, key=lambda standing: standing.ratio or 1.0, default=None)
 
     def _racing(self) -> list[Standing]:

@@ -1,14 +1,16 @@
 """The slab simulator: what a forged heap would hold at every moment of a recorded life, without forging it.
 
-It walks over a life with the decisions of `native/heap/thread_cache.h`, and those of `central.h` and `page_heap.h` in
-`central_simulation` and `page_simulation`: which span every block lies in, which magazines every thread holds, which
-pages are resident. Only what does not change where blocks lie is left out: locks, addresses, the order of blocks within a
-page.
+It walks over a life with the decisions of `native/heap/thread_cache.h`, `central.h` and `page_heap.h`, which are in
+`cache_simulation`, `central_simulation` and `page_simulation`: which span every block lies in, which magazines every
+thread holds, which pages are resident. Only what does not change where blocks lie is left out: locks, addresses, the
+order of blocks within a page.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +29,18 @@ from heapsmith.spec import (
     RemoteBatch,
 )
 from heapsmith.trace import EventBatch, Operation
+from heapsmith.tune import cache_simulation, central_simulation, page_simulation
+from heapsmith.tune.cache_simulation import (
+    CAPACITY,
+    HELD,
+    LIST_AT,
+    SPARE_AT,
+    allocate,
+    change,
+    end_thread,
+    free,
+)
 from heapsmith.tune.central_simulation import (
-    ATTACHED,
     BATCHES_AT_MOST,
     BROKEN,
     BYTES,
@@ -41,22 +53,13 @@ from heapsmith.tune.central_simulation import (
     MAINTENANCE_MS,
     MISSED,
     MOST_HELD,
-    RECYCLED_MS,
     RETIRED,
-    RUN,
     SHELF,
     SPAN_BLOCKS,
     SPAN_PAGES,
     SPANS,
     TOP,
     Central,
-    dissolve,
-    fetch,
-    free_span,
-    leave,
-    new_span,
-    recycle,
-    release,
 )
 from heapsmith.tune.geometry import constants, shapes_of
 from heapsmith.tune.life import (
@@ -90,13 +93,8 @@ from heapsmith.tune.page_simulation import (
     REST_SHARE,
     STEP,
     Pages,
-    compiled,
-    maintain,
     make_pages,
-    resize_run,
-    settle,
     walking,
-    write_pages,
 )
 
 _SAMPLES: Final = 500
@@ -104,10 +102,6 @@ _THREADS: Final = 512
 """Threads that a walk in parts tells apart; beyond, numbers are used again."""
 _CACHE_BYTES_PER_CLASS: Final = 33
 """Of a thread cache: a list, a spare and a mark for each class."""
-
-# Columns of `Central.lists`: where the magazine begins in the stack, its blocks, how many it may have; the spare; whether
-# it was used since the last maintenance.
-_LIST_AT, _HELD, _CAPACITY, _SPARE_AT, _SPARE, _IS_USED = 0, 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -137,306 +131,89 @@ class Holding:
     metadata_bytes: int
 
 
-@compiled
-def _bytes_for(c: Central, index: int, capacity: int) -> int:
-    return capacity * c.classes[index, BYTES] * (1 if c.classes[index, SPAN_BLOCKS] == 1 else 2)
+def _read_sources() -> int:
+    """Make a number of the files that the walk is compiled from."""
+    modules = (cache_simulation, central_simulation, page_simulation)
+    contents = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
+    return int.from_bytes(hashlib.sha256(contents).digest()[:7])
 
 
-@compiled
-def _make_room(c: Central, t: int, index: int) -> None:
-    if c.lists[t, index, _LIST_AT] == NOBODY:
-        chunk = c.classes[index, MOST_HELD]
-        if c.now[TOP] + 2 * chunk > len(c.stack):
-            c.now[BROKEN] = 1
-            c.lists[t, index, _LIST_AT] = c.lists[t, index, _SPARE_AT] = 0
-            return
-        c.lists[t, index, _LIST_AT] = c.now[TOP]
-        c.lists[t, index, _SPARE_AT] = c.now[TOP] + chunk
-        c.now[TOP] += 2 * chunk
+def _make_walk(sources: int) -> Any:
+    """Make the walk. What numba keeps of it on disk is found by this file and by the numbers that it refers to."""
+
+    @walking
+    def walk(
+        steps: Any,
+        sizes: Any,
+        threads: Any,
+        clock_ms: Any,
+        c: Central,
+        p: Pages,
+        where: Any,
+        every: int,
+        samples: Any,
+    ) -> tuple[int, float, int]:
+        """Walk over a life; answers how far it came, the area under the resident pages over time, and the samples taken."""
+        _ = sources
+        area = 0.0
+        taken = 0
+        last_ms = clock_ms[0]
+        by_time = clock_ms[-1] > clock_ms[0]
+        lists, stack, spans, class_of, largest = c.lists, c.stack, c.spans, c.class_of, c.now[LARGEST]
+        for i in range(len(steps)):
+            if i % CLOCK_STEPS == 0:
+                now_ms = clock_ms[i // CLOCK_STEPS]
+                area += p.now[RESIDENT] * ((now_ms - last_ms) if by_time else CLOCK_STEPS)
+                last_ms = now_ms
+                p.now[NOW_MS] = now_ms
+                p.now[STEP] = i
+                if i % every == 0:
+                    samples[taken, 0] = i
+                    samples[taken, 1] = p.now[RESIDENT]
+                    taken += 1
+            step = steps[i]
+            kind = step >> KIND_SHIFT
+            place = step & PLACE_MASK
+            t = np.int64(threads[i])
+            # What a thread does out of its own magazines is done here, at once: nearly everything.
+            if kind == BIRTH:
+                size = np.int64(sizes[i])
+                if size <= largest:
+                    index = np.int64(class_of[(size + 15) >> 4])
+                    held = lists[t, index, HELD]
+                    if held > 0:
+                        lists[t, index, HELD] = held - 1
+                        where[place] = stack[lists[t, index, LIST_AT] + held - 1]
+                        continue
+                span = allocate(c, p, t, size)
+                if span == NOBODY or c.now[BROKEN]:
+                    return i, area, taken
+                where[place] = span
+            elif kind == DEATH:
+                span = where[place]
+                index = spans[span, CLASS]
+                if index != LARGE:
+                    held = lists[t, index, HELD]
+                    if held < lists[t, index, CAPACITY]:
+                        stack[lists[t, index, LIST_AT] + held] = span
+                        lists[t, index, HELD] = held + 1
+                        continue
+                free(c, p, t, span)
+                if c.now[BROKEN]:
+                    return i, area, taken
+            elif kind == CHANGE:
+                span = change(c, p, t, where[place], np.int64(sizes[i]))
+                if span == NOBODY or c.now[BROKEN]:
+                    return i, area, taken
+                where[place] = span
+            else:
+                end_thread(c, p, t)
+        return len(steps), area, taken
+
+    return walk
 
 
-@compiled
-def _flush(c: Central, p: Pages, t: int, index: int, to_spans: bool) -> None:
-    count = c.lists[t, index, _HELD]
-    c.lists[t, index, _HELD] = 0
-    if count > 0:
-        if to_spans:
-            dissolve(c, p, index, c.lists[t, index, _LIST_AT], count)
-        else:
-            release(c, p, index, c.lists[t, index, _LIST_AT], count)
-    count = c.lists[t, index, _SPARE]
-    c.lists[t, index, _SPARE] = 0
-    if count > 0:
-        if to_spans:
-            dissolve(c, p, index, c.lists[t, index, _SPARE_AT], count)
-        else:
-            release(c, p, index, c.lists[t, index, _SPARE_AT], count)
-
-
-@compiled
-def _visit(c: Central, p: Pages, t: int) -> None:
-    c.threads[t, 3] += 1
-    if c.threads[t, 3] % 4 != 0:
-        return
-    now_ms = p.now[NOW_MS]
-    if now_ms - c.threads[t, 4] < c.now[MAINTENANCE_MS]:
-        return
-    c.threads[t, 4] = now_ms
-    for index in range(len(c.classes)):
-        if c.lists[t, index, _IS_USED] == 0 and c.lists[t, index, _CAPACITY] > 0:
-            _flush(c, p, t, index, True)
-            c.threads[t, 1] -= _bytes_for(c, index, c.lists[t, index, _CAPACITY])
-            c.lists[t, index, _CAPACITY] = 0
-        c.lists[t, index, _IS_USED] = 0
-    if now_ms - c.now[RECYCLED_MS] >= c.now[MAINTENANCE_MS]:
-        c.now[RECYCLED_MS] = now_ms
-        recycle(c, p, False)
-    maintain(p)
-
-
-@compiled
-def _grow(c: Central, p: Pages, t: int, index: int) -> None:
-    most = c.classes[index, MAGAZINE]
-    have = c.lists[t, index, _CAPACITY]
-    if have >= most:
-        return
-    first = 1 if c.classes[index, BYTES] >= 512 else 512 // c.classes[index, BYTES]
-    capacity = min(2 * have if have > 0 else first, most)
-    more = _bytes_for(c, index, capacity) - _bytes_for(c, index, have)
-    limit = c.now[LIMIT]
-    if more > limit:
-        return
-    looked = 0
-    classes = len(c.classes)
-    while c.threads[t, 1] + more > limit:
-        if looked == classes + 1:
-            return
-        looked += 1
-        c.threads[t, 2] = (c.threads[t, 2] + 1) % classes
-        victim = c.threads[t, 2]
-        if victim != index and c.lists[t, victim, _CAPACITY] > 0:
-            _flush(c, p, t, victim, False)
-            c.threads[t, 1] -= _bytes_for(c, victim, c.lists[t, victim, _CAPACITY])
-            c.lists[t, victim, _CAPACITY] = 0
-    c.threads[t, 1] += more
-    c.lists[t, index, _CAPACITY] = capacity
-
-
-@compiled
-def _refill(c: Central, p: Pages, t: int, index: int) -> int:
-    """The thread's magazine is empty: answers the span of a block, `NOBODY` where the columns are too short."""
-    if c.now[LIMIT] == 0:
-        c.classes[index, MISSED] += 1
-        count = fetch(c, p, index, 1, 0, 1)
-        return c.stack[0] if count > 0 else NOBODY
-    if c.threads[t, 0] == 0:
-        c.threads[t, 0] = 1
-        c.threads[t, 4] = p.now[NOW_MS]
-        c.now[ATTACHED] += 1
-    _make_room(c, t, index)
-    c.lists[t, index, _IS_USED] = 1
-    if c.lists[t, index, _SPARE] > 0:
-        at = c.lists[t, index, _LIST_AT]
-        c.lists[t, index, _LIST_AT] = c.lists[t, index, _SPARE_AT]
-        c.lists[t, index, _SPARE_AT] = at
-        c.lists[t, index, _HELD] = c.lists[t, index, _SPARE]
-        c.lists[t, index, _SPARE] = 0
-    else:
-        _visit(c, p, t)
-        _grow(c, p, t, index)
-        c.classes[index, MISSED] += 1
-        wanted = max(c.lists[t, index, _CAPACITY], 1)
-        count = fetch(c, p, index, wanted, c.lists[t, index, _LIST_AT], c.classes[index, MOST_HELD])
-        if count == 0:
-            return NOBODY
-        if count - 1 > c.lists[t, index, _CAPACITY]:
-            c.threads[t, 1] += _bytes_for(c, index, count) - _bytes_for(
-                c, index, c.lists[t, index, _CAPACITY]
-            )
-            c.lists[t, index, _CAPACITY] = count
-        c.lists[t, index, _HELD] = count
-    c.lists[t, index, _HELD] -= 1
-    return c.stack[c.lists[t, index, _LIST_AT] + c.lists[t, index, _HELD]]
-
-
-@compiled
-def _overflow(c: Central, p: Pages, t: int, index: int, span: int) -> None:
-    """The thread's magazine has no room for a block."""
-    if c.now[LIMIT] == 0:
-        c.classes[index, MISSED] += 1
-        leave(c, p, index, span)
-        return
-    if c.threads[t, 0] == 0:
-        c.threads[t, 0] = 1
-        c.threads[t, 4] = p.now[NOW_MS]
-        c.now[ATTACHED] += 1
-    _make_room(c, t, index)
-    c.lists[t, index, _IS_USED] = 1
-    if c.lists[t, index, _HELD] >= c.lists[t, index, _CAPACITY]:
-        _visit(c, p, t)
-        if c.lists[t, index, _HELD] >= c.lists[t, index, _CAPACITY]:
-            _grow(c, p, t, index)
-    at = c.lists[t, index, _LIST_AT]
-    if c.lists[t, index, _HELD] < c.lists[t, index, _CAPACITY]:
-        c.stack[at + c.lists[t, index, _HELD]] = span
-        c.lists[t, index, _HELD] += 1
-        return
-    c.classes[index, MISSED] += 1
-    if c.lists[t, index, _CAPACITY] == 0 or c.classes[index, SPAN_BLOCKS] == 1:
-        if c.classes[index, SPAN_BLOCKS] == 1 or c.now[BATCHES_AT_MOST] == 0:
-            leave(c, p, index, span)
-        else:
-            top = len(c.stack) - 1
-            c.stack[top] = span
-            release(c, p, index, top, 1)
-        return
-    old = c.lists[t, index, _SPARE_AT]
-    old_count = c.lists[t, index, _SPARE]
-    c.lists[t, index, _SPARE_AT] = at
-    c.lists[t, index, _SPARE] = c.lists[t, index, _HELD]
-    if old_count > 0:
-        release(c, p, index, old, old_count)
-    c.lists[t, index, _LIST_AT] = old
-    c.stack[old] = span
-    c.lists[t, index, _HELD] = 1
-
-
-@compiled
-def _end_thread(c: Central, p: Pages, t: int) -> None:
-    if c.threads[t, 0] == 0:
-        return
-    for index in range(len(c.classes)):
-        _flush(c, p, t, index, True)
-        c.lists[t, index, _CAPACITY] = 0
-    c.threads[t, 0] = 2
-    c.threads[t, 1] = 0
-    c.now[ATTACHED] -= 1
-    if c.now[ATTACHED] <= 1:
-        recycle(c, p, True)
-        settle(p)
-    maintain(p)
-
-
-@compiled
-def _allocate(c: Central, p: Pages, t: int, size: int) -> int:
-    if size > c.now[LARGEST]:
-        pages = (size + PAGE_BYTES - 1) // PAGE_BYTES
-        span = new_span(c, p, LARGE, pages)
-        if span != NOBODY:
-            write_pages(p, c.spans[span, RUN], c.spans[span, RUN] + pages)
-        return span
-    index = np.int64(c.class_of[(size + 15) >> 4])
-    held = c.lists[t, index, _HELD]
-    if held > 0:
-        c.lists[t, index, _HELD] = held - 1
-        return c.stack[c.lists[t, index, _LIST_AT] + held - 1]
-    return _refill(c, p, t, index)
-
-
-@compiled
-def _free(c: Central, p: Pages, t: int, span: int) -> None:
-    index = c.spans[span, CLASS]
-    if index == LARGE:
-        free_span(c, p, span)
-        return
-    held = c.lists[t, index, _HELD]
-    if held < c.lists[t, index, _CAPACITY]:
-        c.stack[c.lists[t, index, _LIST_AT] + held] = span
-        c.lists[t, index, _HELD] = held + 1
-        return
-    _overflow(c, p, t, index, span)
-
-
-@compiled
-def _change(c: Central, p: Pages, t: int, span: int, size: int) -> int:
-    index = c.spans[span, CLASS]
-    large = c.now[LARGEST]
-    if index == LARGE:
-        if size > large:
-            pages = (size + PAGE_BYTES - 1) // PAGE_BYTES
-            run = resize_run(p, c.spans[span, RUN], pages)
-            if run == NOBODY:
-                return NOBODY
-            c.spans[span, RUN] = run
-            write_pages(p, run, run + pages)
-            return span
-    else:
-        have = c.classes[index, BYTES]
-        if size <= have and (size >= have // 2 or have <= 64):
-            return span
-    moved = _allocate(c, p, t, size)
-    if moved != NOBODY:
-        _free(c, p, t, span)
-    return moved
-
-
-@walking
-def _walk(
-    steps: Any,
-    sizes: Any,
-    threads: Any,
-    clock_ms: Any,
-    c: Central,
-    p: Pages,
-    where: Any,
-    every: int,
-    samples: Any,
-) -> tuple[int, float, int]:
-    """Walk over a life; answers how far it came, the area under the resident pages over time, and the samples taken."""
-    area = 0.0
-    taken = 0
-    last_ms = clock_ms[0]
-    by_time = clock_ms[-1] > clock_ms[0]
-    lists, stack, spans, class_of, largest = c.lists, c.stack, c.spans, c.class_of, c.now[LARGEST]
-    for i in range(len(steps)):
-        if i % CLOCK_STEPS == 0:
-            now_ms = clock_ms[i // CLOCK_STEPS]
-            area += p.now[RESIDENT] * ((now_ms - last_ms) if by_time else CLOCK_STEPS)
-            last_ms = now_ms
-            p.now[NOW_MS] = now_ms
-            p.now[STEP] = i
-            if i % every == 0:
-                samples[taken, 0] = i
-                samples[taken, 1] = p.now[RESIDENT]
-                taken += 1
-        step = steps[i]
-        kind = step >> KIND_SHIFT
-        place = step & PLACE_MASK
-        t = np.int64(threads[i])
-        # What a thread does out of its own magazines is done here, at once: nearly everything.
-        if kind == BIRTH:
-            size = np.int64(sizes[i])
-            if size <= largest:
-                index = np.int64(class_of[(size + 15) >> 4])
-                held = lists[t, index, _HELD]
-                if held > 0:
-                    lists[t, index, _HELD] = held - 1
-                    where[place] = stack[lists[t, index, _LIST_AT] + held - 1]
-                    continue
-            span = _allocate(c, p, t, size)
-            if span == NOBODY or c.now[BROKEN]:
-                return i, area, taken
-            where[place] = span
-        elif kind == DEATH:
-            span = where[place]
-            index = spans[span, CLASS]
-            if index != LARGE:
-                held = lists[t, index, _HELD]
-                if held < lists[t, index, _CAPACITY]:
-                    stack[lists[t, index, _LIST_AT] + held] = span
-                    lists[t, index, _HELD] = held + 1
-                    continue
-            _free(c, p, t, span)
-            if c.now[BROKEN]:
-                return i, area, taken
-        elif kind == CHANGE:
-            span = _change(c, p, t, where[place], np.int64(sizes[i]))
-            if span == NOBODY or c.now[BROKEN]:
-                return i, area, taken
-            where[place] = span
-        else:
-            _end_thread(c, p, t)
-    return len(steps), area, taken
+_walk: Final = _make_walk(_read_sources())
 
 
 def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Central:
@@ -467,7 +244,7 @@ def _make_central(spec: HeapSpec, threads: int, spans: int, stack: int) -> Centr
     now[LARGEST], now[LIMIT], now[BATCHES_AT_MOST] = class_bytes[-1], limit, batches
     now[MAINTENANCE_MS] = constants().maintenance_ms
     lists = np.zeros((threads, count, 6), np.int64)
-    lists[:, :, _LIST_AT] = lists[:, :, _SPARE_AT] = NOBODY
+    lists[:, :, LIST_AT] = lists[:, :, SPARE_AT] = NOBODY
     return Central(
         spans=np.zeros((spans, 7), np.int64),
         classes=classes,

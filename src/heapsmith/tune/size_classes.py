@@ -13,6 +13,7 @@ larger one is never better than that larger one, which then stands in its place.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 from typing import Final
@@ -171,6 +172,21 @@ def unite(classes: Sequence[int], steps_per_doubling: int = 4) -> list[int]:
         [2048, 4096, 4368, 8192, 16384, 32768]
     """
     return sorted({*classes, *geometric_classes(MALLOC_ALIGNMENT, SMALL_BYTES, steps_per_doubling)})
+
+
+def fill_gaps(classes: Sequence[int], steps_per_doubling: int = 2) -> list[int]:
+    """Put geometric classes where the next class is more than twice as large: no size that was not seen wastes more.
+
+    Example:
+        >>> fill_gaps([16, 32, 400, 512])
+        [16, 32, 48, 64, 96, 128, 192, 256, 384, 400, 512]
+    """
+    filled = set(classes)
+    geometric = geometric_classes(MALLOC_ALIGNMENT, SMALL_BYTES, steps_per_doubling)
+    for before, after in itertools.pairwise(sorted({MALLOC_ALIGNMENT, *classes})):
+        if after > 2 * before:
+            filled.update(one for one in geometric if before < one < after)
+    return sorted(filled)
 
 
 def waste_bytes(classes: Sequence[int], weights: NDArray[np.float64]) -> float:

@@ -2,8 +2,7 @@
 
 Designs are drawn, simulated and, forged, raced in replays of the recordings but the last, against every allocator of the
 machine and its knobs; what wins is verified: the contract of malloc, the recording that was held out, and the real
-program if there is a command. A heap of ours is recommended only where it beats the best of other people's by `WORTH` on
-the objective and is not worse by more than `TOLERATED` on the other figure, everywhere.
+program if there is a command. What that amounts to is told by `verdict`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from heapsmith.errors import ForgeError, HeapsmithError, TraceError
 from heapsmith.forge.compiler import find_compiler
-from heapsmith.lab.checks.contract import CheckResult, run_checks, select_checks
+from heapsmith.lab.checks.contract import run_checks, select_checks
 from heapsmith.lab.compare import Laboratory
-from heapsmith.lab.comparison import Comparison, Result, compute_comparison, strata
+from heapsmith.lab.comparison import compute_comparison, strata
 from heapsmith.lab.executors import HERE, Workers
 from heapsmith.lab.replay.plan import choose_process
 from heapsmith.lab.replay.stage import Stage, set_stage
@@ -45,12 +42,10 @@ from heapsmith.tune.objective import (
     compute_resident,
     compute_time,
 )
-from heapsmith.tune.race import NO_TIME, Race, Standing
+from heapsmith.tune.race import NO_TIME, Race
 from heapsmith.tune.simulation import warm_up
+from heapsmith.tune.verdict import TOLERATED, Tailored, Trying, decide, find_shortfall, is_unsure
 
-Verdict = Literal["tailored", "preset", "allocator", "nothing"]
-TOLERATED: Final = 0.02
-"""A heap of ours may be worse by this share on the figure that is not the objective."""
 FEWEST_EVENTS: Final = 100_000
 """A recording with fewer tells little of how a heap ages."""
 _PERTURBED: Final = 0.1
@@ -59,7 +54,9 @@ _FEWEST_RUNS: Final = 5
 _SPARE: Final = 0.97
 """Of a bar: what is better than this is not told from others that are."""
 _FINALISTS: Final = 5
-"""What is, the best two of other people's, the best of ours, and of those that are ready-made."""
+"""What is, the best two of other people's, the best of ours, and of those that are ready-made: time is kept for them."""
+_RIVALS: Final = (2, 5)
+"""Of so many other allocators the best settings are verified: the most that there is time for."""
 _CHECKED: Final = 4
 """So many of our best are held against the contract of malloc, until one keeps it."""
 _SHARE_OF_DRAWING: Final = 0.3
@@ -67,28 +64,6 @@ _SHARE_OF_FORGING: Final = 0.45
 _SHARE_OF_RACE: Final = 0.75
 _LEAST_OF_RACE: Final = 0.25
 """So much of the budget the race gets, however long the drawing took."""
-
-
-class Trying(msgspec.Struct, frozen=True, kw_only=True):
-    """What fresh trials showed of the finalists on one workload.
-
-    Args:
-        where: What was run, for people.
-        comparison: All finalists; the first is the program as it is.
-        against: Whom ours has to beat here: of the program as it is and other people's finalists the one of least cost.
-        memory: Ours against that one: resident bytes.
-        time: The same: time.
-        cost: The same: what the objective makes of both.
-        rival: Cost of the best of other people's, over all workloads, against the program as it is.
-    """
-
-    where: str
-    comparison: Comparison
-    against: str
-    memory: Difference
-    time: Difference
-    cost: Difference
-    rival: Difference
 
 
 class _Forged(NamedTuple):
@@ -99,59 +74,6 @@ class _Forged(NamedTuple):
     design: Design
     words: str
     """How it differs from the design; empty: not at all."""
-
-
-@dataclass
-class Tailored:
-    """The answer, and all that led to it.
-
-    Attributes:
-        verdict: ``tailored``: use the heap. ``preset``: use a heap of ours that is ready-made. ``allocator``: use
-            `rival`. ``nothing``: keep what you have.
-        objective: What was asked for.
-        reason: Why, in one sentence.
-        spec: The best heap of ours, recommended or not.
-        ours: It as a candidate; None where none could be forged.
-        ready: The best of our ready-made heaps, which shows what the tailoring itself is worth.
-        rival: The best of other people's.
-        runner_up: The best of them that is another allocator: what a replay does not tell, the real program may.
-        choices: What the design was made of, and what each gained.
-        life: What the program does, as sums.
-        race: Everybody who raced, on the first recording.
-        standings: How they stood.
-        trials: The verification.
-        checks: What the contract of malloc says of it.
-        notes: What a person has to know.
-        held_out: What was not looked at in the search.
-        simulated: Heaps that were simulated.
-        interrupted: It was broken off: this is the answer so far.
-    """
-
-    verdict: Verdict
-    objective: Objective
-    reason: str
-    spec: HeapSpec
-    ours: Candidate | None = None
-    ready: Candidate | None = None
-    rival: Candidate = field(default_factory=as_it_is)
-    runner_up: Candidate | None = None
-    choices: list[Choice] = field(default_factory=list[Choice])
-    life: Life | None = None
-    race: Comparison | None = None
-    standings: list[Standing] = field(default_factory=list[Standing])
-    trials: list[Trying] = field(default_factory=list[Trying])
-    checks: list[CheckResult] = field(default_factory=list[CheckResult])
-    notes: list[str] = field(default_factory=list[str])
-    held_out: str = ""
-    simulated: int = 0
-    interrupted: bool = False
-
-    @property
-    def candidate(self) -> Candidate | None:
-        """What to use; None: keep what you have."""
-        if self.verdict == "nothing":
-            return None
-        return self.rival if self.verdict == "allocator" else self.ours
 
 
 class Tailor:
@@ -217,6 +139,11 @@ class Tailor:
         if self._real is not None:
             for note in self._real.rehearsal.notes():
                 self._note(note)
+            if self._real.rehearsal.python is not None and self._real.rehearsal.python.objects_on_malloc:
+                self._note(
+                    "CPython's objects are malloc's in all runs, as PYTHONMALLOC says: whether pymalloc would serve the"
+                    " program better, `heapsmith advise` tells"
+                )
         elif not has_sizes_of_glibc(designed_on[0], choose_process(designed_on[0]).index):
             self._note(
                 "the program was recorded on another allocator than glibc's: `system` is glibc's malloc in the replays all"
@@ -353,7 +280,15 @@ class Tailor:
         pool[1:1] = [forged.candidate for forged in ours.values()]
         over_s = min(_SHARE_OF_RACE * self._budget_s, self._budget_s - self._verifying_s)
         left_s = max(over_s - self._gone_s(), _LEAST_OF_RACE * self._budget_s)
-        race = Race(laboratories, pool, self._objective, time.monotonic() + left_s, weights=self._weights)
+        race = Race(
+            laboratories,
+            pool,
+            self._objective,
+            time.monotonic() + left_s,
+            weights=self._weights,
+            # A design has no knobs, and a heap of ours that leads must not keep others' from being found.
+            may_vary=lambda one: one.label not in ours and one.allocator not in presets(),
+        )
         try:
             race.run()
         except KeyboardInterrupt:
@@ -380,11 +315,15 @@ class Tailor:
         ranked = [standing.candidate for standing in race.ranked()]
         ready = [one for one in ranked if one.allocator in presets()]
         others = [one for one in ranked if one.label not in ours and one not in ready]
+        # The real program may tell what a replay does not, so who is hardly worse there is not out.
+        promising = [one for one in others if (race.best_ratio(one.label) or math.inf) < 1 + WORTH]
+        of_allocator: dict[str, Candidate] = {}
+        for one in promising:
+            of_allocator.setdefault(one.allocator, one)
+        answer.rivals = list(of_allocator.values())[: max(_RIVALS)]
         if others and (race.best_ratio(others[0].label) or 1.0) < 1.0:
             answer.rival = others[0]
-            better = (one for one in others if (race.best_ratio(one.label) or 1.0) < 1.0)
-            answer.runner_up = next((one for one in better if one.allocator != answer.rival.allocator), None)
-        rivals = [one.label for one in (answer.rival, answer.runner_up) if one is not None]
+        rivals = [answer.rival.label, *(one.label for one in answer.rivals[1 : min(_RIVALS)])]
         most = max((standing.rounds for standing in race.ranked()), default=0)
         few = {standing.candidate.label for standing in race.ranked() if standing.rounds < min(most, 3)}
 
@@ -399,7 +338,10 @@ class Tailor:
             return one.label in few, behind * handicap, (race.best_ratio(one.label) or 1.0) * handicap
 
         mine = sorted((one for one in ranked if one.label in ours or one in ready), key=rank)[:_CHECKED]
-        answer.ours = next((one for one in mine if not checked or self._keeps_contract(one, answer)), None)
+        # Our tests hold the ready-made ones against the contract.
+        answer.ours = next(
+            (one for one in mine if not checked or one in ready or self._keeps_contract(one, answer)), None
+        )
         if answer.ours is None:
             answer.reason = "the search was not over" if not ranked else "no heap of ours could be used"
             return
@@ -433,12 +375,11 @@ class Tailor:
         return not broken
 
     def _verify(self, proof: Stage, answer: Tailored) -> None:
-        finalists = [as_it_is()]
-        finalists += [
-            one
-            for one in (answer.rival, answer.runner_up, answer.ready, answer.ours)
-            if one is not None and not one.changes_nothing
-        ]
+        each_s = max(self._verifying_s, 1e-3) / _FINALISTS
+        seats = int((self._budget_s - self._gone_s()) / each_s) - (_FINALISTS - min(_RIVALS))
+        answer.rivals = answer.rivals[: max(min(_RIVALS), seats)]
+        finalists = [as_it_is(), *answer.rivals]
+        finalists += [one for one in (answer.ready, answer.ours) if one is not None]
         if len(finalists) == 1:
             return
         replays = proof.laboratory(
@@ -451,51 +392,48 @@ class Tailor:
         for laboratory, where in tried:
             self._run(laboratory, finalists)
             answer.trials.append(self._judge(laboratory, finalists, answer, where))
-        if answer.runner_up is not None:
-            # The better one is that which is better where it is worse.
-            rivals = (answer.rival, answer.runner_up)
-            answer.rival, answer.runner_up = sorted(
-                rivals,
-                key=lambda one: max(
-                    self._compare_with_today(laboratory, one).ratio or 1.0 for laboratory, _ in tried
-                ),
-            )
-            answer.trials = [self._judge(laboratory, finalists, answer, where) for laboratory, where in tried]
+        laboratory, where = tried[-1]
+        unsure = [one for one in finalists[1:] if one != answer.ours and is_unsure(answer, one)]
+        if unsure:
+            self._run(laboratory, [as_it_is(), *unsure], _RUNS)
+            answer.trials[-1] = self._judge(laboratory, finalists, answer, where)
+        costs = answer.trials[-1].costs
+        answer.rivals.sort(key=lambda one: costs[one.label].ratio or math.inf)
+        if answer.rivals:
+            answer.rival = answer.rivals[0]
         # A ready-made heap ran beside the design, and may have earned what that has not.
         ready = answer.ready
         if (
             ready is None
             or answer.ours is None
-            or not any(_shortfall(answer, trial) for trial in answer.trials)
+            or not any(find_shortfall(answer, trial) for trial in answer.trials)
         ):
             return
         instead = replace(
             answer, ours=ready, ready=None, spec=load_spec(ready.allocator), choices=[], trials=[]
         )
         instead.trials = [self._judge(laboratory, finalists, instead, where) for laboratory, where in tried]
-        if not any(_shortfall(instead, trial) for trial in instead.trials) and self._keeps_contract(
-            ready, answer
-        ):
+        if decide(instead)[0] == "preset":
             answer.ours, answer.ready, answer.spec = instead.ours, instead.ready, instead.spec
-            answer.choices, answer.trials = instead.choices, instead.trials
+            answer.choices, answer.trials, answer.checks = instead.choices, instead.trials, []
 
-    def _run(self, laboratory: Laboratory, finalists: Sequence[Candidate]) -> None:
+    def _run(self, laboratory: Laboratory, finalists: Sequence[Candidate], first_round: int = 0) -> None:
+        """Run rounds until the budget is gone, no fewer than are needed to tell anything."""
+
         def enough() -> bool:
-            done = sum(outcome.phase == "verify" for outcome in laboratory.outcomes)
-            return done >= len(finalists) * _FEWEST_RUNS and self._gone_s() > self._budget_s
+            done = len(_of(_verifying(laboratory), as_it_is())) - before
+            return done >= _FEWEST_RUNS and self._gone_s() > self._budget_s
 
-        laboratory.run_rounds(finalists, range(_RUNS), "verify", enough=enough)
+        before = len(_of(_verifying(laboratory), as_it_is()))
+        laboratory.run_rounds(finalists, range(first_round, first_round + _RUNS), "verify", enough=enough)
 
     def _judge(
         self, laboratory: Laboratory, finalists: Sequence[Candidate], answer: Tailored, where: str
     ) -> Trying:
-        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
-        others = [one for one in (answer.rival, answer.runner_up) if one is not None]
-        against = min(
-            (as_it_is(), *others), key=lambda one: self._compare_with_today(laboratory, one).ratio or math.inf
-        )
-        best = _of(outcomes, against)
-        ours = _of(outcomes, answer.ours) if answer.ours else []
+        outcomes = _verifying(laboratory)
+        costs = {one.label: self._compare_with_today(laboratory, one) for one in finalists}
+        against = min((as_it_is(), *answer.rivals), key=lambda one: costs[one.label].ratio or math.inf)
+        best, ours = _side_by_side(outcomes, against, answer.ours) if answer.ours else ([], [])
         workload = laboratory.workload
 
         def ratio(read: Callable[[Outcome], float | None]) -> Difference:
@@ -508,14 +446,30 @@ class Tailor:
             memory=ratio(compute_resident),
             time=ratio(lambda outcome: compute_time(outcome, workload)),
             cost=compare_costs(best, ours, workload, self._objective),
-            rival=self._compare_with_today(laboratory, answer.rival),
+            costs=costs,
         )
 
     def _compare_with_today(self, laboratory: Laboratory, candidate: Candidate) -> Difference:
-        outcomes = [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+        outcomes = _verifying(laboratory)
         return compare_costs(
-            _of(outcomes, as_it_is()), _of(outcomes, candidate), laboratory.workload, self._objective
+            *_side_by_side(outcomes, as_it_is(), candidate), laboratory.workload, self._objective
         )
+
+
+def _verifying(laboratory: Laboratory) -> list[Outcome]:
+    return [outcome for outcome in laboratory.outcomes if outcome.phase == "verify"]
+
+
+def _side_by_side(
+    outcomes: Sequence[Outcome], first: Candidate, second: Candidate
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Pick the trials of two candidates, of the rounds that both took part in: the machine may be slower later."""
+    of_first, of_second = _of(outcomes, first), _of(outcomes, second)
+    both = {(one.worker, one.round) for one in of_first} & {(one.worker, one.round) for one in of_second}
+    return (
+        [one for one in of_first if (one.worker, one.round) in both],
+        [one for one in of_second if (one.worker, one.round) in both],
+    )
 
 
 def _of(outcomes: Sequence[Outcome], candidate: Candidate) -> list[Outcome]:
@@ -538,73 +492,6 @@ def _behind_the_bars(race: Race, label: str, rival: str, objective: Objective) -
     bars = dict.fromkeys(reads, 1 + TOLERATED) | {objective: 1 - WORTH}
     reads.setdefault(objective, read_cost)
     return max((race.compare(label, rival, read) or 1.0) / bars[figure] for figure, read in reads.items())
-
-
-def decide(answer: Tailored) -> tuple[Verdict, str]:
-    """Decide by the verification: ours, the best of other people's, or nothing.
-
-    Returns:
-        The verdict, and why, in one sentence.
-    """
-    rival = answer.rival.label
-    if not answer.trials:
-        return "nothing", "nothing was better than what the program has"
-    if answer.ours is not None:
-        shortfall = next((text for trial in answer.trials if (text := _shortfall(answer, trial))), None)
-        if shortfall is None:
-            gains = "; ".join(_gain(trial) for trial in answer.trials)
-            if answer.ours.allocator in presets():
-                return "preset", f"{answer.ours.label}, a ready-made heap, has earned its place: {gains}"
-            return "tailored", f"the heap has earned its place: {gains}"
-    else:
-        shortfall = "no heap of ours could be used"
-    if answer.rival.changes_nothing:
-        return "nothing", f"nothing to gain, keep what you have: {shortfall}"
-    confirmed = all(
-        trial.rival.ratio is not None and trial.rival.ratio <= 1 - WORTH for trial in answer.trials
-    )
-    if confirmed:
-        gain = 1 - max(trial.rival.ratio or 1.0 for trial in answer.trials)
-        return "allocator", f"use {rival}: {answer.objective} cost {gain:.0%} lower than today's; {shortfall}"
-    return (
-        "nothing",
-        f"nothing to gain, keep what you have: {rival} is not better by {WORTH:.0%} everywhere; {shortfall}",
-    )
-
-
-def _shortfall(answer: Tailored, trial: Trying) -> str | None:
-    """Say what the heap lacks on one workload, against the best of the others; None: nothing."""
-    assert answer.ours is not None
-    failed = next(
-        (result.failed for result in trial.comparison.results if _is(result, answer.ours) and result.failed),
-        None,
-    )
-    if failed is not None:
-        return f"{answer.ours.label} fails on {trial.where}: {failed}"
-    goal = {"memory": trial.memory, "time": trial.time, "balanced": trial.cost}[answer.objective]
-    goal_name = {"memory": "resident bytes", "time": "time", "balanced": "balanced cost"}[answer.objective]
-    if goal.ratio is None or goal.ratio > 1 - WORTH:
-        found = "unknown" if goal.ratio is None else f"{goal.ratio:.3f} times"
-        return (
-            f"on {trial.where} the tailored heap's {goal_name} is {found} that of {trial.against},"
-            f" at most {1 - WORTH:.2f} is wanted"
-        )
-    for other, name in ((trial.memory, "resident bytes"), (trial.time, "time")):
-        if other is not goal and other.ratio is not None and other.ratio > 1 + TOLERATED:
-            return (
-                f"on {trial.where} the tailored heap's {name} is {other.ratio:.3f} times that of {trial.against},"
-                f" at most {1 + TOLERATED:.2f} is tolerated"
-            )
-    return None
-
-
-def _is(result: Result, candidate: Candidate) -> bool:
-    return result.candidate.label == candidate.label
-
-
-def _gain(trial: Trying) -> str:
-    memory, seconds = trial.memory.ratio or 1.0, trial.time.ratio or 1.0
-    return f"{trial.where}: {memory:.2f} times the resident bytes and {seconds:.2f} times the time of {trial.against}"
 
 
 def check_weights(traces: Sequence[Path], weights: Sequence[float]) -> None:
