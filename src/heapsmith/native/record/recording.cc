@@ -10,6 +10,7 @@
 
 #include "base/atomic.h"
 #include "base/stamp.h"
+#include "os/linux.h"
 #include "os/numbered_file.h"
 #include "os/process.h"
 #include "os/shared_memory.h"
@@ -35,6 +36,13 @@ size_t file_bytes = 0;
 // Rings are mapped when they are needed: address space is the program's, and it may limit its own at any time. The first
 // lies behind the tables.
 char* ring_data[wire::kRingCapacity];
+
+uint32_t pages_of(size_t bytes) { return static_cast<uint32_t>((bytes + wire::kPageBytes - 1) / wire::kPageBytes); }
+
+// In a forked child nothing has been counted yet: it has no header.
+void count_own(uint32_t pages) {
+  if (recording.header != nullptr) fetch_add_relaxed(recording.header->own_pages, pages);
+}
 
 const char* find_directory() {
   if (told_directory[0] != '\0') return told_directory;
@@ -191,18 +199,17 @@ bool reopen_recording() {
 
 void* map_own(size_t bytes) {
   void* address = os::map_private(bytes);
-  if (address != nullptr && recording.header != nullptr) {
-    fetch_add_relaxed(recording.header->own_pages, (bytes + wire::kPageBytes - 1) / wire::kPageBytes);
-  }
+  if (address != nullptr) count_own(pages_of(bytes));
   return address;
 }
 
-// In a forked child nothing has been counted yet: it has no header.
 void unmap_own(void* address, size_t bytes) {
-  if (recording.header != nullptr) {
-    fetch_add_relaxed(recording.header->own_pages, -((bytes + wire::kPageBytes - 1) / wire::kPageBytes));
-  }
+  count_own(-pages_of(bytes));
   os::unmap(address, bytes);
+}
+
+void empty_own(void* address, size_t bytes) {
+  if (Linux::purge(address, bytes)) count_own(-pages_of(bytes));
 }
 
 void forget_recording() {

@@ -41,6 +41,8 @@ bool back_ring(uint64_t* words, size_t from_bytes, size_t to_bytes);
 // Private memory for the recording alone, which the recorder leaves out of what it tells of the program's.
 void* map_own(size_t bytes);
 void unmap_own(void* address, size_t bytes);
+// Gives its pages back, for good: whoever still reads it reads zeros.
+void empty_own(void* address, size_t bytes);
 
 bool is_recorder_alive();
 void wake_recorder();

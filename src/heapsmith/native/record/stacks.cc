@@ -65,8 +65,8 @@ struct Memory {
 __thread Memory* memory;
 __thread bool is_capturing;
 
-// Where a node is by its parent and frame. A larger table takes the place of a full one, which stays as it was for whoever
-// still reads it.
+// Where a node is by its parent and frame. A larger table takes the place of a full one, whose pages then go back: whoever
+// still reads it finds nothing there, and looks again under the lock.
 struct Index {
   uint32_t mask;
   uint32_t places[1];
@@ -93,8 +93,10 @@ HS_FAST_PATH uint32_t find(const Index& index, uint32_t parent, uint64_t frame, 
   }
 }
 
+size_t bytes_of(size_t capacity) { return sizeof(Index) + capacity * sizeof(uint32_t); }
+
 Index* make_index(uint32_t capacity) {
-  auto* index = static_cast<Index*>(map_own(sizeof(Index) + capacity * sizeof(uint32_t)));
+  auto* index = static_cast<Index*>(map_own(bytes_of(capacity)));
   if (index != nullptr) index->mask = capacity - 1;
   return index;
 }
@@ -102,7 +104,8 @@ Index* make_index(uint32_t capacity) {
 bool make_room(uint32_t used) {
   constexpr uint32_t kFirstCapacity = 4096;
   if (index_of_nodes != nullptr && used * 2 < index_of_nodes->mask) return true;
-  Index* larger = make_index(index_of_nodes == nullptr ? kFirstCapacity : (index_of_nodes->mask + 1) * 4);
+  Index* smaller = index_of_nodes;
+  Index* larger = make_index(smaller == nullptr ? kFirstCapacity : (smaller->mask + 1) * 2);
   if (larger == nullptr) return false;
   for (uint32_t node = 1; node < used; ++node) {
     uint32_t place;
@@ -110,6 +113,7 @@ bool make_room(uint32_t used) {
     larger->places[place] = node;
   }
   store_release(index_of_nodes, larger);
+  if (smaller != nullptr) empty_own(smaller, bytes_of(smaller->mask + 1));
   return true;
 }
 
