@@ -109,6 +109,7 @@ def test_too_few_runs_are_said_to_be_too_few() -> None:
         (["-a", "glibc", "--", "false"], "--expect-exit 1"),
         (["-a", "glibc", "--timeout", "300ms", "--", "sleep", "20"], "--ready"),
         (["-a", "glibc", "--load", "true", "--", "true"], "--ready"),
+        (["-a", "glibc", "--settle", "1s", "--", "true"], "--ready"),
         (["-a", "glibc", "--metric", "x", "--", "true"], "groups"),
         (["-a", "glibc", "--metric", "([0-9]+)", "--", "echo", "none"], "--metric"),
         (["-a", "glibc", "--stop-signal", "BANANA", "--", "true"], "BANANA"),

@@ -28,8 +28,8 @@ class WorkloadOptions:
     ] = None
     load: Annotated[str | None, Parameter(help="shell command that puts load on the ready server")] = None
     settle: Annotated[
-        str, Parameter(help="quiet time after the load, before what stays resident is measured")
-    ] = "2s"
+        str | None, Parameter(help="quiet time after the load, before what stays resident is measured (2s)")
+    ] = None
     stop_signal: Annotated[str, Parameter(help="signal that stops the server politely")] = "TERM"
     metric: Annotated[
         str | None,
@@ -49,7 +49,7 @@ class WorkloadOptions:
         if not command:
             raise HeapsmithError("no command to run", hint="put it at the end, after `--`")
         service = None
-        settle_s, stop_signal = parse_seconds(self.settle), signal_number(self.stop_signal)
+        settle_s, stop_signal = parse_seconds(self.settle or "2s"), signal_number(self.stop_signal)
         if self.ready is not None:
             service = Service(
                 ready=self.ready,
@@ -59,6 +59,8 @@ class WorkloadOptions:
             )
         elif self.load is not None:
             raise HeapsmithError("--load needs --ready", "the load may start only when the server is ready")
+        elif self.settle is not None:
+            raise HeapsmithError("--settle needs --ready", "it is the quiet time of a server after its load")
         if self.metric is not None:
             check_metric(self.metric)
         return Workload(
