@@ -89,7 +89,7 @@ enum {
 };
 
 /* Who answers. */
-enum { HS_MODE_NONE = 0, HS_MODE_WATCHED = 1, HS_MODE_ASKED = 2 };
+enum { HS_MODE_NONE = 0, HS_MODE_WATCHED = 1, HS_MODE_FORGED = 2, HS_MODE_ASKED = 3 };
 
 typedef struct hs_stats {
   uint32_t size;    /* sizeof(hs_stats_t), set by the caller: an older caller gets the fields that it knows */
