@@ -14,6 +14,7 @@ template <OperatingSystem Os = Linux>
 struct AtStartOn {
   template <class Below>
   struct Over : Forward<Below> {
+    FirstTouch<Os> first_touch;
     size_t committed_bytes = 0;
 
     Segment map(size_t bytes, bool for_blocks) {
@@ -21,7 +22,7 @@ struct AtStartOn {
       const bool huge = for_blocks && bytes >= huge_page_bytes &&
                         (wish == HugePageWish::transparent || wish == HugePageWish::reserved);
       if (!huge) return this->below.map(bytes, for_blocks);
-      return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved);
+      return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved, first_touch);
     }
     bool may_hold_reserved() { return knobs.huge_pages == HugePageWish::reserved || this->below.may_hold_reserved(); }
     // Called under the lock of the page heap.
