@@ -20,7 +20,7 @@ struct AtStartOn {
     Segment map(size_t bytes, bool for_blocks) {
       const HugePageWish wish = knobs.huge_pages;
       const bool huge = for_blocks && bytes >= huge_page_bytes &&
-                        (wish == HugePageWish::transparent || wish == HugePageWish::reserved);
+                        (wish == HugePageWish::reserved || (wish == HugePageWish::transparent && !Below::makes_huge));
       if (!huge) return this->below.map(bytes, for_blocks);
       return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved, first_touch);
     }
