@@ -125,10 +125,7 @@ def test_20_huge_pages_are_had_where_they_are_asked_for() -> None:
         "kept = [bytearray(3000) for _ in range(60000)]\n"
         "print(re.search(r'AnonHugePages: +(\\d+)', open('/proc/self/smaps_rollup').read())[1])\n"
     )
-    # Whatever their first touch costs here.
-    environment = {
-        **os.environ, "LD_PRELOAD": str(made.path), "PYTHONMALLOC": "malloc", "HEAPSMITH_HEAP": "huge_pages=on",
-    }  # fmt: skip
+    environment = {**os.environ, "LD_PRELOAD": str(made.path), "PYTHONMALLOC": "malloc"}
     words = [shutil.which("python3") or "python3", "-S", "-c", program]
     kib = int(subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout)
     assert kib > 100_000  # of 180 MB

@@ -41,14 +41,12 @@ def trace_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("name", "within"), [("small", 0.03), ("pow2", 0.06)])
 def test_the_simulator_predicts_the_forged_heap(trace_path: Path, name: str, within: float) -> None:
-    # With huge pages (pow2) the kernel decides which of them it gives at once: the prediction is coarser. Without the knob
-    # the heap takes none where their first touch is slow.
+    # With huge pages (pow2) the kernel decides which of them it gives at once: the prediction is coarser.
     trace = open_trace(trace_path)
     found = simulate(load_spec(name), read_life(trace), ns_per_step=20)
     library = str(preset_library(name))
     with make_plan(trace) as plan:
-        environment = os.environ | {"HEAPSMITH_HEAP": "huge_pages=on"} if name == "pow2" else os.environ
-        played = play(as_replay(plan), Candidate(name, name, library=library), dict(environment), 60)
+        played = play(as_replay(plan), Candidate(name, name, library=library), dict(os.environ), 60)
     assert played.course is not None
     assert found.resident_bytes_peak == pytest.approx(played.course.resident_bytes.max(), rel=within)
     share = np.linspace(0.1, 1, 50)

@@ -14,15 +14,14 @@ template <OperatingSystem Os = Linux>
 struct AtStartOn {
   template <class Below>
   struct Over : Forward<Below> {
-    FirstTouch<Os> first_touch;
     size_t committed_bytes = 0;
 
     Segment map(size_t bytes, bool for_blocks) {
       const HugePageWish wish = knobs.huge_pages;
       const bool huge = for_blocks && bytes >= huge_page_bytes &&
-                        (wish == HugePageWish::reserved || (wish == HugePageWish::transparent && !Below::makes_huge));
+                        (wish == HugePageWish::transparent || wish == HugePageWish::reserved);
       if (!huge) return this->below.map(bytes, for_blocks);
-      return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved, first_touch);
+      return map_huge_segment<Os>(this->below, bytes, wish == HugePageWish::reserved);
     }
     bool may_hold_reserved() { return knobs.huge_pages == HugePageWish::reserved || this->below.may_hold_reserved(); }
     // Called under the lock of the page heap.
