@@ -15,14 +15,13 @@ from heapsmith.lab.trials import Workload
 from heapsmith.peers.candidate import Candidate, as_it_is
 from heapsmith.tune.candidates import choose_pool
 from heapsmith.tune.objective import WORTH, Objective, compare_costs, compute_cost, compute_usual
-from heapsmith.tune.race import ALIKE, NO_TIME, PHASE, Race, Standing, is_steady, outcomes_of
+from heapsmith.tune.race import ALIKE, CONTENDERS, NO_TIME, PHASE, Race, Standing, is_steady, outcomes_of
 
 Verdict = Literal["gain", "nothing", "unreachable", "unconfirmed"]
 _CONFIRMING_SHARE: Final = 0.4
 _ATTEMPTS: Final = 3
 _SHOWN_OF_SEARCH: Final = 9
 _FEWEST_CONFIRMING: Final = 6
-_CONTENDERS: Final = 3
 _SLOWEST_FACTOR: Final = 8
 _SHORTEST_TIMEOUT_S: Final = 20.0
 
@@ -171,7 +170,7 @@ def _impatient(laboratory: Laboratory) -> Workload:
 
 def _confirming_s(laboratory: Laboratory, others: Sequence[Laboratory], budget_s: float) -> float:
     each = laboratory.rehearsal.duration_s + sum(other.rehearsal.duration_s for other in others)
-    return min((1.1 + _CONTENDERS) * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
+    return min((1.1 + CONTENDERS) * DEFAULT_RUNS * each, _CONFIRMING_SHARE * budget_s)
 
 
 def _is_gain(cost: Difference, bar: float = 1 - WORTH) -> bool:
@@ -229,7 +228,7 @@ class _Confirming:
 
     def _affordable(self, contenders: list[Candidate], race: Race) -> list[Candidate]:
         """Keep as many as there is time to run off: the simplest, and the best to measure them by."""
-        for seats in range(min(len(contenders), _CONTENDERS), 1, -1):
+        for seats in range(min(len(contenders), CONTENDERS), 1, -1):
             kept = contenders[: seats - 1] + contenders[-1:]
             if time.monotonic() + _FEWEST_CONFIRMING * race.expect_round_s(kept) <= self._end:
                 return kept

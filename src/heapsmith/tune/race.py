@@ -41,6 +41,8 @@ ALIKE: Final = 1.12
 setting differ by from day to day, so that the same question gets the same answer."""
 NEAR: Final = 1.2
 """Standings within so much of the leader's may turn out alike in fresh runs."""
+CONTENDERS: Final = 3
+"""So many at most are run off."""
 STAYS_IN_NOISE: Final = 1.35
 """So far behind may be whose rounds overlap with the leader's and still stay: more rounds will tell."""
 
@@ -281,8 +283,8 @@ class Race:
     def contenders(self) -> list[Candidate]:
         """Return who has to be told apart in fresh runs, simplest first.
 
-        It is whoever may be alike the best, and is better than all the simpler ones that can be relied on; where that
-        is one alone, it and the next best.
+        It is whoever may be alike the best, and is better than all the simpler ones that can be relied on; and where those
+        are fewer than three, simple ones that were no better, for who was before them may only have been lucky.
         """
         ratios = self._ratios()
         usual = {one.candidate.label: compute_usual(ratios[one.candidate.label]) for one in self._serious()}
@@ -295,8 +297,10 @@ class Race:
             if all(usual[label] < (1 - WORTH / 2) * usual[one] for one in relied_on):
                 found.append(label)
                 relied_on += [label] if is_steady(ratios[label]) else []
-        if len(found) == 1:
-            found = [label for label in simplest_first if label in (*best[:2], *found)]
+        others = [label for label in simplest_first if label not in found]
+        found = [
+            label for label in simplest_first if label in (*found, *others[: max(0, CONTENDERS - len(found))])
+        ]
         return [self._everyone[label] for label in found]
 
     def _serious(self) -> list[Standing]:
