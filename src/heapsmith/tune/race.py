@@ -298,10 +298,8 @@ class Race:
                 found.append(label)
                 relied_on += [label] if is_steady(ratios[label]) else []
         others = [label for label in simplest_first if label not in found]
-        found = [
-            label for label in simplest_first if label in (*found, *others[: max(0, CONTENDERS - len(found))])
-        ]
-        return [self._everyone[label] for label in found]
+        found += others[: max(0, CONTENDERS - len(found))]
+        return [self._everyone[label] for label in simplest_first if label in found]
 
     def _serious(self) -> list[Standing]:
         ranked = self.ranked()
